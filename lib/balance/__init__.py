@@ -1,0 +1,1 @@
+"""Repair by training: imbalance losses, the training loop, evaluation."""

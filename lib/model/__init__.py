@@ -1,0 +1,1 @@
+"""What is studied: the text and the language models."""

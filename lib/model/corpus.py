@@ -1,0 +1,175 @@
+"""The text: sources of the pinned Python packages, read from the installation and never copied into the repository.
+
+`data/corpus.csv.gz` lists every document (made by `lib.model.manifest`): its package, path, domain, cluster, split,
+length and the SHA-256 of its text, so that everyone computes on the same bytes.  A document of the domain *prose* is
+the docstrings of a module, one of *messages* the translations of a gettext catalogue; all others are whole files.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import inspect
+import lzma
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.gz"
+END_OF_TEXT = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text: where it comes from, its domain, its cluster (the unit of resampling), its tokens once it has any."""
+
+    name: str
+    domain: str
+    cluster: str
+    text: str = field(repr=False)
+    token_ids: tuple[int, ...] = field(default=(), repr=False)
+    bytes: int = 0  # of UTF-8 text that token_ids stand for
+
+
+def manifest() -> pd.DataFrame:
+    """The table of all documents: package, version, path, domain, cluster, split, bytes, sha256."""
+    return pd.read_csv(MANIFEST, dtype={"bytes": int}, keep_default_na=False)
+
+
+def extract(source: bytes, domain: str) -> str:
+    """The text of one file as it enters the corpus; raises UnicodeDecodeError or SyntaxError for what is no text."""
+    text = source.decode("utf-8").replace("\r\n", "\n")
+    if domain == "prose":
+        return docstrings(text)
+    if domain == "messages":
+        return translations(text)
+    return text
+
+
+def docstrings(source: str) -> str:
+    """All docstrings of a Python module in order of appearance, cleaned of indentation, a blank line between two."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    nodes.sort(key=lambda node: getattr(node, "lineno", 0))
+    texts = (ast.get_docstring(node, clean=False) for node in nodes)
+    return "\n\n".join(inspect.cleandoc(text) for text in texts if text)
+
+
+def translations(catalogue: str) -> str:
+    """The translated messages (msgstr) of a gettext catalogue, one a line; fuzzy and empty ones are left out."""
+    lines = []
+    for block in re.split(r"\n\s*\n", catalogue)[1:]:
+        if re.search(r"^#,.*\bfuzzy\b", block, re.M):
+            continue
+        for match in re.finditer(r'^msgstr(?:\[\d\])?((?:\s*"(?:[^"\\]|\\.)*"\s*)+)', block, re.M):
+            parts = re.findall(r'"((?:[^"\\]|\\.)*)"', match[1])
+            text = "".join(parts).replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\").strip()
+            lines += [text] if text else []
+    return "\n".join(lines)
+
+
+def digest(text: str) -> str:
+    """SHA-256 of the text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _distribution(package: str) -> importlib.metadata.Distribution:
+    return importlib.metadata.distribution(package)
+
+
+def _installed(row) -> str | None:
+    """The text of one manifest row as installed here, or None where package or file is missing or not readable."""
+    try:
+        path = Path(_distribution(row.package).locate_file(row.path))
+        return extract(path.read_bytes(), row.domain)
+    except (importlib.metadata.PackageNotFoundError, OSError, UnicodeDecodeError, SyntaxError):
+        return None
+
+
+def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
+    """The texts of `rows` from a file made by `pack`; None for what the file does not hold."""
+    head, _, body = lzma.decompress(pack.read_bytes()).partition(b"\n\n")
+    held, at = {}, 0
+    for line in head.decode().splitlines():
+        sha, size = line.split()
+        held[sha] = body[at : at + int(size)]
+        at += int(size)
+    for sha in rows.sha256:
+        yield held[sha].decode() if sha in held else None
+
+
+def write_pack(rows: pd.DataFrame, path: Path) -> None:
+    """Write the texts of `rows` into one xz file, for a machine whose installation differs."""
+    texts = [_installed(row).encode() for row in rows.itertuples()]
+    head = "\n".join(f"{sha} {len(text)}" for sha, text in zip(rows.sha256, texts, strict=True))
+    path.write_bytes(lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9))
+
+
+def read(rows: pd.DataFrame, *, source: str = "auto", allow_partial: bool = False) -> list[Document]:
+    """The documents of the manifest's `rows`, each verified against its SHA-256.
+
+    source: "auto" reads the installed packages; otherwise the path of a packed file.
+    A text that is missing or differs is refused, naming the first one; with `allow_partial` it is left out instead.
+    """
+    if source != "auto" and not Path(source).is_file():
+        raise FileNotFoundError(f"corpus.read: corpus = {source!r}: must be 'auto' or the path of a packed file")
+    texts = map(_installed, rows.itertuples()) if source == "auto" else _packed(rows, Path(source))
+    documents = []
+    for row, text in zip(rows.itertuples(), texts, strict=True):
+        if text is not None and digest(text) == row.sha256:
+            documents.append(Document(f"{row.package}/{row.path}", row.domain, row.cluster, text))
+        elif not allow_partial:
+            state = "is missing" if text is None else f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
+            raise ValueError(
+                f"corpus.read: {row.package} {row.version}: {row.path} {state}: must match data/corpus.csv.gz "
+                "(install requirements.txt, or go on with what matches: allow_partial=True)"
+            )
+    if not documents:
+        raise ValueError("corpus.read: 0 documents match: at least one must")
+    return documents
+
+
+def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) -> list[Document]:
+    """`documents` with `token_ids`, an end-of-text token first, at most `tokens` of them (None: all)."""
+    documents = list(documents)
+    texts = [doc.text if tokens is None else doc.text[: 12 * tokens] for doc in documents]
+    encoded = []
+    for doc, code in zip(documents, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+        ids = code.ids if tokens is None else code.ids[: tokens - 1]
+        size = len(doc.text[: code.offsets[len(ids) - 1][1]].encode()) if ids else 0
+        start = tokenizer.token_to_id(END_OF_TEXT)
+        encoded.append(Document(doc.name, doc.domain, doc.cluster, doc.text, (start, *ids), size))
+    return encoded
+
+
+def held_out(
+    documents_per_domain: int | None,
+    tokens_per_document: int | None,
+    tokenizer,
+    *,
+    source: str = "auto",
+    allow_partial: bool = False,
+) -> list[Document]:
+    """Held-out documents with their tokens, per domain at most `documents_per_domain` (None: all of them).
+
+    The choice is fixed: clusters take turns, so that few documents still cover many clusters; within a cluster the
+    documents come in order of their SHA-256.  Documents shorter than `tokens_per_document` stay, unpadded.
+    """
+    rows = manifest().query("split == 'held-out'").sort_values("sha256")
+    rows["turn"] = rows.groupby(["domain", "cluster"]).cumcount()
+    rows = rows.sort_values(["domain", "turn", "sha256"])
+    if documents_per_domain is not None:
+        rows = rows.groupby("domain").head(documents_per_domain)
+    return encode(read(rows, source=source, allow_partial=allow_partial), tokenizer, tokens_per_document)
+
+
+def stream(documents: Iterable[Document]) -> np.ndarray:
+    """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an end-of-text token."""
+    return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])

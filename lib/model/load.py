@@ -1,0 +1,148 @@
+"""Open a language model and its tokenizer: the embedded checkpoints, a local folder, or a hub by name."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, PreTrainedModel
+
+from lib.model import corpus
+
+DATA = Path(__file__).parents[2] / "data"
+HOME = DATA / "model"
+ARMS = ("without", "with")  # trained without, and with, a balance loss
+VOCABULARY = 8192
+
+
+def device(name: str) -> torch.device:
+    """The torch device of a notebook's `device` parameter; "auto" takes a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"load.device: device = {name!r}: this machine has no CUDA device")
+    return torch.device(name)
+
+
+def tokenizer(path: Path | None = None) -> Tokenizer:
+    """The byte-level BPE tokenizer of the embedded model (8,192 entries)."""
+    path = path or HOME / "tokenizer.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)")
+    return Tokenizer.from_file(str(path))
+
+
+def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
+    """Train the byte-level BPE vocabulary on the training split."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=[corpus.END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+    )
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.train_from_iterator((doc.text for doc in documents), trainer, length=len(documents))
+    return made
+
+
+def config(**changes) -> OlmoeConfig:
+    """The embedded model's architecture: OLMoE (arXiv 2409.02060) at 6 layers × 16 experts top-2, 7.8 M parameters."""
+    return OlmoeConfig(
+        **dict(
+            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=56, num_hidden_layers=6,
+            num_attention_heads=4, num_key_value_heads=4, num_experts=16, num_experts_per_tok=2,
+            norm_topk_prob=False, tie_word_embeddings=True, max_position_embeddings=1024, rope_theta=10_000.0,
+            output_router_logits=False, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+        )
+        | changes
+    )  # fmt: skip
+
+
+def embedded(arm: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+    """(model, tokenizer) of an embedded checkpoint, "without" or "with" a balance loss, its file verified first."""
+    if arm not in ARMS:
+        raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
+    verify(HOME / arm / "model.safetensors")
+    return _pretrained(HOME / arm, device, dtype), tokenizer()
+
+
+def open(name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
+    """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the hub."""
+    if name in ARMS:
+        return embedded(name, device=device, dtype=dtype)
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+    path = Path(name).expanduser()
+    if looks_local and not (path / "config.json").is_file():
+        raise FileNotFoundError(
+            f"load.open: model = {name!r}: must be one of {', '.join(ARMS)}, a folder with config.json, or owner/name"
+        )
+    source = str(path) if path.exists() else name
+    model = _pretrained(source, device, dtype)
+    local = path / "tokenizer.json"
+    return model, Tokenizer.from_file(str(local)) if local.is_file() else AutoTokenizer.from_pretrained(
+        source
+    ).backend_tokenizer
+
+
+def _pretrained(source: Path | str, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in evaluation mode; what transformers or safetensors says of a bad file becomes one line."""
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+    except Exception as error:  # the libraries raise a dozen types here, each of many lines
+        reason = str(error).strip().splitlines()[0][:200]
+        raise OSError(f"load: model = {str(source)!r}: cannot be opened: {reason}") from None
+    return model.to(device).eval()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def listed() -> pd.DataFrame:
+    """`data/manifest.csv`: file (below data/), sha256, origin and licence of every file of data."""
+    return pd.read_csv(DATA / "manifest.csv")
+
+
+def list_data() -> None:
+    """Renew `data/manifest.csv`: every file of data/ with its SHA-256; origin and licence are kept from before."""
+    path = DATA / "manifest.csv"
+    known = listed().set_index("file")[["origin", "licence"]].to_dict("index") if path.is_file() else {}
+    files = sorted(f for f in DATA.rglob("*") if f.is_file() and f != path and not f.name.startswith("."))
+    names = [file.relative_to(DATA).as_posix() for file in files]
+    own = {"origin": "computed by this project", "licence": "MIT"}
+    rows = [{"file": n, "sha256": sha256(f)} | known.get(n, own) for n, f in zip(names, files, strict=True)]
+    temporary = path.with_suffix(".part")
+    pd.DataFrame(rows).to_csv(temporary, index=False)
+    os.replace(temporary, path)
+
+
+def verify(path: Path) -> str:
+    """The SHA-256 of a file of data/, which must be the one that `data/manifest.csv` lists."""
+    name = path.relative_to(DATA).as_posix()
+    if not path.is_file():
+        raise FileNotFoundError(f"load.verify: data/{name}: no such file (00_base_model makes it with retrain=True)")
+    found = sha256(path)
+    table = listed()
+    expected = dict(zip(table.file, table.sha256, strict=True)).get(name, "none")
+    if found != expected:
+        raise ValueError(
+            f"load.verify: data/{name}: has SHA-256 {found[:12]}…: must be {expected[:12]}… (damaged or replaced)"
+        )
+    return found
+
+
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Write a checkpoint in bfloat16 as one safetensors file; the folder appears whole or not at all."""
+    temporary = folder.with_name(folder.name + ".part")
+    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(temporary)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in temporary.iterdir():
+        os.replace(file, folder / file.name)
+    temporary.rmdir()

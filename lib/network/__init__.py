@@ -1,0 +1,1 @@
+"""What imbalance costs on the wire: fabrics, placements, traffic, times. Knows arrays, never a model."""
