@@ -50,7 +50,7 @@ def run(folder: Path, p) -> None:
 
 
 def record(path: Path, where: torch.device, parameters: dict, seconds: float) -> None:
-    """Write down what a training run was: parameters, commit (from the environment: git may be absent), device, time."""
+    """Write down what a training run was; the commit comes from the environment, since git may be absent."""
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine()
     facts = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
