@@ -1,0 +1,81 @@
+"""Parameters of a notebook: literals in its `parameters` cell, checked before anything is computed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+
+Rule = tuple[Callable[[object], bool], str]  # what a value must satisfy, and how to say it
+
+
+class ParameterError(ValueError):
+    """One line per bad parameter; a notebook shows these lines instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"ParameterError: {line}" for line in str(self).splitlines()]
+
+
+def whole(least: int | None = None, most: int | None = None) -> Rule:
+    """A whole number within the limits, both included."""
+    return lambda v: type(v) is int and _within(v, least, most), "must be a whole number" + _limits(least, most)
+
+
+def real(least: float | None = None, most: float | None = None) -> Rule:
+    """A finite number within the limits, both included."""
+    return (
+        lambda v: type(v) in (int, float) and math.isfinite(v) and _within(v, least, most),
+        "must be a finite number" + _limits(least, most),
+    )
+
+
+def choice(*options: str) -> Rule:
+    """One of the given words."""
+    return lambda v: v in options, f"must be one of {', '.join(options)}"
+
+
+def text() -> Rule:
+    """A text that is not empty."""
+    return lambda v: isinstance(v, str) and v.strip() != "", "must be a text that is not empty"
+
+
+def flag() -> Rule:
+    """True or False."""
+    return lambda v: type(v) is bool, "must be True or False"
+
+
+def each(rule: Rule) -> Rule:
+    """A list, not empty, every item of which satisfies `rule`."""
+    holds, words = rule
+    return lambda v: isinstance(v, list) and bool(v) and all(map(holds, v)), f"must be a list; each item {words}"
+
+
+def _within(value: float, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _limits(least: float | None, most: float | None) -> str:
+    if least is None and most is None:
+        return ""
+    if most is None:
+        return f" ≥ {least}"
+    return f" ≤ {most}" if least is None else f" from {least} to {most}"
+
+
+def check(notebook: str, given: Mapping[str, object], **rules: Rule) -> SimpleNamespace:
+    """The parameters named by `rules`, taken from `given` (a notebook's globals) and checked; all bad ones are named."""
+    problems = [
+        f"{notebook}: {name} = {given[name]!r}: {words}"
+        for name, (holds, words) in rules.items()
+        if not holds(given[name])
+    ]
+    if problems:
+        raise ParameterError("\n".join(problems))
+    return SimpleNamespace(**{name: given[name] for name in rules})
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A hint ", did you mean X?" for a misspelt name, or nothing if none is near."""
+    found = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {found[0]}?)" if found else ""

@@ -1,0 +1,172 @@
+"""Figures: arrays and tables in, a matplotlib Figure out.  Nothing here computes a result or saves a file.
+
+One colour per checkpoint, per null and per strategy throughout the book (Okabe-Ito, safe for colour blindness).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")  # figures are shown by the chapter, once, with caption and alternative text
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+plt.style.use(Path(__file__).with_name("paper.mplstyle"))
+
+COLOURS = {
+    "without": "#D55E00", "with": "#0072B2", "null": "#7F7F7F", "predecessor": "#000000",
+    "power": "#009E73", "sorted": "#CC79A7", "lognormal": "#E69F00", "one_hot": "#56B4E9",
+}  # fmt: skip
+NAMES = {"without": "without balance loss", "with": "with balance loss", "one_hot": "one hot expert",
+         "sorted": "power law, hot experts side by side", "power": "power law", "lognormal": "log-normal",
+         "predecessor": "the predecessor"}  # fmt: skip
+
+
+def figure(rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 3.4, **options) -> tuple[Figure, np.ndarray]:
+    """A figure of `rows` × `columns` axes, width and height of the whole in inches."""
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+    return fig, axes
+
+
+def training(curves: pd.DataFrame) -> Figure:
+    """Loss and mean Gini against training tokens, per arm."""
+    fig, axes = figure(1, 2)
+    loss, gini = axes[0]
+    for arm, part in curves.groupby("arm"):
+        x, colour, style = part.tokens / 1e6, COLOURS[arm], "--" if arm == "with" else "-"
+        loss.plot(x, part.nats, style, color=colour, lw=0.8, alpha=0.7)
+        done = part.dropna(subset="held_out")
+        loss.plot(done.tokens / 1e6, done.held_out, "o", color=colour)
+        gini.plot(x, part.gini, style, color=colour)
+        gini.annotate(NAMES[arm], (x.iloc[-1], part.gini.iloc[-1]), xytext=(0, 8), textcoords="offset points",
+                      ha="right", color=colour)  # fmt: skip
+    loss.set(xlabel="training tokens (million)", ylabel="nats per token", ylim=(1.2, 5))
+    gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, None))
+    return fig
+
+
+def load_maps(loads: Mapping[str, np.ndarray]) -> Figure:
+    """Load over its mean, experts sorted within each layer, one map per checkpoint; loads [layers, experts]."""
+    fig, axes = figure(1, len(loads), height=3.0, sharey=True)
+    relative = {arm: np.sort(load / load.mean(1, keepdims=True), axis=1)[:, ::-1] for arm, load in loads.items()}
+    top = max(part.max() for part in relative.values())
+    for ax, (arm, part) in zip(axes[0], relative.items(), strict=True):
+        last = ax is axes[0][-1]
+        sns.heatmap(part, ax=ax, vmin=0, vmax=top, center=1, cmap="RdBu_r", cbar=last, linewidths=0.5,
+                    xticklabels=[1, *[""] * (part.shape[1] - 2), part.shape[1]], yticklabels=range(1, len(part) + 1),
+                    cbar_kws={"label": "load / mean load"} if last else None)  # fmt: skip
+        ax.set(title=NAMES.get(arm, arm), xlabel="expert, busiest first")
+    axes[0][0].set_ylabel("layer")
+    return fig
+
+
+def layers_and_domains(table: pd.DataFrame) -> Figure:
+    """Gini per layer, one panel per domain: checkpoints as points, the document-permutation null as a band.
+
+    Columns: domain, layer (from 1), arm, gini, null_low, null_high.
+    """
+    domains = list(table.domain.unique())
+    columns = 3
+    rows = -(-len(domains) // columns)
+    fig, axes = figure(rows, columns, height=2.4 * rows, sharex=True, sharey=True)
+    for ax, domain in zip(axes.flat, domains, strict=False):
+        for arm, part in table[table.domain == domain].groupby("arm"):
+            ax.fill_between(part.layer, part.null_low, part.null_high, color=COLOURS[arm], alpha=0.25, lw=0)
+            ax.plot(part.layer, part.gini, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm])
+        ax.set(title=domain, ylim=(0, None), xticks=sorted(table.layer.unique()))
+    for ax in axes[-1]:
+        ax.set_xlabel("layer")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("Gini")
+    for ax in list(axes.flat)[len(domains) :]:
+        ax.axis("off")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig
+
+
+def batch_tail(samples: pd.DataFrame, null: np.ndarray) -> Figure:
+    """Share of serving batches whose MaxVio exceeds x, per checkpoint, and for a perfect router (null [draws])."""
+    fig, axes = figure()
+    ax = axes[0][0]
+    curves = {arm: part.max_violation.to_numpy() for arm, part in samples.groupby("arm")} | {"null": null}
+    for arm, values in curves.items():
+        ordered = np.sort(values)
+        share = 1 - np.arange(len(ordered)) / len(ordered)
+        style = {"with": "--", "null": ":"}.get(arm, "-")
+        ax.step(ordered, share, style, color=COLOURS[arm], where="post", label=NAMES.get(arm, "perfect router"))
+    ax.set(xlabel="MaxVio = busiest expert / mean − 1", ylabel="share of batches above", yscale="log", xscale="log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend(loc="lower left")
+    return fig
+
+
+def batch_size(table: pd.DataFrame) -> Figure:
+    """Gini against tokens per batch per checkpoint (columns arm, tokens, gini, low, high) with the null's curve."""
+    fig, axes = figure()
+    ax = axes[0][0]
+    for arm, part in table.groupby("arm"):
+        ax.fill_between(part.tokens, part.low, part.high, color=COLOURS[arm], alpha=0.25, lw=0)
+        ax.plot(part.tokens, part.gini, ":" if arm == "null" else "o-" if arm == "without" else "s--",
+                color=COLOURS[arm], label=NAMES.get(arm, "perfect router"))  # fmt: skip
+    ax.set(xscale="log", xlabel="tokens per batch", ylabel="Gini of the batch's load", ylim=(0, None))
+    ticks = sorted(table.tokens.unique())
+    ax.set_xticks(ticks, [f"{t:,}" for t in ticks], rotation=30)
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.legend()
+    return fig
+
+
+def level_times(table: pd.DataFrame) -> Figure:
+    """Time of the exchange against the level (columns fabric, level, mean_us, low_us, high_us, p50_us, p95_us, p99_us)."""
+    fabrics = list(table.fabric.unique())
+    fig, axes = figure(1, len(fabrics), height=3.2)
+    for ax, fabric in zip(axes[0], fabrics, strict=True):
+        part = table[table.fabric == fabric]
+        colour = COLOURS["power"]
+        ax.fill_between(part.level, part.low_us, part.high_us, color=colour, alpha=0.3, lw=0)
+        ax.plot(part.level, part.mean_us, "o-", color=colour, label="mean")
+        for name, style in (("p50_us", ":"), ("p95_us", "--"), ("p99_us", "-.")):
+            ax.plot(part.level, part[name], style, color="#444444", lw=1.3, label=name[:3].upper())
+        ax.set(title=fabric, xlabel="level (Gini of the router)", ylabel="time of the exchange (µs)", ylim=(0, None))
+    axes[0][0].legend(loc="lower right")
+    return fig
+
+
+def slowdown_families(table: pd.DataFrame, predecessor: pd.DataFrame) -> Figure:
+    """Slowdown over level 0 against the level per family of routes (columns family, level, slowdown, p05, p95), beside
+    the predecessor's table (columns level, slowdown)."""
+    fig, axes = figure(height=3.8)
+    ax = axes[0][0]
+    for family, part in table.groupby("family"):
+        ax.fill_between(part.level, 100 * part.p05, 100 * part.p95, color=COLOURS[family], alpha=0.15, lw=0)
+        ax.plot(part.level, 100 * part.slowdown, "o-", color=COLOURS[family], label=NAMES[family])
+    ax.plot(predecessor.level, 100 * predecessor.slowdown, "kX", ms=9, label=NAMES["predecessor"])
+    ax.set(xlabel="level (Gini of the router)", ylabel="slowdown over level 0 (%)")
+    ax.legend()
+    return fig
+
+
+def layer_times(table: pd.DataFrame) -> Figure:
+    """Slowdown of measured routes per layer (columns arm, fabric, layer, slowdown, p95), a panel per fabric."""
+    fabrics = list(table.fabric.unique())
+    fig, axes = figure(1, len(fabrics), height=3.0, sharey=True)
+    for ax, fabric in zip(axes[0], fabrics, strict=True):
+        for arm, part in table[table.fabric == fabric].groupby("arm"):
+            ax.fill_between(part.layer, part.p05, part.p95, color=COLOURS[arm], alpha=0.2, lw=0)
+            ax.plot(part.layer, part.slowdown, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm])
+        ax.axhline(1, color=COLOURS["null"], lw=1)
+        ax.set(title=fabric, xlabel="layer", xticks=sorted(table.layer.unique()))
+    axes[0][0].set_ylabel("time / time of even routes")
+    axes[0][0].legend()
+    return fig
+
+

@@ -1,0 +1,67 @@
+"""Where a result comes from: commit, versions, hardware, files, time and memory."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import resource
+import subprocess
+from pathlib import Path
+
+PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas", "numba", "matplotlib", "seaborn", "papermill")
+
+
+def repository() -> Path:
+    """The root of the repository, wherever Python was started."""
+    return Path(__file__).parents[2]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def commit() -> str:
+    """The commit at this moment, with "+changes" where the tree differs from it; from MOE_COMMIT where git is absent."""
+    git = ["git", "-C", str(repository())]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return os.environ.get("MOE_COMMIT", "unknown")
+    return head + ("+changes" if changes.strip() else "")
+
+
+def hardware() -> str:
+    """Processor and cores, and the GPU if torch is loaded and sees one."""
+    import sys
+
+    torch = sys.modules.get("torch")
+    name = f"{_processor()}, {os.cpu_count()} cores"
+    return f"{name}, {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else name
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that compute."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,183 @@
+"""What a notebook publishes: values, figures, tables, claims, and where they come from.
+
+A `Chapter` collects them and writes ``<run_dir>/<chapter>/values.json``; the book, and every comparison of runs, reads
+that one file.  Nothing appears under its final name before it is whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+from IPython.display import HTML, display
+
+from lib.paper import provenance
+
+KINDS = ("measured", "simulated", "synthetic")
+DPI = 160
+
+
+def repository() -> Path:
+    """The root of the repository."""
+    return provenance.repository()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well and is removed when it does not."""
+    temporary = path.with_name(f".part-{path.name}")  # the suffix stays: writers go by it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def find(run_dir: str, chapter: str, name: str) -> Path:
+    """A file of another chapter: this run's, else the published run's; else one line that says how to make it."""
+    own = Path(run_dir) / chapter / name
+    published = repository() / "data" / "reference" / chapter[:2] / name
+    for path in (own, published):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(
+        f"values.find: {own}: no such file, nor a published one: run notebooks/{chapter}.ipynb with the same run_dir"
+    )
+
+
+def show(value: float | int | str, fmt: str) -> str:
+    """A value in its format; texts and missing values as they are."""
+    if isinstance(value, str):
+        return value
+    return "not available" if isinstance(value, float) and math.isnan(value) else format(value, fmt)
+
+
+class Chapter:
+    """The results of one notebook.  Created after its parameters were checked; nothing is written before that."""
+
+    def __init__(self, name: str, parameters: SimpleNamespace) -> None:
+        self.name, self.parameters = name, parameters
+        self.folder = Path(parameters.run_dir) / name
+        (self.folder / "figures").mkdir(parents=True, exist_ok=True)
+        self.values: dict[str, dict] = {}
+        self.figures: dict[str, dict] = {}
+        self.claims: dict[str, dict] = {}
+        self.files: dict[str, str] = {}
+        self.commit, self.started = provenance.commit(), time.time()
+
+    def path(self, name: str) -> Path:
+        """Where a file of this chapter belongs."""
+        return self.folder / name
+
+    def uses(self, path: Path) -> Path:
+        """Note a file that the results depend on, by its SHA-256."""
+        root = repository()
+        name = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else Path(path.name)
+        self.files[name.as_posix()] = provenance.sha256(path)
+        return path
+
+    def value(self, name, value, *, unit="", kind="measured", interval=None, fmt=".3g"):
+        """Publish a number (or short text) once, under a name that prose uses; returns it.
+
+        interval: (low, high) of its 95 % confidence interval.  Refused: a name used twice, an unknown kind.
+        """
+        if name in self.values:
+            raise ValueError(f"{self.name}: value {name!r}: is published already: each name once")
+        if kind not in KINDS:
+            raise ValueError(f"{self.name}: value {name!r}: kind = {kind!r}: must be one of {', '.join(KINDS)}")
+        plain = value if isinstance(value, str) else (int(value) if fmt.endswith("d") else float(value))
+        limits = None if interval is None else [float(edge) for edge in interval]
+        self.values[name] = dict(value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=show(plain, fmt))
+        return value
+
+    def figure(self, name: str, fig, *, caption: str, alt: str, data: pd.DataFrame) -> None:
+        """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither may be empty)."""
+        if not caption.strip() or not alt.strip():
+            raise ValueError(f"{self.name}: figure {name!r}: must have a caption and an alternative text")
+        image = self.folder / "figures" / f"{name}.png"
+        with writing(image) as temporary:
+            fig.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        fig.clear()
+        with writing(image.with_suffix(".csv")) as temporary:
+            data.to_csv(temporary, index=False)
+        self.figures[name] = dict(caption=caption, alt=alt, file=f"figures/{name}.png", data=f"figures/{name}.csv")
+        source = base64.b64encode(image.read_bytes()).decode()
+        display(HTML(_figure_html(name, f"data:image/png;base64,{source}", alt, caption)))
+
+    def table(self, name: str, table: pd.DataFrame, *, caption: str, fmt: dict[str, str] | None = None) -> None:
+        """Publish a table: shown as HTML that scrolls by itself, kept as CSV."""
+        with writing(self.folder / "figures" / f"{name}.csv") as temporary:
+            table.to_csv(temporary, index=False)
+        shown = table.copy()
+        for column, form in (fmt or {}).items():
+            shown[column] = shown[column].map(lambda v, form=form: form.format(v))
+        body = shown.to_html(index=False, border=0, classes="paper-table", float_format="{:.4g}".format)
+        display(HTML(f'<div class="paper-scroll" tabindex="0">{body}</div><p class="paper-caption">{_inline(caption)}</p>'))
+
+    def claim(self, name: str, text: str, holds: bool | None) -> None:
+        """State whether this run supports a claim (None: undecided); a claim that fails is shown, never hidden."""
+        verdict = "undecided" if holds is None else "supported" if holds else "not supported"
+        self.claims[name] = dict(text=text, verdict=verdict)
+        display(HTML(f'<p class="paper-claim"><strong>{verdict.capitalize()}:</strong> {_inline(text)}</p>'))
+
+    def check(self, name: str, condition) -> None:
+        """Something that must always hold; if it does not, the notebook ends with one line."""
+        if not bool(condition):
+            raise RuntimeError(f"{self.name}: check failed: {name}")
+
+    def close(self) -> None:
+        """Write values.json and show the provenance."""
+        facts = {
+            "commit": self.commit,
+            "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            "hardware": provenance.hardware(),
+            "versions": provenance.versions(),
+            "parameters": vars(self.parameters),
+            "files": self.files,
+            "seconds": round(time.time() - self.started, 1),
+            "peak_memory_bytes": provenance.peak_memory_bytes(),
+        }
+        content = dict(chapter=self.name, values=self.values, figures=self.figures, claims=self.claims, provenance=facts)
+        with writing(self.folder / "values.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        display(HTML(_provenance_html(facts)))
+
+
+def _inline(text: str) -> str:
+    """Escaped text in which *words* between asterisks are emphasised."""
+    parts = html.escape(text).split("*")
+    return "".join(f"<em>{part}</em>" if i % 2 else part for i, part in enumerate(parts))
+
+
+def _figure_html(name: str, source: str, alt: str, caption: str) -> str:
+    return (
+        f'<figure class="paper-figure" id="fig-{html.escape(name)}"><img src="{source}" alt="{html.escape(alt)}">'
+        f"<figcaption>{_inline(caption)}</figcaption></figure>"
+    )
+
+
+def _provenance_html(facts: dict) -> str:
+    """The provenance as a table, long parts folded."""
+    files = "".join(f"<li><code>{html.escape(name)}</code> {sha[:12]}</li>" for name, sha in facts["files"].items())
+    rows = {
+        "commit": f"<code>{html.escape(facts['commit'][:12] + facts['commit'][40:])}</code>",
+        "computed": facts["date"],
+        "hardware": html.escape(facts["hardware"]),
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        "parameters": ", ".join(f"{k} = {html.escape(repr(v))}" for k, v in facts["parameters"].items()),
+        "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
+        "time": f"{facts['seconds']:.0f} s",
+        "peak memory": f"{facts['peak_memory_bytes'] / 2**30:.1f} GiB",
+    }
+    body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+    return f'<div class="paper-scroll" tabindex="0"><table class="paper-table paper-provenance">{body}</table></div>'

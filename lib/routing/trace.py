@@ -1,0 +1,78 @@
+"""A trace: which experts every token of a text was sent to, in every layer, with where the token stood."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Routes of one model over one text.
+
+    expert_index: [layers, tokens, k] expert numbers in the router's order of choice.
+    document, position, domain, token: [tokens] number of the document, place in it, number of its domain, token id.
+    domains, clusters: names by number; cluster [documents] the cluster number of each document.
+    experts: number of experts; model: name of the model.
+    """
+
+    expert_index: np.ndarray
+    document: np.ndarray
+    position: np.ndarray
+    domain: np.ndarray
+    token: np.ndarray
+    cluster: np.ndarray
+    domains: np.ndarray
+    clusters: np.ndarray
+    experts: int
+    model: str
+
+    def __post_init__(self) -> None:
+        index = self.expert_index
+        if index.ndim != 3 or any(len(part) != index.shape[1] for part in (self.document, self.domain, self.token)):
+            raise ValueError(f"trace: expert_index of shape {index.shape}: must be [layers, tokens, k], k per token")
+        if index.size == 0 or int(index.max()) >= self.experts:
+            raise ValueError(f"trace: expert_index: must name experts from 0 to {self.experts - 1}")
+
+    @property
+    def load(self) -> np.ndarray:
+        """[layers, experts] assignments."""
+        return counts(self.expert_index.reshape(len(self.expert_index), -1), self.experts)
+
+    def per_document(self, layer: int) -> np.ndarray:
+        """[documents, experts] assignments of one layer."""
+        k = self.expert_index.shape[2]
+        key = np.repeat(self.document.astype(np.int64), k) * self.experts + self.expert_index[layer].reshape(-1)
+        documents = len(self.cluster)
+        return np.bincount(key, minlength=documents * self.experts).reshape(documents, self.experts)
+
+    def document_domain(self) -> np.ndarray:
+        """[documents] the domain number of each document."""
+        result = np.zeros(len(self.cluster), dtype=int)
+        result[self.document] = self.domain
+        return result
+
+    def save(self, path: Path) -> None:
+        """Write compressed (npz), whole or not at all."""
+        temporary = path.with_name(f".part-{path.name}")
+        np.savez_compressed(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
+        os.replace(temporary, path)
+
+
+def counts(index: np.ndarray, experts: int) -> np.ndarray:
+    """[rows, experts] how often each expert stands in each row of index [rows, n]."""
+    offset = np.arange(len(index))[:, None] * experts
+    return np.bincount((index.astype(np.int64) + offset).reshape(-1), minlength=len(index) * experts).reshape(-1, experts)
+
+
+def load(path: Path) -> Trace:
+    """Read a trace; a file that is none, or lacks a part, is refused in one line."""
+    try:
+        with np.load(path) as file:
+            parts = {field.name: file[field.name] for field in fields(Trace)}
+    except Exception as error:
+        raise ValueError(f"trace.load: {path}: is not a trace: {str(error).splitlines()[0]}") from None
+    return Trace(**parts | {"experts": int(parts["experts"]), "model": str(parts["model"])})
