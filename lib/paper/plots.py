@@ -45,10 +45,10 @@ def training(curves: pd.DataFrame) -> Figure:
         done = part.dropna(subset="held_out")
         loss.plot(done.tokens / 1e6, done.held_out, "o", color=colour)
         gini.plot(x, part.gini, style, color=colour)
-        gini.annotate(NAMES[arm], (x.iloc[-1], part.gini.iloc[-1]), xytext=(0, 8), textcoords="offset points",
+        gini.annotate(NAMES[arm], (x.iloc[-1], part.gini.iloc[-1]), xytext=(0, 14), textcoords="offset points",
                       ha="right", color=colour)  # fmt: skip
     loss.set(xlabel="training tokens (million)", ylabel="nats per token", ylim=(1.2, 5))
-    gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, None))
+    gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, 1))
     return fig
 
 
@@ -80,7 +80,7 @@ def layers_and_domains(table: pd.DataFrame) -> Figure:
         for arm, part in table[table.domain == domain].groupby("arm"):
             ax.fill_between(part.layer, part.null_low, part.null_high, color=COLOURS[arm], alpha=0.25, lw=0)
             ax.plot(part.layer, part.gini, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm])
-        ax.set(title=domain, ylim=(0, None), xticks=sorted(table.layer.unique()))
+        ax.set(title=domain, ylim=(0, 1), xticks=sorted(table.layer.unique()))
     for ax in axes[-1]:
         ax.set_xlabel("layer")
     for ax in axes[:, 0]:

@@ -1,0 +1,168 @@
+"""Traffic: from routes and a placement to bytes between devices; and synthetic routes of a given imbalance.
+
+A *level* is the Gini coefficient of the experts' inclusion probabilities π, Σ π = k: what share of the tokens each
+expert is to get.  It ranges from 0 up to, not including, 1 − k/E, the most that k distinct experts a token allow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtri
+
+from lib.network import placement
+
+UNIT = 1 << 32  # inclusion probabilities are whole multiples of 1/UNIT, so that sampling is exact
+
+
+def _gini(weights: np.ndarray) -> float:
+    ordered, n = np.sort(weights), len(weights)
+    return float(((2 * np.arange(1, n + 1) - n - 1) * ordered).sum() / (n * ordered.sum()))
+
+
+def _capped(weights: np.ndarray, k: int) -> np.ndarray:
+    """min(1, a w) with the one a that makes the sum k, w sorted downwards: the first j are 1, the rest scaled."""
+    rest = np.cumsum(weights[::-1])[::-1]
+    for full in range(k):
+        a = (k - full) / rest[full]
+        if a * weights[full] <= 1:
+            return np.concatenate([np.ones(full), a * weights[full:]])
+    return np.concatenate([np.ones(k), np.zeros(len(weights) - k)])
+
+
+def _power(experts: int) -> Callable[[float], np.ndarray]:
+    return lambda s: np.arange(1, experts + 1.0) ** -s
+
+
+def _lognormal(experts: int) -> Callable[[float], np.ndarray]:
+    z = ndtri((np.arange(experts, 0, -1) - 0.5) / experts)
+    return lambda s: np.exp(s * (z - z[0]))
+
+
+SHAPES = {"power": _power, "lognormal": _lognormal}
+FAMILIES = (*SHAPES, "one_hot")
+
+
+def highest_level(experts: int, k: int, family: str = "power") -> float:
+    """The level that a family approaches but does not reach: 1 − k/E; for one hot expert it reaches 1/k − 1/E."""
+    return 1 / k - 1 / experts if family == "one_hot" else 1 - k / experts
+
+
+def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.ndarray:
+    """Inclusion probabilities [experts], falling, with sum k, none above 1, and Gini = level.
+
+    power: min(1, a i^−s); lognormal: min(1, a exp(s z_i)) at normal quantiles z; one_hot: one expert above the rest.
+    Refused: an unknown family, k not below E, a level outside the family's range.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"traffic.inclusion: family = {family!r}: must be one of {', '.join(FAMILIES)}")
+    if not 1 <= k < experts:
+        raise ValueError(f"traffic.inclusion: top_k = {k}: must be from 1 to num_experts − 1 = {experts - 1}")
+    most = highest_level(experts, k, family)
+    if not 0 <= level < most:
+        raise ValueError(
+            f"traffic.inclusion: level = {level}: must be from 0 to below {most:.4g} "
+            f"({family}, {experts} experts, top-{k})"
+        )
+    if level == 0:
+        return np.full(experts, k / experts)
+    if family == "one_hot":
+        hot = k * (level + 1 / experts)
+        return np.array([hot, *np.full(experts - 1, (k - hot) / (experts - 1))])
+    weights = SHAPES[family](experts)
+    steepness = brentq(lambda s: _gini(_capped(weights(s), k)) - level, 0, 200, xtol=1e-12)
+    return _capped(weights(steepness), k)
+
+
+def _exact(probability: np.ndarray, k: int) -> np.ndarray:
+    """Whole multiples of 1/UNIT that sum to k and stay at most 1, nearest to `probability`."""
+    parts = np.floor(probability * UNIT).astype(np.int64)
+    room = np.argsort(parts - probability * UNIT)
+    room = room[parts[room] < UNIT]
+    parts[room[: k * UNIT - int(parts.sum())]] += 1
+    return parts
+
+
+def sample(probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """Routes [tokens, k]: k distinct experts a token, expert e with probability π_e exactly.
+
+    Systematic sampling in a random order (Madow 1949): the experts' probabilities are laid end to end in an order drawn
+    anew for each token, and every whole number after a random start picks the expert it falls on.
+    """
+    parts = _exact(probability, k)
+    if parts.sum() != k * UNIT:
+        raise ValueError(f"traffic.sample: probabilities sum to {probability.sum()}: must sum to k = {k}")
+    order = rng.random((tokens, len(parts)), dtype=np.float32).argsort(axis=1)
+    ends = np.cumsum(parts[order], axis=1) + rng.integers(0, UNIT, (tokens, 1))
+    picked = np.diff(ends // UNIT, axis=1, prepend=0) > 0
+    return order[picked].reshape(tokens, k)
+
+
+def matrix(
+    expert_index: np.ndarray,
+    home: np.ndarray,
+    devices: int,
+    bytes_per_token: float,
+    *,
+    deduplicate: bool = False,
+) -> np.ndarray:
+    """Bytes sent in the dispatch, [devices, devices] source × destination; the combine is its transpose.
+
+    expert_index [tokens, k]; home [experts], the device of each expert.  Tokens lie on the devices in equal consecutive stretches.
+    One copy of `bytes_per_token` per selection, or with `deduplicate` per device that holds any of its experts.  What
+    lies on the diagonal stays home.
+    """
+    if expert_index.ndim != 2 or bytes_per_token <= 0:
+        raise ValueError(
+            f"traffic.matrix: expert_index {expert_index.shape}, bytes_per_token = {bytes_per_token}: "
+            "must be [tokens, k] and > 0"
+        )
+    tokens = len(expert_index)
+    source = np.arange(tokens) * devices // tokens
+    target = home[expert_index]
+    if deduplicate:
+        ordered = np.sort(target, axis=1)
+        keep = np.diff(ordered, axis=1, prepend=-1) != 0
+        key = (source[:, None] * devices + ordered)[keep]
+    else:
+        key = (source[:, None] * devices + target).reshape(-1)
+    return np.bincount(key, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token)
+
+
+def even(tokens: int, k: int, devices: int, bytes_per_token: float) -> np.ndarray:
+    """The same bytes spread perfectly evenly, [devices, devices]: what no imbalance would cost."""
+    return np.full((devices, devices), tokens * k * bytes_per_token / devices**2)
+
+
+def level_matrices(
+    level: float, *, experts: int, k: int, tokens: int, devices: int, bytes_per_token: float, seeds: int, seed: int = 0,
+    family: str = "power", permute: bool = True,
+) -> np.ndarray:  # fmt: skip
+    """Dispatch matrices [seeds, devices, devices] of synthetic routes at a level, experts placed contiguously.
+
+    permute: expert labels are drawn anew per seed, as they would be per layer; without it the hot experts lie side by
+    side on the first devices, the worst case.  Seed i is the same for every level, so levels can be compared in pairs.
+    """
+    probability = inclusion(experts, k, level, family)
+    home = placement.contiguous(experts, devices)
+    found = []
+    for i in range(seeds):
+        rng = np.random.default_rng([seed, i])
+        labels = rng.permutation(experts) if permute else np.arange(experts)
+        index = labels[sample(probability, k, tokens, rng)]
+        found.append(matrix(index, home, devices, bytes_per_token))
+    return np.stack(found)
+
+
+def batch_matrices(
+    expert_index: np.ndarray, batches: np.ndarray, *, experts: int, devices: int, bytes_per_token: float, seed: int = 0
+) -> np.ndarray:
+    """Dispatch matrices [batches, devices, devices] of recorded routes [all tokens, k] for batches [batches, tokens] of
+    token numbers; each batch meets its own random balanced placement."""
+    found = []
+    for i, batch in enumerate(batches):
+        home = placement.random(experts, devices, np.random.default_rng([seed, i]))
+        found.append(matrix(expert_index[batch], home, devices, bytes_per_token))
+    return np.stack(found)
