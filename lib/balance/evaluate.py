@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.model.corpus import Document
 
@@ -38,7 +38,7 @@ def per_document(
     pieces.sort(key=lambda piece: len(piece[1]))
     size = max(1, batch_tokens // context)
     sums = np.zeros((len(documents), 3))
-    for start in tqdm(range(0, len(pieces), size), desc=progress, mininterval=1.0, leave=False):
+    for start in tqdm(range(0, len(pieces), size), desc=progress, mininterval=5.0, leave=False):
         batch = pieces[start : start + size]
         owner = np.array([i for i, _ in batch])
         for column, part in enumerate(_score(model, [run for _, run in batch], device)):

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lib import stats
@@ -161,7 +161,7 @@ def run(
     model.train()
     with (
         adapter.record(model, scores=plan.loss != "none") as rec,
-        tqdm(total=plan.steps, desc=title, mininterval=2.0) as bar,
+        tqdm(total=plan.steps, desc=title, mininterval=5.0) as bar,
     ):
         for step in range(plan.steps):
             for group in step_optimizer.param_groups:

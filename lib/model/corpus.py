@@ -173,3 +173,10 @@ def held_out(
 def stream(documents: Iterable[Document]) -> np.ndarray:
     """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an end-of-text token."""
     return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
+
+
+if __name__ == "__main__":  # python -m lib.model.corpus FILE
+    import sys
+
+    table = manifest()
+    write_pack(table[table.split != "copy"], Path(sys.argv[1]))

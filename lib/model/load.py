@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, PreTrainedModel
+from transformers.utils import logging
 
 from lib.model import corpus
 
@@ -18,6 +19,7 @@ DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
 ARMS = ("without", "with")  # trained without, and with, a balance loss
 VOCABULARY = 8192
+logging.disable_progress_bar()  # a small file needs none, and notebooks would keep it
 
 
 def device(name: str) -> torch.device:

@@ -123,9 +123,7 @@ def build() -> pd.DataFrame:
     rows = pd.DataFrame(candidates())
     rows["split"] = split(rows)
     rows["split"] = drop_copies(rows)
-    return rows.drop(columns="text")[
-        ["package", "version", "path", "domain", "cluster", "split", "bytes", "sha256"]
-    ]
+    return rows.drop(columns="text")[["package", "version", "path", "domain", "cluster", "split", "bytes", "sha256"]]
 
 
 def write(rows: pd.DataFrame, path: Path) -> None:

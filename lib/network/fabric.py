@@ -36,7 +36,9 @@ class Fabric:
             raise ValueError(f"Fabric {self.name}: latency_s: must hold {links} numbers ≥ 0")
         for (i, j), route in self.routes.items():
             if not (0 <= i < self.devices and 0 <= j < self.devices) or any(not 0 <= link < links for link in route):
-                raise ValueError(f"Fabric {self.name}: route {i} → {j} = {list(route)}: must use known devices and links")
+                raise ValueError(
+                    f"Fabric {self.name}: route {i} → {j} = {list(route)}: must use known devices and links"
+                )
 
     @cached_property
     def incidence(self) -> np.ndarray:
@@ -52,7 +54,9 @@ class Fabric:
         return (self.incidence @ self.latency_s).reshape(self.devices, self.devices)
 
 
-def star(devices: int, bandwidth_bytes_per_s: float = H100_NVLINK, latency_s: float = 0.0, name: str = "star") -> Fabric:
+def star(
+    devices: int, bandwidth_bytes_per_s: float = H100_NVLINK, latency_s: float = 0.0, name: str = "star"
+) -> Fabric:
     """Every device has one link out of it and one into it, through a switch that never blocks (an NVLink node)."""
     _positive("star", devices=devices)
     routes = {(i, j): (i, devices + j) for i in range(devices) for j in range(devices) if i != j}

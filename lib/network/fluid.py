@@ -41,7 +41,9 @@ def bottleneck_bound_s(traffic: np.ndarray, fabric: Fabric) -> np.ndarray:
     return busiest + latency
 
 
-def exchange_s(dispatch: np.ndarray, fabric: Fabric, combine_share: float = 1.0, time_s=bottleneck_bound_s) -> np.ndarray:
+def exchange_s(
+    dispatch: np.ndarray, fabric: Fabric, combine_share: float = 1.0, time_s=bottleneck_bound_s
+) -> np.ndarray:
     """Time [...] of a dispatch and then its combine (the transposed matrix times `combine_share`), in seconds.
 
     time_s: the network model, (traffic, fabric) → seconds.

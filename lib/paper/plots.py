@@ -29,7 +29,9 @@ NAMES = {"without": "without balance loss", "with": "with balance loss", "one_ho
          "predecessor": "the predecessor"}  # fmt: skip
 
 
-def figure(rows: int = 1, columns: int = 1, width: float = 7.2, height: float = 3.4, **options) -> tuple[Figure, np.ndarray]:
+def figure(
+    rows: int = 1, columns: int = 1, width: float = 6.2, height: float = 3.2, **options
+) -> tuple[Figure, np.ndarray]:
     """A figure of `rows` × `columns` axes, width and height of the whole in inches."""
     fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
     return fig, axes
@@ -162,11 +164,11 @@ def layer_times(table: pd.DataFrame) -> Figure:
     for ax, fabric in zip(axes[0], fabrics, strict=True):
         for arm, part in table[table.fabric == fabric].groupby("arm"):
             ax.fill_between(part.layer, part.p05, part.p95, color=COLOURS[arm], alpha=0.2, lw=0)
-            ax.plot(part.layer, part.slowdown, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm])
+            ax.plot(
+                part.layer, part.slowdown, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm]
+            )
         ax.axhline(1, color=COLOURS["null"], lw=1)
         ax.set(title=fabric, xlabel="layer", xticks=sorted(table.layer.unique()))
     axes[0][0].set_ylabel("time / time of even routes")
     axes[0][0].legend()
     return fig
-
-

@@ -65,3 +65,8 @@ def versions() -> dict[str, str]:
 def peak_memory_bytes() -> int:
     """The most memory this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment for a child process, with `more` in it."""
+    return {**os.environ, **more}

@@ -79,15 +79,14 @@ class Chapter:
         """Where a file of this chapter belongs."""
         return self.folder / name
 
-    def uses(self, path: Path) -> Path:
+    def uses(self, path: Path) -> None:
         """Note a file that the results depend on, by its SHA-256."""
         root = repository()
         name = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else Path(path.name)
         self.files[name.as_posix()] = provenance.sha256(path)
-        return path
 
     def value(self, name, value, *, unit="", kind="measured", interval=None, fmt=".3g"):
-        """Publish a number (or short text) once, under a name that prose uses; returns it.
+        """Publish a number (or short text) once, under a name that prose uses.
 
         interval: (low, high) of its 95 % confidence interval.  Refused: a name used twice, an unknown kind.
         """
@@ -98,7 +97,6 @@ class Chapter:
         plain = value if isinstance(value, str) else (int(value) if fmt.endswith("d") else float(value))
         limits = None if interval is None else [float(edge) for edge in interval]
         self.values[name] = dict(value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=show(plain, fmt))
-        return value
 
     def figure(self, name: str, fig, *, caption: str, alt: str, data: pd.DataFrame) -> None:
         """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither may be empty)."""
@@ -121,8 +119,12 @@ class Chapter:
         shown = table.copy()
         for column, form in (fmt or {}).items():
             shown[column] = shown[column].map(lambda v, form=form: form.format(v))
-        body = shown.to_html(index=False, border=0, classes="paper-table", float_format="{:.4g}".format)
-        display(HTML(f'<div class="paper-scroll" tabindex="0">{body}</div><p class="paper-caption">{_inline(caption)}</p>'))
+        wide = shown.map(lambda cell: len(str(cell)) > 48).to_numpy().any()
+        classes = "paper-table paper-wrap" if wide else "paper-table"
+        body = shown.to_html(index=False, border=0, classes=classes, float_format="{:.4g}".format)
+        display(
+            HTML(f'<div class="paper-scroll" tabindex="0">{body}</div><p class="paper-caption">{_inline(caption)}</p>')
+        )
 
     def claim(self, name: str, text: str, holds: bool | None) -> None:
         """State whether this run supports a claim (None: undecided); a claim that fails is shown, never hidden."""
@@ -147,7 +149,9 @@ class Chapter:
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
         }
-        content = dict(chapter=self.name, values=self.values, figures=self.figures, claims=self.claims, provenance=facts)
+        content = dict(
+            chapter=self.name, values=self.values, figures=self.figures, claims=self.claims, provenance=facts
+        )
         with writing(self.folder / "values.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         display(HTML(_provenance_html(facts)))

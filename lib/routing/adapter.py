@@ -131,9 +131,7 @@ class _Pass:
 
 
 @contextmanager
-def record(
-    model: nn.Module, *, indices: bool = False, weights: bool = False, scores: bool = False
-) -> Iterator[Record]:
+def record(model: nn.Module, *, indices: bool = False, weights: bool = False, scores: bool = False) -> Iterator[Record]:
     """Record the expert assignment of every forward pass inside the ``with`` block; returns a `Record`.
 
     `load` is always counted, on the device, in O(layers × experts) memory; `indices`, `weights` and `scores` keep the

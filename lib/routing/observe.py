@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lib.routing import adapter
 from lib.routing.trace import Trace, counts
@@ -26,7 +26,7 @@ def trace(model: torch.nn.Module, documents: Sequence, *, batch_tokens: int = 81
     size = max(1, batch_tokens // longest)
     owner: list[int] = []
     with adapter.record(model, indices=True) as rec:
-        for start in tqdm(range(0, len(order), size), desc=f"routing {name}", mininterval=1.0, leave=False):
+        for start in tqdm(range(0, len(order), size), desc=f"routing {name}", mininterval=5.0, leave=False):
             batch = order[start : start + size]
             owner += batch
             _forward(model, [documents[i].token_ids for i in batch], device)

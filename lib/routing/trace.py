@@ -65,7 +65,9 @@ class Trace:
 def counts(index: np.ndarray, experts: int) -> np.ndarray:
     """[rows, experts] how often each expert stands in each row of index [rows, n]."""
     offset = np.arange(len(index))[:, None] * experts
-    return np.bincount((index.astype(np.int64) + offset).reshape(-1), minlength=len(index) * experts).reshape(-1, experts)
+    return np.bincount((index.astype(np.int64) + offset).reshape(-1), minlength=len(index) * experts).reshape(
+        -1, experts
+    )
 
 
 def load(path: Path) -> Trace:

@@ -1,0 +1,35 @@
+# make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
+# make test   sets up, runs the tests
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(CURDIR)/$(VENV)/bin
+
+.PHONY: book test test-gpu bench corpus clean
+
+book: $(READY)
+	@$(BIN)/python -m lib run $(ARGS)
+
+test: $(READY)
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-gpu: $(READY)
+	@$(BIN)/python -m pytest -q -m gpu $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m pytest -q --benchmark-only $(ARGS)
+
+# the whole text in one file, for a machine whose installed packages differ
+corpus: $(READY)
+	@mkdir -p _build
+	@$(BIN)/python -m lib.model.corpus _build/corpus.xz
+
+$(READY): requirements.txt pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'make: Python %d.%d: must be 3.11 or newer (make PYTHON=…)' % sys.version_info[:2])"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing requirements.txt into $(VENV) (a few minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $(READY)
+
+clean:
+	rm -rf _build $(VENV)
