@@ -46,8 +46,8 @@ def run(
         where, given, chapters = folder(name), workflow.parse(parameter or []), chosen(only)
     except ValueError as error:
         fail(str(error))
-    fine = workflow.execute(where, given, chapters) if chapters else True
     try:
+        fine = workflow.execute(where, given, chapters) if chapters else True
         index = workflow.build_book(where)
     except RuntimeError as error:
         fail(str(error))

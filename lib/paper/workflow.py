@@ -117,9 +117,34 @@ def execute(folder: Path, given: dict, only: list[str]) -> bool:
     config = folder / "run.json"
     config.write_text(json.dumps({"parameters": given, "chapters": only}, indent=1) + "\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "notebooks" / "Snakefile"), "--directory",
-               str(folder), "--configfile", str(config), "--cores", "1", "--keep-going", "--nolock", "--quiet", "rules", "progress", "host", "reason",
+               str(folder), "--configfile", str(config), "--cores", "1", "--keep-going", "--nolock", "--quiet",
+        "all",
                "--rerun-triggers", "mtime", "params"]  # fmt: skip
-    return subprocess.run(command, check=False).returncode == 0
+    done = subprocess.run(command, check=False).returncode == 0
+    if not done and not any(failure(folder, chapter) for chapter in only):
+        logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
+        raise RuntimeError("run: the workflow itself failed:\n" + (logs[-1].read_text()[-2000:] if logs else "no log"))
+    return done
+
+
+def papermill(source: str, target: str, given: str) -> None:
+    """Execute one notebook with progress per cell and the progress its cells print; exit code 1 if it fails.
+
+    The kernel runs in the current folder, on this interpreter.  Its errors are in the executed copy.
+    """
+    import logging
+
+    import papermill.exceptions
+
+    logging.getLogger("papermill").addHandler(logging.StreamHandler())
+    print(f"== {Path(source).stem}", file=sys.stderr)
+    try:
+        papermill.execute_notebook(
+            source, target, json.loads(given), kernel_name="python3", log_output=True, progress_bar=True,
+            request_save_on_cell_execute=False, extra_arguments=["--IPKernelApp.log_level=40"],
+        )  # fmt: skip
+    except papermill.exceptions.PapermillExecutionError:
+        sys.exit(1)
 
 
 def failure(folder: Path, chapter: str) -> str | None:
@@ -174,3 +199,7 @@ def _book_state(folder: Path) -> str:
     texts = [path for path in (ROOT / "book").rglob("*") if path.is_file()]
     code = [*(ROOT / "lib" / "paper").glob("*.py"), ROOT / "_config.yml", *(ROOT / "notebooks").glob("*.ipynb")]
     return "\n".join(f"{path.name} {provenance.sha256(path)}" for path in sorted([*made, *texts, *code]))
+
+
+if __name__ == "__main__":  # what the Snakefile calls
+    papermill(*sys.argv[1:])
