@@ -37,8 +37,7 @@ def run(folder: Path, p) -> None:
     tokenizer = _tokenizer(folder, documents)
     stream = corpus.stream(corpus.encode(documents, tokenizer))
     held_out = {cut: corpus.held_out(None, cut or None, tokenizer, **options) for cut in CUTS}
-    if p.bars:
-        bars(stream, held_out[0], where).to_csv(folder / "bars.csv")
+    bars(stream, held_out[0], where).to_csv(folder / "bars.csv")
     for arm in p.arms:
         started = time.time()
         model, history = pretrain(arm, stream, _sample(held_out[0], p.sequence_tokens), where, p)

@@ -1,0 +1,61 @@
+"""Shared by all tests: a skip is a failure under REQUIRE_ALL=1, and one tiny run of the whole pipeline."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = (
+    "documents_per_domain=2 tokens_per_document=64 completion_tokens=4 batches=20 batch_tokens=128 null_draws=20 "
+    "seeds=20 num_tokens=256"
+).split()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """What could not be tested has failed where everything is required."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and os.environ.get("REQUIRE_ALL") == "1":
+        report.outcome = "failed"
+        report.longrepr = f"skipped under REQUIRE_ALL=1: {report.longrepr}"
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """The path of Chromium."""
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("Chromium is not installed (apt-get install chromium)")
+    return path
+
+
+def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
+    """Run ``python -m lib`` as a user would."""
+    return subprocess.run([sys.executable, "-m", "lib", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_run() -> Path:
+    """The folder of a whole run, notebooks and book, at a size that takes a minute."""
+    shutil.rmtree(ROOT / "_build/runs/tests", ignore_errors=True)
+    done = command("run", "--name", "tests", *(part for item in TINY for part in ("-p", item)))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return ROOT / "_build/runs/tests"
+
+
+@pytest.fixture
+def tiny_model():
+    """A randomly initialised OLMoE with 3 layers × 8 experts top-2: for mechanics, never for results."""
+    import torch
+    from transformers import OlmoeForCausalLM
+
+    from lib.model import load
+
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_experts=8)
+    return OlmoeForCausalLM(load.config(**sizes)).eval()

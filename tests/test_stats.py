@@ -1,0 +1,118 @@
+"""Metrics against hand-worked values and independent computations; nulls against what they claim."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats as scipy_stats
+
+from lib import stats
+
+loads = arrays(float, (3, 8), elements=st.floats(0.5, 1e6))
+
+
+def test_hand_worked():
+    load = np.array([0, 0, 0, 8.0])
+    assert stats.gini(load) == pytest.approx(3 / 4)
+    assert stats.cv(load) == pytest.approx(np.sqrt(3))
+    assert stats.variance(load) == pytest.approx(12)
+    assert stats.entropy(load) == 0 and stats.effective_experts(load) == 1
+    assert stats.max_violation(load) == 3 and stats.min_over_mean(load) == 0 and stats.dead_experts(load) == 3
+    assert stats.gini([1, 3]) == pytest.approx(1 / 4)
+
+
+def test_even_load_is_the_zero_of_every_metric():
+    load = np.full((2, 5), 7)
+    for metric in (stats.gini, stats.cv, stats.variance, stats.max_violation):
+        np.testing.assert_allclose(metric(load), 0, atol=1e-12)
+    np.testing.assert_allclose(stats.entropy(load), 1)
+
+
+@given(loads)
+def test_against_definitions(load):
+    pairs = np.abs(load[:, :, None] - load[:, None, :]).mean((1, 2)) / (2 * load.mean(1))
+    np.testing.assert_allclose(stats.gini(load), pairs, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(stats.cv(load), scipy_stats.variation(load, axis=1), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(stats.effective_experts(load), np.exp(scipy_stats.entropy(load, axis=1)), rtol=1e-9)
+
+
+@given(loads, st.floats(0.1, 100))
+def test_scale_and_order_do_not_matter(load, scale):
+    for metric in (stats.gini, stats.cv, stats.entropy, stats.max_violation):
+        np.testing.assert_allclose(metric(load * scale), metric(load), rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(metric(load[:, ::-1]), metric(load), rtol=1e-8, atol=1e-10)
+
+
+def test_layers_are_never_added_up():
+    """Two layers that overload different experts look even when added up (an error of a serving engine)."""
+    load = np.array([[10.0, 0.0], [0.0, 10.0]])
+    assert stats.gini(load.sum(0)) == 0
+    np.testing.assert_allclose(stats.gini(load), [0.5, 0.5])
+
+
+@pytest.mark.parametrize("bad", [[1, -1], [1, np.nan], [0, 0]])
+def test_bad_loads_are_refused(bad):
+    with pytest.raises(ValueError, match="stats: load"):
+        stats.gini(bad)
+    with pytest.raises(ValueError, match="at least 2 experts"):
+        stats.gini([3.0])
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(128, 0.128), (8192, 0.016)])
+def test_null_of_gini(tokens, expected):
+    assert stats.gini_null(tokens, 16, 2) == pytest.approx(expected, abs=5e-4)
+    rng = np.random.default_rng(0)
+    chosen = rng.random((60, tokens, 16)).argpartition(2, axis=-1)[..., :2].reshape(60, -1)
+    drawn = np.mean([stats.gini(np.bincount(row, minlength=16)) for row in chosen])
+    assert drawn == pytest.approx(stats.gini_null(tokens, 16, 2), rel=0.05)
+
+
+def bursty(rng, documents=60, experts=8, tokens=50):
+    """Balanced over documents, lopsided within each: every document prefers experts of its own."""
+    return np.stack([rng.multinomial(tokens, rng.dirichlet(np.full(experts, 0.3))) for _ in range(documents)])
+
+
+def test_document_null_holds_its_rate_where_the_independent_null_fails():
+    rng = np.random.default_rng(1)
+    document, independent, trials = 0, 0, 200
+    for _ in range(trials):
+        counts = bursty(rng)
+        observed = stats.gini(counts.sum(0))
+        document += observed > np.quantile(stats.gini(stats.permutation_null(counts, 99, rng)), 0.95)
+        even = rng.multinomial(counts.sum(), np.full(8, 1 / 8), size=99)
+        independent += observed > np.quantile(stats.gini(even), 0.95)
+    assert scipy_stats.binomtest(int(document), trials, 0.05).pvalue > 0.001
+    assert independent > 0.95 * trials
+
+
+def test_cv2_is_unbiased_and_small_case_worked_by_hand():
+    counts = np.array([[2, 0], [1, 1]])
+    assert stats.cv2_unbiased(counts) == pytest.approx(2 * ((9 + 1) - (4 + 1 + 1)) / (16 - 8) - 1)
+    rng = np.random.default_rng(2)
+    balanced = [stats.cv2_unbiased(bursty(rng)) for _ in range(400)]
+    assert abs(np.mean(balanced)) < 4 * np.std(balanced) / np.sqrt(400)
+    share = np.array([4, 2, 1, 1]) / 8
+    drawn = [stats.cv2_unbiased(rng.multinomial(40, share, size=30)) for _ in range(400)]
+    truth = 4 * (share**2).sum() - 1
+    assert abs(np.mean(drawn) - truth) < 4 * np.std(drawn) / np.sqrt(400)
+
+
+def test_intervals_cover():
+    rng = np.random.default_rng(3)
+    hits = [low <= 0 <= high for low, high in (stats.mean_interval(rng.normal(size=12)) for _ in range(400))]
+    assert 0.92 < np.mean(hits) < 0.98
+    hits = [low <= 0.9 <= high for low, high in (stats.quantile_interval(rng.random(200), 0.9) for _ in range(400))]
+    assert 0.92 < np.mean(hits)
+
+
+def test_jackknife_covers_and_needs_eight_clusters():
+    rng = np.random.default_rng(4)
+    share = np.array([4, 2, 1, 1]) / 8
+    truth, hits = 4 * (share**2).sum() - 1, 0
+    for _ in range(200):
+        counts, clusters = rng.multinomial(60, share, size=40), np.repeat(np.arange(20), 2)
+        low, high = stats.jackknife_interval(counts, clusters, stats.cv2_unbiased)
+        hits += low <= truth <= high
+    assert hits > 180
+    assert stats.jackknife_interval(counts, np.arange(40) % 7, stats.cv2_unbiased) is None

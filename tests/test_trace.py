@@ -1,0 +1,70 @@
+"""Traces: round trip, counts, batches, refusals."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from lib.routing import adapter, observe, trace
+
+DOCUMENTS = [
+    SimpleNamespace(token_ids=tuple(range(3, 3 + n)), domain=domain, cluster=f"c{n}")
+    for n, domain in ((5, "b"), (12, "a"), (9, "b"), (12, "a"))
+]
+
+
+@pytest.fixture
+def routes(tiny_model):
+    return observe.trace(tiny_model, DOCUMENTS, batch_tokens=24, name="tiny")
+
+
+def test_every_document_is_routed_as_if_alone(tiny_model, routes):
+    assert routes.expert_index.shape == (3, 38, 2)
+    lengths = np.bincount(routes.document)
+    assert sorted(lengths) == [5, 9, 12, 12]
+    for number, length in enumerate(lengths):
+        with torch.no_grad(), adapter.record(tiny_model, indices=True) as rec:
+            tiny_model(input_ids=torch.arange(3, 3 + length)[None])
+        for layer in range(3):
+            np.testing.assert_array_equal(routes.expert_index[layer][routes.document == number], rec.index(layer))
+    domains = [str(routes.domains[i]) for i in routes.document_domain()]
+    assert sorted(zip(lengths.tolist(), domains, strict=True)) == [(5, "b"), (9, "b"), (12, "a"), (12, "a")]
+
+
+def test_loads_add_up(routes):
+    np.testing.assert_array_equal(routes.load.sum(1), 76)
+    for layer in range(3):
+        np.testing.assert_array_equal(routes.per_document(layer).sum(0), routes.load[layer])
+
+
+def test_round_trip(routes, tmp_path):
+    routes.save(tmp_path / "trace.npz")
+    again = trace.load(tmp_path / "trace.npz")
+    np.testing.assert_array_equal(again.expert_index, routes.expert_index)
+    assert again.experts == 8 and again.model == "tiny" and [f.name for f in tmp_path.iterdir()] == ["trace.npz"]
+
+
+def test_refusals(routes, tmp_path):
+    with pytest.raises(ValueError, match="from 0 to 3"):
+        replace(routes, experts=4)
+    (tmp_path / "bad.npz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is not a trace"):
+        trace.load(tmp_path / "bad.npz")
+    with pytest.raises(ValueError, match="0 documents"):
+        observe.trace(None, [])
+
+
+def test_batches_take_every_token_once_per_pass(routes):
+    rng = np.random.default_rng(0)
+    rows = observe.batches(routes, 19, 2, rng)
+    assert sorted(rows.reshape(-1)) == list(range(38))
+    np.testing.assert_array_equal(observe.batch_load(routes, 1, rows).sum(0), routes.load[1])
+    with pytest.raises(ValueError, match="tokens = 39"):
+        observe.batches(routes, 39, 1, rng)
+
+
+def test_even_load_has_k_distinct_experts_a_token():
+    load = observe.even_load(500, 4, 3, 20, np.random.default_rng(0))
+    assert (load.sum(1) == 1500).all() and load.max() <= 500 and abs(load.mean(0) - 375).max() < 15
