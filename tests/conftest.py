@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TINY = (
-    "documents_per_domain=2 tokens_per_document=64 completion_tokens=4 batches=20 batch_tokens=128 null_draws=20 "
-    "seeds=20 num_tokens=256"
-).split()
+TINY = [
+    "documents_per_domain=2",
+    "tokens_per_document=64",
+    "completion_tokens=4",
+    "batches=20",
+    "batch_tokens=128",
+    "null_draws=20",
+    "seeds=20",
+    "num_tokens=256",
+]
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -36,7 +42,9 @@ def chromium() -> str:
 
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """Run ``python -m lib`` as a user would."""
-    return subprocess.run([sys.executable, "-m", "lib", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "lib", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="session")

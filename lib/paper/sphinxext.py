@@ -140,9 +140,16 @@ class Fig(SphinxDirective):
         return [nodes.figure("", image, caption, classes=["paper-figure"])]
 
 
+def _without_thebe(_app: Sphinx, _page: str, _template: str, context: dict, _doctree: object) -> None:
+    """Leave out the scripts of thebe (live code from a remote server), which Jupyter Book always adds, twice."""
+    scripts = context.get("script_files", [])
+    context["script_files"] = [s for s in scripts if "thebe" not in f"{s} {getattr(s, 'attributes', '')}".lower()]
+
+
 def setup(app: Sphinx) -> dict:
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
     app.add_role("val", Val())
     app.add_directive("fig", Fig)
     app.connect("source-read", _read)
+    app.connect("html-page-context", _without_thebe, priority=999)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -144,7 +144,7 @@ class Chapter:
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "hardware": provenance.hardware(),
             "versions": provenance.versions(),
-            "parameters": vars(self.parameters),
+            "parameters": {name: _portable(value) for name, value in vars(self.parameters).items()},
             "files": self.files,
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
@@ -155,6 +155,11 @@ class Chapter:
         with writing(self.folder / "values.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         display(HTML(_provenance_html(facts)))
+
+
+def _portable(value: object) -> object:
+    """A parameter as it is published: of an absolute path only the name, which is all that means something elsewhere."""
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def _inline(text: str) -> str:

@@ -1,0 +1,138 @@
+"""The balance loss, the training loop and the evaluation."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lib.balance import evaluate, losses, train
+from lib.model.corpus import Document
+from lib.routing import adapter
+
+PLAN = train.Plan(steps=6, batch_sequences=4, sequence_tokens=16, learning_rate=1e-3, warmup_steps=2, log_every=2,
+                  evaluate_every=3)  # fmt: skip
+STREAM = (np.arange(3000) ** 2 % 97).astype(np.uint16)
+
+
+def test_switch_by_hand_and_at_its_ends():
+    logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]))
+    assert losses.switch(logits, torch.tensor([3, 1, 0])).item() == pytest.approx(3 * (0.75 * 0.5 + 0.25 * 0.25))
+    assert losses.switch(torch.zeros(4, 8), torch.full((8,), 5)).item() == pytest.approx(1)
+    collapsed = torch.tensor([[50.0, 0, 0, 0]])
+    assert losses.switch(collapsed, torch.tensor([9, 0, 0, 0])).item() == pytest.approx(4)
+
+
+def test_switch_gradient_is_e_times_share():
+    logits = torch.randn(5, 6, dtype=torch.float64, requires_grad=True)
+    load = torch.tensor([4.0, 3, 2, 1, 0, 0])
+    losses.switch(logits, load).backward()
+    free = logits.detach().clone().requires_grad_()
+    (torch.softmax(free.float(), -1).mean(0) * (6 * load / load.sum())).sum().backward()
+    torch.testing.assert_close(logits.grad, free.grad)
+
+
+def test_switch_of_micro_batches_under_one_load_is_that_of_the_whole():
+    logits, load = torch.randn(8, 6), torch.tensor([4.0, 3, 2, 1, 3, 3])
+    parts = [losses.switch(part, load) for part in logits.split(2)]
+    torch.testing.assert_close(torch.stack(parts).mean(), losses.switch(logits, load))
+
+
+def test_switch_agrees_with_transformers_for_one_layer():
+    """The stock loss of one layer sums over the k choices what ours averages: it is k times ours."""
+    from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
+
+    logits = torch.randn(40, 8)
+    load = torch.bincount(logits.topk(2).indices.flatten(), minlength=8)
+    stock = load_balancing_loss_func((logits,), 8, 2)
+    torch.testing.assert_close(stock, 2 * losses.switch(logits, load))
+
+
+def test_bad_shapes_and_unknown_losses_are_refused(tiny_model):
+    with pytest.raises(ValueError, match=r"logits \(2, 3\), load \(4,\)"):
+        losses.switch(torch.zeros(2, 3), torch.ones(4))
+    for bad in (dict(loss="swich"), dict(coefficient=-1.0)):
+        with pytest.raises(ValueError, match="must be one of none, switch, and at least 0"):
+            train.run(tiny_model, STREAM, replace(PLAN, **bad))
+    with pytest.raises(ValueError, match="has 1 windows of 16 tokens"):
+        train.run(tiny_model, STREAM[:20], PLAN)
+
+
+def test_batches_see_every_window_once_an_epoch():
+    stream = torch.arange(16 * 12 + 1)
+    source = train.batches(stream, PLAN)
+    first = torch.cat([next(source) for _ in range(3)])
+    assert sorted(first[:, 0].tolist()) == list(range(0, 192, 16)) and (first[:, 1:] - first[:, :-1] == 1).all()
+    second = torch.cat([next(source) for _ in range(3)])
+    assert sorted(second[:, 0].tolist()) == list(range(0, 192, 16)) and not torch.equal(first, second)
+
+
+def test_training_is_repeatable_and_learns(tiny_model):
+    import copy
+
+    twin, sample = copy.deepcopy(tiny_model), STREAM[: 17 * 4].reshape(4, 17)
+    plan = replace(PLAN, steps=30, learning_rate=1e-2)
+    a = train.run(tiny_model, STREAM, plan, sample=sample)
+    b = train.run(twin, STREAM, plan, sample=sample)
+    assert a.nats.tolist() == b.nats.tolist() and a.nats.iloc[-1] < a.nats.iloc[0] - 0.3
+    assert a.step.tolist() == list(range(2, 31, 2)) and a.held_out.notna().sum() == 5
+    assert all(torch.equal(p, q) for p, q in zip(tiny_model.parameters(), twin.parameters(), strict=True))
+
+
+def test_the_balance_loss_balances(tiny_model):
+    import copy
+
+    plan = replace(PLAN, steps=60, learning_rate=1e-2, log_every=20)
+    free = train.run(copy.deepcopy(tiny_model), STREAM, plan)
+    held = train.run(tiny_model, STREAM, replace(plan, loss="switch", coefficient=0.3))
+    assert held.gini.iloc[-1] < 0.7 * free.gini.iloc[-1] and held.balance.iloc[-1] < 1.3
+
+
+def test_divergence_ends_with_one_line(tiny_model):
+    with torch.no_grad():
+        tiny_model.lm_head.weight[0, 0] = math.nan
+    with pytest.raises(FloatingPointError, match="step 2: loss = nan"):
+        train.run(tiny_model, STREAM, PLAN)
+
+
+def test_bf16_expert_products_really_are_bf16(tiny_model, monkeypatch):
+    seen = []
+    forward = train.use_precision(tiny_model, "bf16")
+    original = train.ALL_EXPERTS_FUNCTIONS["grouped_mm"]
+
+    def spy(self, hidden, index, weights):
+        seen.append((hidden.dtype, self.gate_up_proj.dtype, self.down_proj.dtype))
+        return original(self, hidden, index, weights)
+
+    monkeypatch.setitem(train.ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", spy)
+    with forward:
+        train.language_loss(tiny_model, torch.zeros(2, 9, dtype=torch.long)).backward()
+    assert seen == [(torch.bfloat16,) * 3] * 3
+    assert tiny_model.model.layers[0].mlp.experts.gate_up_proj.grad.dtype == torch.float32
+
+
+def test_evaluation_is_the_sum_over_tokens(tiny_model):
+    lengths = [5, 40, 17]
+    documents = [Document(str(n), "d", "c", "", tuple(range(n)), bytes=n) for n in lengths]
+    table = evaluate.per_document(tiny_model, documents, context=16, batch_tokens=48)
+    assert table.tokens.tolist() == [4, 39, 16]
+    with torch.no_grad():
+        ids = torch.arange(17)[None]
+        logp = tiny_model(input_ids=ids[:, :-1]).logits[0].log_softmax(-1)
+    nats = -logp[torch.arange(16), ids[0, 1:]].sum().item()
+    assert table.nats[2] == pytest.approx(nats, rel=1e-5)
+    assert table.correct[2] == (logp.argmax(-1) == ids[0, 1:]).sum()
+    total = evaluate.by_domain(table).loc["d"]
+    assert total.bits_per_byte == pytest.approx(table.nats.sum() / np.log(2) / 62)
+
+
+def test_windows_predict_every_token_once():
+    runs = evaluate.windows(list(range(10)), 4)
+    assert [token for run in runs for token in run[1:]] == list(range(1, 10))
+
+
+def test_training_records_every_token(tiny_model):
+    with adapter.record(tiny_model) as rec:
+        tiny_model(input_ids=torch.zeros(2, 16, dtype=torch.long))
+    assert rec.load.sum().item() == 2 * 16 * 2 * 3

@@ -1,0 +1,98 @@
+"""The text is the same for everyone: extraction, hashes, splits, refusals."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.model import corpus, load, manifest
+
+PYTHON = '"""Module."""\ndef f():\n    """One.\n\n    Two.\n    """\n    return 1\n\nclass A:\n    "Class."\n'
+CATALOGUE = r"""msgid ""
+msgstr "Content-Type: text/plain\n"
+
+msgid "a"
+msgstr "erste Zeile\n"
+"zweite \"Zeile\""
+
+#, fuzzy
+msgid "b"
+msgstr "falsch"
+
+msgid "c"
+msgid_plural "cs"
+msgstr[0] "ein"
+msgstr[1] "zwei"
+
+msgid "d"
+msgstr ""
+"""
+
+
+def test_extraction_by_hand():
+    assert corpus.extract(PYTHON.encode(), "prose") == "Module.\n\nOne.\n\nTwo.\n\nClass."
+    assert corpus.extract(CATALOGUE.encode(), "messages") == 'erste Zeile\nzweite "Zeile"\nein\nzwei'
+    assert corpus.extract(b"a\r\nb", "python") == "a\nb"
+    with pytest.raises(UnicodeDecodeError):
+        corpus.extract(b"\xff\xfe\x00", "python")
+
+
+def test_the_installation_holds_every_text_of_the_manifest():
+    rows = corpus.manifest()
+    part = pd.concat([rows[rows.split == "held-out"], rows[rows.split == "train"].iloc[::40]])
+    documents = corpus.read(part)
+    assert len(documents) == len(part) and {doc.domain for doc in documents} == set(rows.domain)
+
+
+def test_clusters_are_never_split_and_domains_have_enough():
+    rows = corpus.manifest()
+    sides = rows[rows.split != "copy"].groupby(["domain", "cluster"]).split.nunique()
+    assert (sides == 1).all()
+    held_out = rows[rows.split == "held-out"].groupby("domain")
+    assert len(held_out) >= 5 and (held_out.cluster.nunique() >= 8).all()
+    assert not rows[rows.split != "copy"].duplicated("sha256").any()
+
+
+def test_near_copies_are_found():
+    text = "\n".join(f"line {i} of some text" for i in range(40))
+    other = "\n".join(f"something else {i}" for i in range(40))
+    rows = pd.DataFrame(dict(text=[text, text + "\nend", other], split=["train", "held-out", "held-out"],
+                             sha256=["1", "2", "3"]))  # fmt: skip
+    assert manifest.drop_copies(rows).tolist() == ["train", "copy", "held-out"]
+
+
+def test_a_difference_is_named_or_left_out():
+    rows = corpus.manifest().query("split == 'held-out'").iloc[:3].copy()
+    rows.iloc[1, rows.columns.get_loc("sha256")] = "0" * 64
+    with pytest.raises(ValueError, match=rf"{rows.iloc[1].package}.*has SHA-256 .*allow_partial"):
+        corpus.read(rows)
+    assert len(corpus.read(rows, allow_partial=True)) == 2
+    rows.iloc[0, rows.columns.get_loc("path")] = "no/such/file.py"
+    with pytest.raises(ValueError, match="no/such/file.py is missing"):
+        corpus.read(rows)
+    with pytest.raises(ValueError, match="0 documents match"):
+        corpus.read(rows.iloc[:2], allow_partial=True)
+    with pytest.raises(FileNotFoundError, match="must be 'auto' or the path"):
+        corpus.read(rows, source="nowhere.xz")
+
+
+def test_a_packed_file_gives_the_same_documents(tmp_path):
+    rows = corpus.manifest().query("split == 'held-out'").iloc[::60]
+    corpus.write_pack(rows, tmp_path / "pack.xz")
+    assert corpus.read(rows, source=str(tmp_path / "pack.xz")) == corpus.read(rows)
+
+
+def test_held_out_takes_clusters_in_turn_and_counts_bytes():
+    tokenizer = load.tokenizer()
+    few = corpus.held_out(6, 100, tokenizer)
+    for domain in {doc.domain for doc in few}:
+        part = [doc for doc in few if doc.domain == domain]
+        assert len(part) == 6 and len({doc.cluster for doc in part}) == 6
+    assert few == corpus.held_out(6, 100, tokenizer)
+    for doc in few:
+        assert len(doc.token_ids) <= 100 and doc.token_ids[0] == 0
+        assert (
+            doc.text.encode()[: doc.bytes]
+            .decode(errors="ignore")
+            .startswith(tokenizer.decode(list(doc.token_ids[1:-3])).rstrip("\ufffd"))
+        )
+    assert corpus.stream(few).dtype == np.uint16
