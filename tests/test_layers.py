@@ -98,3 +98,12 @@ def test_notebooks_are_thin(path):
     assert {"device", "seed", "run_dir"} <= names
     text = "".join("".join(cell["source"]) for cell in notebook["cells"])
     assert all(part in text for part in ("**Question.**", "**Answer.**", "What this does not show", "chapter.close()"))
+
+
+def test_style():
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "lib", "tests"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout

@@ -139,7 +139,7 @@ def level_times(table: pd.DataFrame) -> Figure:
         for name, style in (("p50_us", ":"), ("p95_us", "--"), ("p99_us", "-.")):
             ax.plot(part.level, part[name], style, color="#444444", lw=1.3, label=name[:3].upper())
         ax.set(title=fabric, xlabel="level (Gini of the router)", ylabel="time of the exchange (µs)", ylim=(0, None))
-    axes[0][0].legend(loc="lower right")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
 
 
@@ -170,5 +170,5 @@ def layer_times(table: pd.DataFrame) -> Figure:
         ax.axhline(1, color=COLOURS["null"], lw=1)
         ax.set(title=fabric, xlabel="layer", xticks=sorted(table.layer.unique()))
     axes[0][0].set_ylabel("time / time of even routes")
-    axes[0][0].legend()
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig

@@ -25,6 +25,7 @@ from lib.paper import provenance
 
 KINDS = ("measured", "simulated", "synthetic")
 DPI = 160
+LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
 
 
 def repository() -> Path:
@@ -121,7 +122,8 @@ class Chapter:
             shown[column] = shown[column].map(lambda v, form=form: form.format(v))
         wide = shown.map(lambda cell: len(str(cell)) > 48).to_numpy().any()
         classes = "paper-table paper-wrap" if wide else "paper-table"
-        body = shown.to_html(index=False, border=0, classes=classes, float_format="{:.4g}".format)
+        lines = shown.map(lambda cell: cell.replace("\n", LINE) if isinstance(cell, str) else cell)
+        body = lines.to_html(index=False, border=0, classes=classes, float_format="{:.4g}".format).replace(LINE, "\n")
         display(
             HTML(f'<div class="paper-scroll" tabindex="0">{body}</div><p class="paper-caption">{_inline(caption)}</p>')
         )
