@@ -1,23 +1,19 @@
 # make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
 # make test   sets up, runs the tests
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(CURDIR)/$(VENV)/bin
 
-.PHONY: book test test-gpu bench corpus clean
+.PHONY: book test corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q $(ARGS)
-
-test-gpu: $(READY)
-	@$(BIN)/python -m pytest -q -m gpu $(ARGS)
-
-bench: $(READY)
-	@$(BIN)/python -m pytest -q --benchmark-only $(ARGS)
 
 # the whole text in one file, for a machine whose installed packages differ
 corpus: $(READY)
@@ -28,7 +24,9 @@ $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'make: Python %d.%d: must be 3.11 or newer (make PYTHON=…)' % sys.version_info[:2])"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing requirements.txt into $(VENV) (a few minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement requirements.txt
+	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.txt 2>&1 \
+	  | awk '/^Collecting/ { printf "\r  %d packages", ++n; fflush() } /^Installing/ { printf ", installing"; fflush() } \
+	         /^ERROR/ { print } END { print "" }'
 	@touch $(READY)
 
 clean:

@@ -30,7 +30,7 @@ def test_a_value_is_published_once_with_all_that_is_known(chapter):
     chapter.close()
     found = read(chapter)["values"]
     assert found["a"] == dict(value=0.123456, unit="s", kind="simulated", interval=[0.1, 0.2], fmt=".2f", text="0.12")
-    assert found["n"]["text"] == "3" and found["nothing"]["text"] == "not available"
+    assert found["n"]["text"] == "3" and found["nothing"]["text"] == "not available" and found["nothing"]["value"] is None
 
 
 def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(chapter):

@@ -96,8 +96,10 @@ class Chapter:
         if kind not in KINDS:
             raise ValueError(f"{self.name}: value {name!r}: kind = {kind!r}: must be one of {', '.join(KINDS)}")
         plain = value if isinstance(value, str) else (int(value) if fmt.endswith("d") else float(value))
+        text, missing = show(plain, fmt), isinstance(plain, float) and math.isnan(plain)
+        plain, interval = (None, None) if missing else (plain, interval)  # JSON knows no NaN
         limits = None if interval is None else [float(edge) for edge in interval]
-        self.values[name] = dict(value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=show(plain, fmt))
+        self.values[name] = dict(value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=text)
 
     def figure(self, name: str, fig, *, caption: str, alt: str, data: pd.DataFrame) -> None:
         """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither may be empty)."""
