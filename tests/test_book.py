@@ -42,7 +42,7 @@ def test_a_page_is_whole_offline(browser, html, name, width):
     assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt !== null)")
     if name in ("book/notation", "notebooks/04_network"):
         assert page.locator("mjx-container svg").count() > 2
-    assert page.locator("text=(unknown)").count() == 0
+    assert page.locator("text=(not available in this run)").count() == 0
     page.close()
 
 

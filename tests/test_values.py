@@ -30,7 +30,9 @@ def test_a_value_is_published_once_with_all_that_is_known(chapter):
     chapter.close()
     found = read(chapter)["values"]
     assert found["a"] == dict(value=0.123456, unit="s", kind="simulated", interval=[0.1, 0.2], fmt=".2f", text="0.12")
-    assert found["n"]["text"] == "3" and found["nothing"]["text"] == "not available" and found["nothing"]["value"] is None
+    assert (
+        found["n"]["text"] == "3" and found["nothing"]["text"] == "not available" and found["nothing"]["value"] is None
+    )
 
 
 def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(chapter):
@@ -86,8 +88,8 @@ def test_markup_in_texts_is_shown_as_text(chapter, capsys):
 def test_missing_results_say_how_to_make_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="run notebooks/09_none.ipynb"):
         values.find(str(tmp_path), "09_none", "x.npz")
-    assert values.find(str(tmp_path), "01_profile", "trace_with.npz").parts[-3:] == (
-        "reference",
-        "01",
-        "trace_with.npz",
-    )
+    published = values.find(str(tmp_path), "01_profile", "trace_*.npz")
+    assert [path.name for path in published] == ["trace_with.npz", "trace_without.npz"]
+    (tmp_path / "01_profile").mkdir()
+    (tmp_path / "01_profile/trace_model.npz").touch()
+    assert values.find(str(tmp_path), "01_profile", "trace_*.npz") == [tmp_path / "01_profile/trace_model.npz"]

@@ -83,3 +83,25 @@ def test_a_notebook_runs_alone_from_any_folder(tmp_path):
     found = json.loads((tmp_path / "04_network/simulation_results.json").read_text())
     assert found["parameters"]["num_tokens"] == 256 and len(found["levels"]) == 8
     assert (tmp_path / "04_network/communication_comparison.png").stat().st_size > 10_000
+
+
+def test_another_model_is_profiled_and_its_routes_go_on(tiny_model, tmp_path):
+    """A folder with a model of any size; what the book says of the embedded pair is then not available."""
+    from lib.model import load
+
+    resized = tiny_model.resize_token_embeddings(load.VOCABULARY) and tiny_model
+    load.save(resized, tmp_path / "model")
+    shutil.copy(load.HOME / "tokenizer.json", tmp_path / "model")
+    folder = ROOT / "_build/runs/other"
+    try:
+        for number in ("01", "04"):
+            done = command("run", "--name", "other", "--only", number, *flags(f"model={tmp_path / 'model'}"))
+            assert done.returncode == 0, done.stderr[-2000:]
+        made = json.loads((folder / "01_profile/values.json").read_text())["values"]
+        assert "gini_model" in made and "gini_without" not in made and made["experts"]["value"] == 8
+        network = json.loads((folder / "04_network/values.json").read_text())
+        assert network["values"]["slowdown_trace_model"]["value"] >= 1
+        assert [name.split("/")[-1] for name in network["provenance"]["files"]][-1] == "trace_model.npz"
+        assert "not available in this run" in (folder / "book/_build/html/book/intro.html").read_text()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

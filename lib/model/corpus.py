@@ -140,12 +140,12 @@ def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) 
     """`documents` with `token_ids`, an end-of-text token first, at most `tokens` of them (None: all)."""
     documents = list(documents)
     texts = [doc.text if tokens is None else doc.text[: 12 * tokens] for doc in documents]
-    encoded = []
+    start, encoded = tokenizer.token_to_id(END_OF_TEXT), []
+    first = () if start is None else (start,)  # another model's tokenizer may have no such token
     for doc, code in zip(documents, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
-        ids = code.ids if tokens is None else code.ids[: tokens - 1]
+        ids = code.ids if tokens is None else code.ids[: tokens - len(first)]
         size = len(doc.text[: code.offsets[len(ids) - 1][1]].encode()) if ids else 0
-        start = tokenizer.token_to_id(END_OF_TEXT)
-        encoded.append(Document(doc.name, doc.domain, doc.cluster, doc.text, (start, *ids), size))
+        encoded.append(Document(doc.name, doc.domain, doc.cluster, doc.text, (*first, *ids), size))
     return encoded
 
 

@@ -52,11 +52,11 @@ def run(
     except RuntimeError as error:
         fail(str(error))
     for chapter in chapters:
-        reason = workflow.failure(where, chapter)
-        if reason:
-            print(
-                f"{chapter} failed: {reason}\n  its page: {index.parent / 'notebooks' / chapter}.html", file=sys.stderr
-            )
+        if reason := workflow.failure(where, chapter):
+            page = index.parent / "notebooks" / f"{chapter}.html"
+            print(f"{chapter} failed: {reason}\n  its page: {page}", file=sys.stderr)
+        elif not (where / f"{chapter}.ipynb").is_file():
+            print(f"{chapter} not run: it needs {', '.join(workflow.needs(chapter))}", file=sys.stderr)
     print(f"book: {index}")
     if not fine:
         raise typer.Exit(1)

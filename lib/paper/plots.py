@@ -21,10 +21,11 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 plt.style.use(Path(__file__).with_name("paper.mplstyle"))
 
 COLOURS = {
+    "model": "#D55E00",
     "without": "#D55E00", "with": "#0072B2", "null": "#7F7F7F", "predecessor": "#000000",
     "power": "#009E73", "sorted": "#CC79A7", "lognormal": "#E69F00", "one_hot": "#56B4E9",
 }  # fmt: skip
-NAMES = {"without": "without balance loss", "with": "with balance loss", "one_hot": "one hot expert",
+NAMES = {"model": "the model", "without": "without balance loss", "with": "with balance loss", "one_hot": "one hot expert",
          "sorted": "power law, hot experts side by side", "power": "power law", "lognormal": "log-normal",
          "predecessor": "the predecessor"}  # fmt: skip
 
@@ -81,7 +82,7 @@ def layers_and_domains(table: pd.DataFrame) -> Figure:
     for ax, domain in zip(axes.flat, domains, strict=False):
         for arm, part in table[table.domain == domain].groupby("arm"):
             ax.fill_between(part.layer, part.null_low, part.null_high, color=COLOURS[arm], alpha=0.25, lw=0)
-            ax.plot(part.layer, part.gini, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm])
+            ax.plot(part.layer, part.gini, "s--" if arm == "with" else "o-", color=COLOURS[arm], label=NAMES[arm])
         ax.set(title=domain, ylim=(0, 1), xticks=sorted(table.layer.unique()))
     for ax in axes[-1]:
         ax.set_xlabel("layer")
@@ -117,7 +118,7 @@ def batch_size(table: pd.DataFrame) -> Figure:
     ax = axes[0][0]
     for arm, part in table.groupby("arm"):
         ax.fill_between(part.tokens, part.low, part.high, color=COLOURS[arm], alpha=0.25, lw=0)
-        ax.plot(part.tokens, part.gini, ":" if arm == "null" else "o-" if arm == "without" else "s--",
+        ax.plot(part.tokens, part.gini, ":" if arm == "null" else "s--" if arm == "with" else "o-",
                 color=COLOURS[arm], label=NAMES.get(arm, "perfect router"))  # fmt: skip
     ax.set(xscale="log", xlabel="tokens per batch", ylabel="Gini of the batch's load", ylim=(0, None))
     ticks = sorted(table.tokens.unique())
@@ -164,9 +165,7 @@ def layer_times(table: pd.DataFrame) -> Figure:
     for ax, fabric in zip(axes[0], fabrics, strict=True):
         for arm, part in table[table.fabric == fabric].groupby("arm"):
             ax.fill_between(part.layer, part.p05, part.p95, color=COLOURS[arm], alpha=0.2, lw=0)
-            ax.plot(
-                part.layer, part.slowdown, "o-" if arm == "without" else "s--", color=COLOURS[arm], label=NAMES[arm]
-            )
+            ax.plot(part.layer, part.slowdown, "s--" if arm == "with" else "o-", color=COLOURS[arm], label=NAMES[arm])
         ax.axhline(1, color=COLOURS["null"], lw=1)
         ax.set(title=fabric, xlabel="layer", xticks=sorted(table.layer.unique()))
     axes[0][0].set_ylabel("time / time of even routes")

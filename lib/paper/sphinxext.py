@@ -14,10 +14,9 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
-from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-logger = logging.getLogger(__name__)
+MISSING = "(not available in this run)"
 
 
 def chapters(run: Path) -> dict[str, dict]:
@@ -90,12 +89,8 @@ class Val(SphinxRole):
         for path in run.glob(f"{number}_*/values.json"):
             self.env.note_dependency(str(path))
         chapter = chapters(run).get(number)
-        if chapter is None:
-            return [nodes.emphasis(text="(not available in this run)")], []
-        if name not in chapter["values"]:
-            logger.warning("value %s: is not published by its chapter in run %s", self.text, run.name,
-                           location=self.get_location())  # fmt: skip
-            return [nodes.emphasis(text="(unknown)")], []
+        if chapter is None or name not in chapter["values"]:  # a chapter failed, or another model has other values
+            return [nodes.emphasis(text=MISSING)], []
         return [nodes.raw("", value_html(chapter, name, self._link(chapter["chapter"])), format="html")], []
 
     def _link(self, chapter: str) -> str:
@@ -125,11 +120,8 @@ class Fig(SphinxDirective):
         number, _, name = self.arguments[0].partition(".")
         run = Path(self.env.config.paper_run)
         chapter = chapters(run).get(number)
-        if chapter is None:
-            return [nodes.paragraph("", "", nodes.emphasis(text="(figure not available in this run)"))]
-        if name not in chapter["figures"]:
-            logger.warning("figure %s: is not in run %s", self.arguments[0], run.name, location=self.get_location())
-            return []
+        if chapter is None or name not in chapter["figures"]:
+            return [nodes.paragraph("", "", nodes.emphasis(text=MISSING))]
         known = chapter["figures"][name]
         file = run / chapter["chapter"] / known["file"]
         self.env.note_dependency(str(file))

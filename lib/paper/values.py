@@ -44,15 +44,18 @@ def writing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def find(run_dir: str, chapter: str, name: str) -> Path:
-    """A file of another chapter: this run's, else the published run's; else one line that says how to make it."""
-    own = Path(run_dir) / chapter / name
-    published = repository() / "data" / "reference" / chapter[:2] / name
-    for path in (own, published):
-        if path.is_file():
-            return path
+def find(run_dir: str, chapter: str, pattern: str) -> list[Path]:
+    """The files of another chapter that match `pattern`: this run's, else the published run's.
+
+    Where neither has any: one line that says how to make them.
+    """
+    own = Path(run_dir) / chapter
+    for folder in (own, repository() / "data" / "reference" / chapter[:2]):
+        if found := sorted(folder.glob(pattern)):
+            return found
     raise FileNotFoundError(
-        f"values.find: {own}: no such file, nor a published one: run notebooks/{chapter}.ipynb with the same run_dir"
+        f"values.find: {own / pattern}: no such file, nor a published one: "
+        f"run notebooks/{chapter}.ipynb with the same run_dir"
     )
 
 
