@@ -124,18 +124,20 @@ def batch_size(table: pd.DataFrame) -> Figure:
     ticks = sorted(table.tokens.unique())
     ax.set_xticks(ticks, [f"{t:,}" for t in ticks], rotation=30)
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend()
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
     return fig
 
 
 def level_times(table: pd.DataFrame) -> Figure:
-    """Time of the exchange against the level (columns fabric, level, mean_us, low_us, high_us, p50_us, p95_us, p99_us)."""
+    """Time of the exchange against the level (columns fabric, level, mean_us, low_us, high_us, p50_us, p95_us, p99_us,
+    p99_low_us, p99_high_us)."""
     fabrics = list(table.fabric.unique())
     fig, axes = figure(1, len(fabrics), height=3.2)
     for ax, fabric in zip(axes[0], fabrics, strict=True):
         part = table[table.fabric == fabric]
         colour = COLOURS["power"]
         ax.fill_between(part.level, part.low_us, part.high_us, color=colour, alpha=0.3, lw=0)
+        ax.fill_between(part.level, part.p99_low_us, part.p99_high_us, color="#444444", alpha=0.15, lw=0)
         ax.plot(part.level, part.mean_us, "o-", color=colour, label="mean")
         for name, style in (("p50_us", ":"), ("p95_us", "--"), ("p99_us", "-.")):
             ax.plot(part.level, part[name], style, color="#444444", lw=1.3, label=name[:3].upper())
