@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats as scipy_stats
 
+CLUSTERS = 8  # with fewer, no interval is given
+
 
 def _load(load: ArrayLike, axis: int) -> np.ndarray:
     """The load as floats with experts last; refuses negative or missing counts and a row without any."""
@@ -63,6 +65,8 @@ def effective_experts(load: ArrayLike, axis: int = -1) -> np.ndarray:
 def max_violation(load: ArrayLike, axis: int = -1, nominal: float | None = None) -> np.ndarray:
     """MaxVio = max/nominal − 1 (arXiv 2408.15664, eq. 4); nominal is N k / E, by default the mean of the load."""
     load = _load(load, axis)
+    if nominal is not None and not (np.isfinite(nominal) and nominal > 0):
+        raise ValueError(f"stats.max_violation: nominal = {nominal}: must be a finite number > 0")
     return load.max(-1) / (load.mean(-1) if nominal is None else nominal) - 1
 
 
@@ -78,7 +82,12 @@ def dead_experts(load: ArrayLike, axis: int = -1) -> np.ndarray:
 
 
 def cv_null(tokens: int, experts: int, k: int) -> float:
-    """CV of the load of a perfect router whose tokens choose independently: √((1 − k/E) E / (N k))."""
+    """CV of the load of a perfect router whose tokens choose independently: √((1 − k/E) E / (N k)).
+
+    0 at k = E, where every token loads all experts.  Refused: no token, or k beyond the experts.
+    """
+    if tokens < 1 or not 1 <= k <= experts:
+        raise ValueError(f"stats.cv_null: tokens = {tokens}, k = {k}: must be tokens ≥ 1 and k from 1 to {experts}")
     return float(np.sqrt((1 - k / experts) * experts / (tokens * k)))
 
 
@@ -87,15 +96,25 @@ def gini_null(tokens: int, experts: int, k: int) -> float:
     return cv_null(tokens, experts, k) * float(np.sqrt((experts - 1) / experts / np.pi))
 
 
+def _counts(counts: ArrayLike, where: str, documents: int = 1) -> np.ndarray:
+    """Counts [documents, experts] as floats; refuses another shape, and negative or missing ones."""
+    counts = np.asarray(counts, dtype=float)
+    if counts.ndim != 2 or len(counts) < documents or counts.shape[1] < 2:
+        raise ValueError(
+            f"stats.{where}: counts of shape {counts.shape}: must be [documents ≥ {documents}, experts ≥ 2]"
+        )
+    if not np.isfinite(counts).all() or (counts < 0).any():
+        raise ValueError(f"stats.{where}: counts: must hold finite numbers ≥ 0")
+    return counts
+
+
 def permutation_null(counts: ArrayLike, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Loads [draws, experts] under the document-permutation null: expert labels permuted per document.
 
     counts: [documents, experts].  Keeps how bursty each document is, and removes what documents agree on; tokens of one
     document are not independent, so this, not independent tokens, is what "balanced" looks like for real text.
     """
-    counts = np.asarray(counts, dtype=float)
-    if counts.ndim != 2:
-        raise ValueError(f"stats.permutation_null: counts of shape {counts.shape}: must be [documents, experts]")
+    counts = _counts(counts, "permutation_null")
     return np.stack([rng.permuted(counts, axis=1).sum(0) for _ in range(draws)])
 
 
@@ -103,12 +122,13 @@ def cv2_unbiased(counts: ArrayLike) -> float:
     """CV²_U = E (Σ_e C_e² − Σ_{d,e} c_de²) / ((Σ n_d)² − Σ n_d²) − 1, from counts [documents, experts].
 
     Unbiased for the squared CV of the expected load when documents are independent: only pairs of different documents
-    enter, so a document's own burstiness does not.  0 for a balanced router, may be negative.
+    enter, so a document's own burstiness does not.  0 for a balanced router, may be negative.  Refused: fewer than two
+    documents with assignments, as there is no pair.
     """
-    counts = np.asarray(counts, dtype=float)
-    if counts.ndim != 2 or len(counts) < 2:
-        raise ValueError(f"stats.cv2_unbiased: counts of shape {counts.shape}: must be [≥ 2 documents, experts]")
+    counts = _counts(counts, "cv2_unbiased", documents=2)
     n = counts.sum(1)
+    if (n > 0).sum() < 2:
+        raise ValueError(f"stats.cv2_unbiased: {(n > 0).sum()} documents with assignments: must be at least 2")
     pairs = (counts.sum(0) ** 2).sum() - (counts**2).sum()
     return float(counts.shape[1] * pairs / (n.sum() ** 2 - (n**2).sum()) - 1)
 
@@ -119,9 +139,12 @@ def jackknife_interval(
     """Interval of statistic(counts [documents, …]) by leaving out one cluster of documents at a time.
 
     Student's t with clusters − 1 degrees of freedom; None below 8 clusters, where no interval is given.
+    The delete-one-cluster jackknife: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 11.
     """
     names = np.unique(clusters)
-    if len(names) < 8:
+    if len(clusters) != len(counts):
+        raise ValueError(f"stats.jackknife_interval: {len(clusters)} clusters: must be one per document, {len(counts)}")
+    if len(names) < CLUSTERS:
         return None
     whole = statistic(counts)
     left = np.array([statistic(counts[clusters != name]) for name in names])
@@ -131,11 +154,17 @@ def jackknife_interval(
     return whole - half, whole + half
 
 
-def mean_interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Student-t interval of the mean of independent samples [n]; refuses fewer than two."""
+def _samples(samples: ArrayLike, where: str) -> np.ndarray:
+    """Samples [n ≥ 2] as floats; a missing one would pass unseen through a sort."""
     samples = np.asarray(samples, dtype=float)
-    if samples.ndim != 1 or len(samples) < 2:
-        raise ValueError(f"stats.mean_interval: samples of shape {samples.shape}: must be [n ≥ 2]")
+    if samples.ndim != 1 or len(samples) < 2 or not np.isfinite(samples).all():
+        raise ValueError(f"stats.{where}: samples of shape {samples.shape}: must be [n ≥ 2] finite numbers")
+    return samples
+
+
+def mean_interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float]:
+    """Student-t interval of the mean of independent samples [n]; refuses fewer than two, and missing ones."""
+    samples = _samples(samples, "mean_interval")
     half = scipy_stats.t.ppf(0.5 + level / 2, len(samples) - 1) * samples.std(ddof=1) / np.sqrt(len(samples))
     return float(samples.mean() - half), float(samples.mean() + half)
 
@@ -145,10 +174,52 @@ def quantile_interval(samples: ArrayLike, q: float, level: float = 0.95) -> tupl
 
     Where the sample is too small for the level, the end is the sample's own extreme.
     """
-    ordered = np.sort(np.asarray(samples, dtype=float))
-    if ordered.ndim != 1 or len(ordered) < 2 or not 0 < q < 1:
-        raise ValueError(f"stats.quantile_interval: n = {ordered.size}, q = {q}: must be n ≥ 2 and 0 < q < 1")
+    ordered = np.sort(_samples(samples, "quantile_interval"))
+    if not 0 < q < 1:
+        raise ValueError(f"stats.quantile_interval: q = {q}: must lie between 0 and 1")
     tail = (1 - level) / 2
     low = int(scipy_stats.binom.ppf(tail, len(ordered), q)) - 1
     high = int(scipy_stats.binom.ppf(1 - tail, len(ordered), q))
     return float(ordered[max(low, 0)]), float(ordered[min(high, len(ordered) - 1)])
+
+
+def bootstrap_interval(
+    samples: ArrayLike,
+    statistic: Callable[[np.ndarray], float],
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile interval of statistic(samples [n, …]); whole clusters are drawn with replacement (None: samples).
+
+    None below 8 clusters, where no interval is given.  Not for a Gini near balance, whose bootstrap interval may miss
+    always: print it beside its null.  Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    """
+    samples = np.asarray(samples)
+    clusters = np.arange(len(samples)) if clusters is None else np.asarray(clusters)
+    if len(clusters) != len(samples):
+        raise ValueError(f"stats.bootstrap_interval: {len(clusters)} clusters: must be one per sample, {len(samples)}")
+    members = [np.flatnonzero(clusters == name) for name in np.unique(clusters)]
+    if len(members) < CLUSTERS:
+        return None
+    rng = np.random.default_rng(seed)
+    chosen = rng.integers(len(members), size=(draws, len(members)))
+    found = [statistic(samples[np.concatenate([members[i] for i in row])]) for row in chosen]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Holm's adjusted p-values [n]: reject where they are ≤ α, and the family errs at all with probability ≤ α.
+
+    The i-th smallest of n becomes max over j ≤ i of min(1, (n − j + 1) p_(j)).  Holm 1979, Scand. J. Statist. 6, 65.
+    """
+    p = np.asarray(p_values, dtype=float)
+    if p.ndim != 1 or not p.size or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"stats.holm: p_values of shape {p.shape}: must be [n ≥ 1] numbers from 0 to 1")
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate((len(p) - np.arange(len(p))) * p[order])
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted

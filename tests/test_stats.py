@@ -116,3 +116,69 @@ def test_jackknife_covers_and_needs_eight_clusters():
         hits += low <= truth <= high
     assert hits > 180
     assert stats.jackknife_interval(counts, np.arange(40) % 7, stats.cv2_unbiased) is None
+
+
+def test_holm_by_hand_and_by_its_step_down_definition():
+    np.testing.assert_allclose(stats.holm([0.04, 0.01, 0.03]), [0.06, 0.03, 0.06])
+    assert stats.holm([0.9, 0.8]).max() == 1
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        p = rng.random(7) ** 3
+        rejected = np.zeros(7, dtype=bool)
+        for step, i in enumerate(np.argsort(p)):  # goes on until the first that is not rejected
+            if p[i] > 0.05 / (7 - step):
+                break
+            rejected[i] = True
+        np.testing.assert_array_equal(stats.holm(p) <= 0.05, rejected)
+
+
+def test_holm_keeps_the_error_rate_of_the_family():
+    rng = np.random.default_rng(6)
+    errors = [(stats.holm(rng.random(8)) <= 0.05).any() for _ in range(2000)]
+    assert scipy_stats.binomtest(int(np.sum(errors)), 2000, 0.05).pvalue > 0.001
+
+
+def test_bootstrap_agrees_with_scipy_and_respects_clusters():
+    rng = np.random.default_rng(7)
+    samples = rng.gamma(2.0, size=60)
+    mine = stats.bootstrap_interval(samples, np.mean, draws=4000)
+    ready = scipy_stats.bootstrap((samples,), np.mean, n_resamples=4000, method="percentile", rng=0)
+    np.testing.assert_allclose(mine, ready.confidence_interval, rtol=0.02)
+    clusters = np.repeat(np.arange(20), 10)
+    correlated = rng.normal(size=20)[clusters] + 0.1 * rng.normal(size=200)
+    free, bound = (np.diff(stats.bootstrap_interval(correlated, np.mean, given)) for given in (None, clusters))
+    assert bound > 2 * free
+    assert stats.bootstrap_interval(samples, np.mean, np.arange(60) % 7) is None
+
+
+def test_cluster_bootstrap_covers():
+    rng, clusters = np.random.default_rng(8), np.repeat(np.arange(30), 4)
+    hits = 0
+    for seed in range(200):
+        low, high = stats.bootstrap_interval(rng.normal(size=30)[clusters], np.mean, clusters, draws=300, seed=seed)
+        hits += low <= 0 <= high
+    assert 0.87 < hits / 200 < 0.99
+
+
+@pytest.mark.parametrize("counts", [[[1, 2], [-1, 2]], [[1, 2], [np.nan, 2]], [[1, 2]], [1, 2]])
+def test_bad_counts_are_refused(counts):
+    with pytest.raises(ValueError, match="stats.cv2_unbiased: counts"):
+        stats.cv2_unbiased(counts)
+
+
+def test_other_refusals():
+    for call, message in [
+        (lambda: stats.cv2_unbiased([[1, 2], [0, 0]]), "1 documents with assignments"),
+        (lambda: stats.permutation_null([1, 2], 3, np.random.default_rng()), "counts of shape"),
+        (lambda: stats.max_violation([1, 2], nominal=0), "nominal = 0"),
+        (lambda: stats.cv_null(0, 8, 2), "tokens = 0"),
+        (lambda: stats.gini_null(10, 8, 9), "k = 9"),
+        (lambda: stats.mean_interval([1, np.nan]), "finite numbers"),
+        (lambda: stats.quantile_interval([1, np.nan, 3], 0.5), "finite numbers"),
+        (lambda: stats.quantile_interval([1, 2, 3], 1.0), "q = 1.0"),
+        (lambda: stats.jackknife_interval(np.ones((9, 2)), np.arange(8), stats.cv2_unbiased), "one per document"),
+        (lambda: stats.bootstrap_interval([1, 2, 3], np.mean, [0, 1]), "one per sample"),
+        (lambda: stats.holm([0.1, 1.2]), "from 0 to 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()

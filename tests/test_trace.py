@@ -68,3 +68,35 @@ def test_batches_take_every_token_once_per_pass(routes):
 def test_even_load_has_k_distinct_experts_a_token():
     load = observe.even_load(500, 4, 3, 20, np.random.default_rng(0))
     assert (load.sum(1) == 1500).all() and load.max() <= 500 and abs(load.mean(0) - 375).max() < 15
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (lambda t: {"expert_index": t.expert_index[0]}, "must be whole numbers .layers, tokens, k."),
+        (lambda t: {"expert_index": t.expert_index.astype(float)}, "must be whole numbers"),
+        (lambda t: {"expert_index": t.expert_index.astype(int) - 8}, "from 0 to 7"),
+        (lambda t: {"position": t.position[1:]}, r"position of shape \(37,\): must be \[38\]"),
+        (lambda t: {"token": t.token - 100}, "token of shape .*≥ 0"),
+        (lambda t: {"document": t.document + 1}, "document: has number 4: must be below 4, the length of cluster"),
+        (lambda t: {"domains": t.domains[:1]}, "domain: has number 1: must be below 1"),
+        (lambda t: {"clusters": t.clusters[:2]}, "cluster: has number 2: must be below 2"),
+    ],
+)
+def test_a_damaged_trace_is_refused(routes, changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(routes, **changes(routes))
+
+
+def test_a_failed_save_leaves_the_old_file_and_nothing_else(routes, tmp_path, monkeypatch):
+    routes.save(tmp_path / "trace.npz")
+    before = (tmp_path / "trace.npz").read_bytes()
+
+    def full(path, **parts):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    with pytest.raises(OSError, match="No space"):
+        routes.save(tmp_path / "trace.npz")
+    assert [f.name for f in tmp_path.iterdir()] == ["trace.npz"] and (tmp_path / "trace.npz").read_bytes() == before

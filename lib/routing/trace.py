@@ -32,10 +32,18 @@ class Trace:
 
     def __post_init__(self) -> None:
         index = self.expert_index
-        if index.ndim != 3 or any(len(part) != index.shape[1] for part in (self.document, self.domain, self.token)):
-            raise ValueError(f"trace: expert_index of shape {index.shape}: must be [layers, tokens, k], k per token")
-        if index.size == 0 or int(index.max()) >= self.experts:
+        if index.ndim != 3 or index.dtype.kind not in "iu":
+            raise ValueError(f"trace: expert_index of shape {index.shape}: must be whole numbers [layers, tokens, k]")
+        if index.size == 0 or int(index.min()) < 0 or int(index.max()) >= self.experts:
             raise ValueError(f"trace: expert_index: must name experts from 0 to {self.experts - 1}")
+        for name in ("document", "position", "domain", "token"):
+            part = getattr(self, name)
+            if part.shape != index.shape[1:2] or part.dtype.kind not in "iu" or part.min() < 0:
+                raise ValueError(f"trace: {name} of shape {part.shape}: must be [{index.shape[1]}] whole numbers ≥ 0")
+        for name, names in (("document", "cluster"), ("domain", "domains"), ("cluster", "clusters")):
+            most, known = int(getattr(self, name).max()), len(getattr(self, names))
+            if most >= known:
+                raise ValueError(f"trace: {name}: has number {most}: must be below {known}, the length of {names}")
 
     @property
     def load(self) -> np.ndarray:
@@ -58,8 +66,11 @@ class Trace:
     def save(self, path: Path) -> None:
         """Write compressed (npz), whole or not at all."""
         temporary = path.with_name(f".part-{path.name}")
-        np.savez_compressed(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
-        os.replace(temporary, path)
+        try:
+            np.savez_compressed(temporary, **{field.name: getattr(self, field.name) for field in fields(self)})
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def counts(index: np.ndarray, experts: int) -> np.ndarray:
