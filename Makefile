@@ -1,4 +1,5 @@
 # make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
+#             the published run, shown without computing it:  make book RUN=reference
 # make test   sets up, runs the tests
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -10,7 +11,7 @@ BIN := $(CURDIR)/$(VENV)/bin
 .PHONY: book test corpus clean
 
 book: $(READY)
-	@$(BIN)/python -m lib run $(ARGS)
+	@$(BIN)/python -m lib run $(if $(RUN),--name '$(RUN)') $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -1,5 +1,5 @@
 """``python -m lib``."""
 
-from lib.paper.cli import app
+from lib.paper.cli import main
 
-app(prog_name="python -m lib")
+main()

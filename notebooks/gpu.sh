@@ -1,40 +1,51 @@
 #!/usr/bin/env bash
 # Execute the notebooks themselves on a machine with a GPU.
-#   notebooks/gpu.sh execute OUT   00 and 01 on the shipped checkpoints, device="cuda"
+#   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
 #   WHEELS       a folder of wheels to install first, where papermill is missing
-#   EXTRA        more papermill arguments, e.g. EXTRA="-p steps 40"
+#   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
+#   CHAPTERS     which to execute; default: all
 #   MOE_COMMIT   the commit, where git is absent
 set -euo pipefail
 mode=${1:?usage: gpu.sh execute|train OUT}
 mkdir -p "${2:?usage: gpu.sh execute|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
-corpus=${CORPUS:-auto}
-[ "$corpus" = auto ] || corpus=$(realpath "$corpus")
 if [ -n "${WHEELS:-}" ]; then
   python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$out/.site" "$WHEELS"/*.whl
   export PYTHONPATH="$out/.site:${PYTHONPATH:-}"
 fi
 export PYTHONPATH="$root:${PYTHONPATH:-}"
 
-run() { # CHAPTER FOLDER ARGUMENTS...: the executed copy and the chapter's folder appear in FOLDER
+run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's folder appear in FOLDER
   mkdir -p "$2"
-  (cd "$2" && python3 -m papermill "$root/notebooks/$1.ipynb" "$1.ipynb" -k python3 --no-progress-bar \
-    -p device cuda -p corpus_source "$corpus" "${@:3}" ${EXTRA:-})
+  corpus=auto
+  if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
+  given=$(python3 - "$1" "$3" "${EXTRA:-{\}}" "$corpus" <<'END'
+import json, sys
+from lib.paper import workflow
+chapter, own, extra, corpus = sys.argv[1:]
+print(workflow.settings(chapter, workflow.load("paper") | {"corpus_source": corpus} | json.loads(own) | json.loads(extra)))
+END
+  )
+  (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
+    python3 -m lib.paper.workflow "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
+  rm -f "$2/corpus.xz"
 }
 
 if [ "$mode" = execute ]; then
-  run 00_base_model "$out"
-  run 01_profile "$out"
+  for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
+    chapter=$(basename "$notebook" .ipynb)
+    case " ${CHAPTERS:-$chapter} " in *" $chapter "*) run "$chapter" "$out" '{}' ;; esac
+  done
 elif [ "$(python3 -c 'import torch; print(torch.cuda.device_count())')" -ge 2 ]; then
-  CUDA_VISIBLE_DEVICES=0 run 00_base_model "$out/0" -p retrain True -y '{arms: [without]}' & first=$!
-  CUDA_VISIBLE_DEVICES=1 run 00_base_model "$out/1" -p retrain True -y '{arms: [with]}'
+  CUDA_VISIBLE_DEVICES=0 run 00_base_model "$out/0" '{"retrain": true, "arms": ["without"]}' & first=$!
+  CUDA_VISIBLE_DEVICES=1 run 00_base_model "$out/1" '{"retrain": true, "arms": ["with"]}'
   wait "$first"
   mkdir -p "$out/model" && cp -r "$out"/[01]/00_base_model/model/. "$out/model"
 else
-  run 00_base_model "$out" -p retrain True
+  run 00_base_model "$out" '{"retrain": true}'
   mkdir -p "$out/model" && cp -r "$out/00_base_model/model/." "$out/model"
 fi

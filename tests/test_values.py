@@ -29,7 +29,8 @@ def test_a_value_is_published_once_with_all_that_is_known(chapter):
         chapter.value("b", 1, kind="guessed")
     chapter.close()
     found = read(chapter)["values"]
-    assert found["a"] == dict(value=0.123456, unit="s", kind="simulated", interval=[0.1, 0.2], fmt=".2f", text="0.12")
+    assert found["a"] == dict(value=0.123456, unit="s", kind="simulated", interval=[0.1, 0.2], fmt=".2f", text="0.12",
+                              tolerance="0.02", cell=None)  # fmt: skip
     assert (
         found["n"]["text"] == "3" and found["nothing"]["text"] == "not available" and found["nothing"]["value"] is None
     )
@@ -44,8 +45,10 @@ def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(ch
         "date",
         "hardware",
         "versions",
+        "run",
         "parameters",
         "files",
+        "sources",
         "seconds",
         "peak_memory_bytes",
     }
@@ -64,8 +67,9 @@ def test_a_figure_needs_caption_and_alternative_text(chapter):
 
 
 def test_claims_and_checks(chapter):
-    for holds, verdict in ((True, "supported"), (False, "not supported"), (None, "undecided")):
-        chapter.claim(verdict, "It holds.", holds)
+    chapter.value("x", 1.0, interval=(0.5, 1.5))
+    for predicate, verdict in (("x > 0", "supported"), ("x > 2", "not supported"), ("x > 1", "undecided")):
+        chapter.claim(verdict, "It holds.", predicate)
         assert chapter.claims[verdict]["verdict"] == verdict
     with pytest.raises(RuntimeError, match="check failed: one is two"):
         chapter.check("one is two", 1 == 2)

@@ -39,14 +39,127 @@ def test_fingerprint_follows_imports_and_data():
     assert workflow.needs("04_network") == ["01_profile"]
 
 
-def test_only_what_changed_runs_again(tiny_run):
-    again = command("run", "--name", "tests", *flags())
+@pytest.fixture(scope="module")
+def wide(tiny_run):
+    """A second run, like the first but for the number of experts of the network chapter."""
+    folder = tiny_run.with_name("tests-wide")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(tiny_run, folder)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_only_what_changed_runs_again_and_only_that_is_compared(tiny_run, wide):
+    again = command("run", "--name", "tests-wide", *flags())
     assert again.returncode == 0 and "==" not in again.stderr and "Execut" not in again.stderr
-    changed = command("run", "--name", "tests", *flags("num_experts=64"))
+    changed = command("run", "--name", "tests-wide", *flags("num_experts=64"))
     ran = [line for line in changed.stderr.splitlines() if line.startswith("==")]
     assert changed.returncode == 0 and ran == ["== 04_network"]
-    result = json.loads((tiny_run / "04_network/simulation_results.json").read_text())
+    result = json.loads((wide / "04_network/simulation_results.json").read_text())
     assert result["parameters"]["num_experts"] == 64
+
+    told = command("compare", "tests", "tests-wide")
+    lines = told.stdout.splitlines()
+    start, end = lines.index("parameters:"), lines.index("values:")
+    assert told.returncode == 0 and [line.split()[:4] for line in lines[start + 2 : end]] == [["04", "num_experts", "32", "64"]]
+    shown = [line.split()[:2] for line in lines[end + 2 :] if not line.startswith("page: ")]
+    assert ["04", "experts"] in shown and {chapter for chapter, _ in shown} == {"04"}
+    page = ROOT / "_build/compare/tests, tests-wide.html"
+    assert page.read_text().count("<img") == 4 and "load" not in page.read_text().split("Figures")[1].split("<img")[0]
+    assert command("compare", "tests", "tests").stdout.splitlines()[:2] == ["parameters: no difference", "values: no difference"]
+
+
+def test_runs_are_listed_shown_and_removed(wide):
+    assert "tests-wide: 00, 01, 04" in command("list").stdout.replace(" (stale)", "")
+    shown = command("show", "tests-wide").stdout
+    assert "gini_without" in shown and "slowdown_trace" in shown
+    missing = command("show", "tests-wid")
+    assert missing.returncode == 2 and missing.stderr.startswith("run 'tests-wid': there is none (did you mean tests-wide?)")
+    assert command("clean", "reference").returncode == 2
+    done = command("clean", "tests-wide")
+    assert done.returncode == 0 and not wide.exists()
+
+
+def test_parameters_come_from_a_file_and_the_command_line_goes_before_it(tmp_path):
+    file = tmp_path / "mine.yml"
+    file.write_text("num_experts: 64\nimbalance_levels: [0.0, 0.3]\n")
+    assert workflow.load(str(file)) == {"num_experts": 64, "imbalance_levels": [0.0, 0.3]}
+    assert "batches" in workflow.load("paper") and workflow.load("paper.yml") == workflow.load("paper")
+    file.write_text("num_experst: 64\n")
+    done = command("run", "--params", str(file))
+    message = f"run: --params {file}: num_experst: no chapter has this parameter (did you mean num_experts?)"
+    assert done.returncode == 2 and done.stderr.strip() == message
+    file.write_text("[1, 2")
+    assert command("run", "--params", str(file)).stderr.startswith(f"run: --params {file}: must be YAML: ")
+    file.write_text("- 1")
+    assert "holds a list: must be names with values" in command("run", "--params", str(file)).stderr
+    assert command("run", "--params", "papr").stderr.strip().endswith("(did you mean paper?)")
+
+
+def test_a_run_is_computed_by_one_process_and_a_killed_one_leaves_no_lock(tmp_path):
+    import subprocess
+    import sys
+
+    code = f"from lib.paper import workflow; from pathlib import Path; import time\nwith workflow.sole(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "in\n"
+    with pytest.raises(RuntimeError, match="is being computed by another process"), workflow.sole(tmp_path):
+        pass
+    other.kill()
+    other.wait()
+    with workflow.sole(tmp_path):
+        pass
+
+
+def test_the_published_run_is_shown_not_computed():
+    refused = command("run", "--name", "reference", "-p", "seeds=30")
+    assert refused.returncode == 2 and "the published run is shown, not computed" in refused.stderr
+    try:
+        done = command("run", "--name", "reference")
+        assert done.returncode == 0 and "==" not in done.stderr, done.stderr[-2000:]
+        html = ROOT / "_build/runs/reference/book/_build/html"
+        for chapter in workflow.chapters():
+            text = (html / f"notebooks/{chapter}.html").read_text()
+            assert "was not computed in this run" not in text and "peak memory" in text
+        assert "not available in this run" not in (html / "book/intro.html").read_text()
+    finally:
+        shutil.rmtree(ROOT / "_build/runs/reference", ignore_errors=True)
+
+
+def test_command_line_and_papermill_give_the_same_results(tmp_path):
+    """The parameters of the predecessor's own example."""
+    import subprocess
+    import sys
+
+    levels = "[0.0, 0.3, 0.6, 0.9]"
+    name = "predecessor-tests"
+    try:
+        done = command("run", "--name", name, "--only", "04", *flags(), "-p", "num_tokens=2048", "-p", "num_experts=32", "-p",
+                       f"imbalance_levels={levels.replace(' ', '')}")  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        run = ROOT / "_build/runs" / name
+        line = [sys.executable, "-m", "papermill", str(ROOT / "notebooks/04_network.ipynb"), "out.ipynb", "-k", "python3", "-y",
+                f"{{num_tokens: 2048, num_experts: 32, imbalance_levels: {levels}, seeds: 20}}"]  # fmt: skip
+        subprocess.run(line, cwd=tmp_path, check=True, capture_output=True)
+        ours, theirs = ((folder / "04_network/simulation_results.json").read_text() for folder in (run, tmp_path))
+        assert ours == theirs and len(json.loads(ours)["levels"]) == 8
+    finally:
+        shutil.rmtree(ROOT / "_build/runs" / name, ignore_errors=True)
+
+
+def test_markup_in_the_name_of_a_run_or_model_is_text():
+    name = "<script>alert(1)<!--"
+    folder = ROOT / "_build/runs" / name
+    try:
+        done = command("run", "--name", name, "--only", "01", *flags("model=<script>alert(2)</script>"))
+        assert done.returncode == 1 and "01_profile failed" in done.stderr and "<script>alert(2)" in done.stderr
+        pages = list((folder / "book/_build/html").rglob("*.html"))
+        assert len(pages) > 5
+        for page in pages:
+            assert "<script>alert(" not in page.read_text(), page
+        assert "&lt;script&gt;alert(2)" in (folder / "book/_build/html/notebooks/01_profile.html").read_text()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

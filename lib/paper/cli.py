@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 
-from lib.paper import workflow
+from lib.paper import compare as views
+from lib.paper import params, workflow
 
 RUNS = workflow.ROOT / "_build" / "runs"
+PUBLISHED = "reference"  # the name of the published run, which is shown and compared, never computed
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+Name = Annotated[str, typer.Option(help="name of the run, a folder below _build/runs")]
 
 
-def folder(name: str) -> Path:
-    """The folder of a run; its name must be a plain one."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-        raise ValueError(
-            f"run: --name {name!r}: must be letters, digits, '.', '_' and '-', beginning with one of the first two"
-        )
+def place(name: str) -> Path:
+    """The folder of a run by its name; refused is a name that cannot be one plain folder."""
+    if not re.fullmatch(r"[^\W_][^/\\{}'\"$*\x00-\x1f]*|<[^/\\{}'\"$*\x00-\x1f]*", name):
+        raise ValueError(f"run: --name {name!r}: must begin with a letter, digit or '<' and hold none of / \\ {{ }} ' \" $ *")
     return RUNS / name
+
+
+def existing(name: str) -> Path:
+    """The folder of a run that there is."""
+    if name == PUBLISHED:
+        return workflow.PUBLISHED
+    path = place(name)
+    if not path.is_dir():
+        names = [*(other.parent.name for other in RUNS.glob("*/run.json")), PUBLISHED]
+        raise ValueError(f"run {name!r}: there is none{params.nearest(name, names)}; `list` names them")
+    return path
 
 
 def chosen(only: str | None) -> list[str]:
     """The chapters that --only names by their number (all without it; none for "book")."""
     if only is None:
         return workflow.chapters()
-    found = [chapter for chapter in workflow.chapters() if chapter[:2] == only or chapter == only]
+    found = [chapter for chapter in workflow.chapters() if only in (chapter[:2], chapter)]
     if not found and only != "book":
         numbers = ", ".join(chapter[:2] for chapter in workflow.chapters())
         raise ValueError(f"run: --only {only!r}: must be one of {numbers}, book")
@@ -37,27 +52,31 @@ def chosen(only: str | None) -> list[str]:
 
 @app.command()
 def run(
-    name: Annotated[str, typer.Option(help="name of the run, a folder below _build/runs")] = "default",
+    name: Name = "default",
+    params: Annotated[str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")] = None,
     parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, for every chapter that has it")] = None,
     only: Annotated[str | None, typer.Option(help="the number of one chapter, or book")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
+    open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
-    try:
-        where, given, chapters = folder(name), workflow.parse(parameter or []), chosen(only)
-    except ValueError as error:
-        fail(str(error))
-    try:
-        fine = workflow.execute(where, given, chapters) if chapters else True
-        index = workflow.build_book(where)
-    except RuntimeError as error:
-        fail(str(error))
-    for chapter in chapters:
+    where, chapters = place(name), chosen(only)
+    given = (workflow.load(params) if params else {}) | workflow.parse(parameter or [])
+    published = name == PUBLISHED
+    if published and (given or only not in (None, "book")):
+        raise ValueError(f"run: --name {PUBLISHED}: the published run is shown, not computed: no parameters, no chapter")
+    with workflow.sole(where):
+        fine = published or not chapters or workflow.execute(where, given, chapters, jobs=jobs, origin=params or "")
+        index = workflow.build_book(workflow.PUBLISHED if published else where, where / "book")
+    for chapter in chapters if not published else []:
         if reason := workflow.failure(where, chapter):
-            page = index.parent / "notebooks" / f"{chapter}.html"
+            page = index.parent.parent / "notebooks" / f"{chapter}.html"
             print(f"{chapter} failed: {reason}\n  its page: {page}", file=sys.stderr)
         elif not (where / f"{chapter}.ipynb").is_file():
             print(f"{chapter} not run: it needs {', '.join(workflow.needs(chapter))}", file=sys.stderr)
     print(f"book: {index}")
+    if open_:
+        webbrowser.open(index.as_uri())
     if not fine:
         raise typer.Exit(1)
 
@@ -65,12 +84,79 @@ def run(
 @app.command("list")
 def list_runs() -> None:
     """Name the runs there are, with the chapters that each has finished."""
-    for path in sorted(RUNS.glob("*/run.json")):
-        done = [chapter.parent.name[:2] for chapter in sorted(path.parent.glob("[0-9][0-9]_*/values.json"))]
-        print(f"{path.parent.name}: {' '.join(done) or 'nothing finished'}")
+    for path in [*sorted(config.parent for config in RUNS.glob("*/run.json")), workflow.PUBLISHED]:
+        done = [f"{number} (stale)" if workflow.stale(path, record) else number
+                for number, record in views.records(path).items()]  # fmt: skip
+        print(f"{path.name}: {', '.join(done) or 'nothing finished'}")
 
 
-def fail(message: str) -> None:
-    """Say what is wrong in one line and end with exit code 2."""
-    print(message, file=sys.stderr)
-    raise typer.Exit(2)
+@app.command()
+def show(name: str) -> None:
+    """Print every value of a run."""
+    frame = views.table(views.records(existing(name))).reset_index()
+    frame["interval"] = [f"{i[0]:.4g} to {i[1]:.4g}" if isinstance(i, list) else "" for i in frame.interval]
+    write(frame[["chapter", "name", "text", "unit", "interval", "kind"]].rename(columns={"text": "value"}))
+
+
+@app.command()
+def clean(name: Annotated[str | None, typer.Argument(help="one run; all without it")] = None) -> None:
+    """Remove a run with its book, or all of them."""
+    if name == PUBLISHED:
+        raise ValueError(f"clean: {PUBLISHED}: the published run is part of the repository")
+    for path in [existing(name)] if name else sorted(path for path in RUNS.glob("*") if path.is_dir()):
+        with workflow.sole(path):
+            shutil.rmtree(path)
+        print(f"removed: {path}")
+
+
+@app.command()
+def compare(a: str, b: str) -> None:
+    """Show what differs between two runs: parameters and values here, figures too on a page."""
+    one, two = existing(a), existing(b)
+    first, second = views.records(one), views.records(two)
+    for title, frame in (("parameters", views.parameters(first, second)), ("values", views.compare(first, second))):
+        print(f"{title}:" + (" no difference" if frame.empty else ""))
+        write(frame.rename(columns={"a": one.name, "b": two.name}))
+    for number in sorted(first.keys() ^ second.keys()):
+        print(f"chapter {number}: only in {(one if number in first else two).name}")
+    target = RUNS.parent / "compare" / f"{one.name}, {two.name}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    views.page(one, two, target)
+    print(f"page: {target}")
+
+
+@app.command()
+def check(name: Name = "default") -> None:
+    """Say which published values a run reproduces, within which tolerance; exit code 1 if one differs."""
+    own = views.records(existing(name))
+    frame = views.check(own)
+    for number in sorted(own.keys() - set(frame.chapter)):
+        print(f"chapter {number}: nothing was published with these parameters")
+    bad = frame[frame.verdict.isin(["differs", "not there"])]
+    write(bad)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in frame.verdict.value_counts().items())
+    print(f"{name}: {len(frame)} values: {counts or 'none to check'}")
+    raise typer.Exit(0 if len(frame) and bad.empty else 1)
+
+
+@app.command()
+def publish(name: str) -> None:
+    """Make the chapters of a run the published ones; of those computed at the defaults only the values, for `check`."""
+    run = existing(name)
+    for record in views.records(run).values():
+        print(f"published: {workflow.publish(run, record)}")
+
+
+def write(frame: pd.DataFrame) -> None:
+    """Print a table, nothing if it is empty."""
+    if len(frame):
+        print(frame.to_string(index=False))
+
+
+def main() -> None:
+    """The command line; what a user got wrong is one line and exit code 2."""
+    try:
+        app(prog_name="python -m lib")
+    except (ValueError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -10,6 +10,7 @@ import resource
 import subprocess
 from pathlib import Path
 
+MACHINE = {"run_dir", "device", "corpus_source"}  # parameters that say where, not what, is computed
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas", "numba", "matplotlib", "seaborn", "papermill")
 
 
@@ -70,3 +71,13 @@ def peak_memory_bytes() -> int:
 def environment(**more: str) -> dict[str, str]:
     """The environment for a child process, with `more` in it."""
     return {**os.environ, **more}
+
+
+def portable(value: object) -> object:
+    """A parameter as it is published: of an absolute path only the name, which is all that means something elsewhere."""
+    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+
+
+def run() -> dict[str, str]:
+    """The run that this process computes for, and the file its parameters came from; empty texts outside the workflow."""
+    return {"name": os.environ.get("PAPER_RUN_NAME", ""), "parameters_file": os.environ.get("PAPER_PARAMETERS_FILE", "")}

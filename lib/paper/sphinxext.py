@@ -1,8 +1,9 @@
 """The book's Sphinx extension: a page shows its *executed* notebook, and a number in prose leads to where it was made.
 
-- At `source-read` every chapter gets the text of its executed copy in the chosen run (config value `paper_run`).
-- {val}`01.gini_with` prints a published value with its interval, linked to its chapter, all details in its tooltip.
-- {fig}`04.levels` (a directive) places a published figure on any page.
+- At `source-read` every chapter gets the text of its executed copy in the chosen run (config value `paper_run`), with a
+  warning if anything it depends on changed since, and with this run's values beside the published ones.
+- {val}`01.gini_with` prints a published value, linked to the cell that computed it, with all that is known of it as tip.
+- {fig} 01.load (a directive) places a published figure on any page; {claims} and {compared} list all claims and values.
 """
 
 from __future__ import annotations
@@ -12,32 +13,31 @@ import json
 import os
 from pathlib import Path
 
+import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from lib.paper import compare, values, workflow
+
 MISSING = "(not available in this run)"
 
 
-def chapters(run: Path) -> dict[str, dict]:
-    """The published contents of each chapter of a run, by its two digits; those that did not finish are absent."""
-    return {path.parent.name[:2]: json.loads(path.read_text()) for path in sorted(run.glob("[0-9][0-9]_*/values.json"))}
-
-
-def executed(notebook: Path, run: Path) -> Path:
-    """The executed copy of a notebook in a run; of one that failed, what papermill left."""
-    whole = run / notebook.name
-    return whole if whole.is_file() else run / "logs" / notebook.name
+def executed(chapter: str, run: Path) -> Path:
+    """The executed copy of a chapter in a run; of one that failed, what papermill left."""
+    places = (run / f"{chapter}.ipynb", run / chapter[:2] / f"{chapter}.ipynb")
+    return next((place for place in places if place.is_file()), run / "logs" / f"{chapter}.ipynb")
 
 
 def page(source: str) -> str:
     """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress bars left out.
 
     Of the two parameter cells the default one stays, with its comments; the injected one is shown after it only if it
-    changes something a reader chose.  A failed notebook keeps its traceback.
+    changes something a reader chose.  A failed notebook keeps its traceback.  Before each code cell stands an anchor.
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)
+    notebook["cells"] = [part for cell in notebook["cells"] for part in (*_anchor(cell), cell)]
     for cell in notebook["cells"]:
         tags = cell.setdefault("metadata", {}).get("tags", [])
         if "injected-parameters" in tags and _only_run_dir(cell):
@@ -53,12 +53,39 @@ def _widget(output: dict) -> bool:
     return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
+def _markdown(text: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def _anchor(cell: dict) -> list[dict]:
+    count = cell.get("execution_count")
+    return [_markdown(f'<div id="cell-{count}" class="paper-anchor"></div>')] if count else []
+
+
 def note(source: str, text: str) -> str:
     """A notebook with a warning below its title."""
     notebook = json.loads(source)
     first = notebook["cells"][0]
     title, _, rest = "".join(first["source"]).partition("\n")
     first["source"] = f"{title}\n\n:::{{warning}}\n{text}\n:::\n{rest}"
+    return json.dumps(notebook)
+
+
+def beside(source: str, record: dict) -> str:
+    """A notebook followed by its values beside the published ones, folded."""
+    other, same = compare.published(record)
+    if other is None:
+        return source
+    one, two = (compare.table({record["chapter"][:2]: part}) for part in (record, other))
+    both = one.join(two, lsuffix="_a", rsuffix="_b").reset_index()
+    frame = pd.DataFrame({"value": both.name, "this run": both.text_a.fillna("none"),
+                          "published run": both.text_b.fillna("none"), "unit": both.unit_a, "kind": both.kind_a})  # fmt: skip
+    facts = other["provenance"]
+    differ = "with the same parameters" if same else "with other parameters"
+    text = f"This run beside the published one, {differ} ({facts['hardware']})"
+    body = compare.to_html(frame, "this run beside the published one")
+    notebook = json.loads(source)
+    notebook["cells"].append(_markdown(f'<details class="paper-beside"><summary>{html.escape(text)}</summary>{body}</details>'))
     return json.dumps(notebook)
 
 
@@ -72,64 +99,106 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     if not path.is_file() or path.parent.name != "notebooks":
         return
     run = Path(app.config.paper_run)
-    copy = executed(path, run)
-    if copy.is_file():
-        source[0] = page(copy.read_text())
-        app.env.note_dependency(str(copy))
-    else:
+    copy, record = executed(path.stem, run), compare.records(run).get(path.stem[:2])
+    if not copy.is_file():
         source[0] = note(source[0], "This chapter was not computed in this run.")
+        return
+    source[0] = page(copy.read_text())
+    if record is None:
+        source[0] = note(source[0], "This chapter failed in this run; what it had computed until then is shown.")
+        return
+    if changed := workflow.stale(run, record):
+        names = ", ".join(f"`{name}`" for name in changed)
+        source[0] = note(source[0], f"This page is stale: it was computed before a change of {names}.")
+    if run != workflow.PUBLISHED:
+        source[0] = beside(source[0], record)
+
+
+def _outdated(app: Sphinx, env, added: set, changed: set, removed: set) -> list[str]:
+    """Chapters and all pages that show values are read anew with every build: whether they are stale is not in a file."""
+    return sorted(env.found_docs - added - changed)
 
 
 class Val(SphinxRole):
-    """{val}`NN.name`: a published value, linked to its chapter, with everything known of it in the tooltip."""
+    """{val}`NN.name`: a published value, linked to the cell that made it, with everything known of it in the tooltip."""
 
     def run(self) -> tuple[list[nodes.Node], list]:
         number, _, name = self.text.partition(".")
         run = Path(self.env.config.paper_run)
-        for path in run.glob(f"{number}_*/values.json"):
-            self.env.note_dependency(str(path))
-        chapter = chapters(run).get(number)
-        if chapter is None or name not in chapter["values"]:  # a chapter failed, or another model has other values
+        record = compare.records(run).get(number)
+        if record is None or name not in record["values"]:  # a chapter failed, or another model has other values
             return [nodes.emphasis(text=MISSING)], []
-        return [nodes.raw("", value_html(chapter, name, self._link(chapter["chapter"])), format="html")], []
-
-    def _link(self, chapter: str) -> str:
         up = "../" * self.env.docname.count("/")
-        return f"{up}notebooks/{chapter}.html"
+        other = None if run == workflow.PUBLISHED else compare.published(record)[0]
+        text = value_html(record, name, f"{up}notebooks/{record['chapter']}.html", other)
+        return [nodes.raw("", text, format="html")], []
 
 
-def value_html(chapter: dict, name: str, link: str) -> str:
-    """One value as HTML: text with unit, a link to where it was computed, the kind as a class, details as title."""
-    value, facts = chapter["values"][name], chapter["provenance"]
+def value_html(record: dict, name: str, link: str, other: dict | None = None) -> str:
+    """One value as HTML: text with unit, linked to the cell that made it, the kind as class, details as its title.
+
+    `other` is the published record of the chapter, whose value then stands among the details.
+    """
+    value, facts = record["values"][name], record["provenance"]
     text = " ".join(part for part in (value["text"], value["unit"]) if part)
-    details = [f"{chapter['chapter']}: {name} = {value['value']} {value['unit']}".strip(), value["kind"]]
+    details = [f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(), value["kind"]]
     if value["interval"]:
         low, high = value["interval"]
         details.append(f"95 % interval {low:.6g} to {high:.6g}")
-    details += [f"commit {facts['commit'][:12]}", facts["hardware"], facts["date"]]
-    title = html.escape("; ".join(details))
-    return f'<a class="paper-value paper-{value["kind"]}" href="{html.escape(link)}" title="{title}">{html.escape(text)}</a>'
+    if other and name in other["values"]:
+        details.append(f"published run: {other['values'][name]['text']}")
+    made = facts["run"]
+    details.append(f"run: {made['name'] or 'by hand'}; parameters: {made['parameters_file'] or 'defaults and command line'}")
+    details += [f"commit {facts['commit'][:12]}{facts['commit'][40:]}", facts["hardware"]]
+    title = html.escape("\n".join(details)).replace("\n", "&#10;")
+    target = html.escape(link) + (f"#cell-{value['cell']}" if value["cell"] else "")
+    return f'<a class="paper-value paper-{value["kind"]}" href="{target}" title="{title}">{html.escape(text)}</a>'
 
 
 class Fig(SphinxDirective):
-    """{fig}`NN.name`: a published figure with its caption, alternative text and a link to its data."""
+    """{fig} NN.name: a published figure with its caption and alternative text, linked to the cell that made it."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         number, _, name = self.arguments[0].partition(".")
         run = Path(self.env.config.paper_run)
-        chapter = chapters(run).get(number)
-        if chapter is None or name not in chapter["figures"]:
+        record = compare.records(run).get(number)
+        if record is None or name not in record["figures"]:
             return [nodes.paragraph("", "", nodes.emphasis(text=MISSING))]
-        known = chapter["figures"][name]
-        file = run / chapter["chapter"] / known["file"]
+        known = record["figures"][name]
+        file = compare.folder(run, record["chapter"]) / known["file"]
         self.env.note_dependency(str(file))
         image = nodes.image(
             uri=os.path.relpath(file, Path(self.env.srcdir) / Path(self.env.docname).parent), alt=known["alt"]
         )
+        plot = nodes.raw("", values.plot_html(known), format="html")
         caption = nodes.caption("", "", nodes.Text(known["caption"].replace("*", "")))
-        return [nodes.figure("", image, caption, classes=["paper-figure"])]
+        return [nodes.figure("", image, plot, caption, classes=["paper-figure"])]
+
+
+class Claims(SphinxDirective):
+    """{claims}: every claim of the run with its predicate and verdict, beside the published run's."""
+
+    def run(self) -> list[nodes.Node]:
+        run = Path(self.env.config.paper_run)
+        frame = compare.claims(compare.records(run), compare.records(workflow.PUBLISHED))
+        return _table(frame.rename(columns={"here": "this run", "published": "published run"}), "claims")
+
+
+class Compared(SphinxDirective):
+    """{compared}: values that differ between this run and the published one."""
+
+    def run(self) -> list[nodes.Node]:
+        run = Path(self.env.config.paper_run)
+        frame = compare.compare(compare.records(workflow.PUBLISHED), compare.records(run))
+        if frame.empty:
+            return [nodes.paragraph(text="No value differs.")]
+        return _table(frame.rename(columns={"a": "published run", "b": "this run"}), "values that differ")
+
+
+def _table(frame: pd.DataFrame, label: str) -> list[nodes.Node]:
+    return [nodes.raw("", compare.to_html(frame, label), format="html")]
 
 
 def _without_thebe(_app: Sphinx, _page: str, _template: str, context: dict, _doctree: object) -> None:
@@ -142,6 +211,9 @@ def setup(app: Sphinx) -> dict:
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
     app.add_role("val", Val())
     app.add_directive("fig", Fig)
+    app.add_directive("claims", Claims)
+    app.add_directive("compared", Compared)
+    app.connect("env-get-outdated", _outdated)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import json
 import math
 import os
@@ -19,11 +20,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+from IPython import get_ipython
 from IPython.display import HTML, display
 
-from lib.paper import provenance
+from lib.paper import params, provenance, workflow
 
 KINDS = ("measured", "simulated", "synthetic")
+TOLERANCE = {"measured": 0.02, "simulated": 0.02, "synthetic": 1e-6}  # relative, of the same computation elsewhere
 DPI = 160
 LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
 
@@ -66,6 +69,23 @@ def show(value: float | int | str, fmt: str) -> str:
     return "not available" if isinstance(value, float) and math.isnan(value) else format(value, fmt)
 
 
+def judge(predicate: str, values: dict[str, dict]) -> bool | None:
+    """Whether a predicate over values by their names holds: on every corner of their 95 % intervals, on none, or neither.
+
+    None (undecided) where it holds on some corners only, or where a value that it names is missing.  Values without an
+    interval count as exact.  Refused: a name that was not published.
+    """
+    code = compile(predicate, "<claim>", "eval")
+    if unknown := [name for name in code.co_names if name not in values]:
+        raise ValueError(f"claim {predicate!r}: {unknown[0]}: no such value{params.nearest(unknown[0], list(values))}")
+    edges = {name: values[name]["interval"] or [values[name]["value"]] for name in code.co_names}
+    if any(None in known for known in edges.values()):
+        return None
+    corners = (dict(zip(edges, corner, strict=True)) for corner in itertools.product(*edges.values()))
+    seen = {bool(eval(code, {"__builtins__": {}}, corner)) for corner in corners}
+    return seen.pop() if len(seen) == 1 else None
+
+
 class Chapter:
     """The results of one notebook.  Created after its parameters were checked; nothing is written before that."""
 
@@ -78,21 +98,25 @@ class Chapter:
         self.claims: dict[str, dict] = {}
         self.files: dict[str, str] = {}
         self.commit, self.started = provenance.commit(), time.time()
+        self.sources = workflow.sources(name) if workflow.source(name).is_file() else {}
 
     def path(self, name: str) -> Path:
         """Where a file of this chapter belongs."""
         return self.folder / name
 
     def uses(self, path: Path) -> None:
-        """Note a file that the results depend on, by its SHA-256."""
-        root = repository()
-        name = path.resolve().relative_to(root) if path.resolve().is_relative_to(root) else Path(path.name)
+        """Note a file that the results depend on, by its SHA-256; its name is relative to the run or the repository."""
+        full = path.resolve()
+        homes = [home for home in (self.folder.parent.resolve(), repository()) if full.is_relative_to(home)]
+        name = full.relative_to(homes[0]) if homes else Path(path.name)
         self.files[name.as_posix()] = provenance.sha256(path)
 
-    def value(self, name, value, *, unit="", kind="measured", interval=None, fmt=".3g"):
+    def value(self, name, value, *, unit="", kind="measured", interval=None, fmt=".3g", tolerance=None):
         """Publish a number (or short text) once, under a name that prose uses.
 
-        interval: (low, high) of its 95 % confidence interval.  Refused: a name used twice, an unknown kind.
+        interval: (low, high) of its 95 % confidence interval.  tolerance: by how much, relative to it, the same
+        computation on another machine may differ (default by kind; infinite: a time or rate, which is not judged).
+        Refused: a name used twice, an unknown kind.
         """
         if name in self.values:
             raise ValueError(f"{self.name}: value {name!r}: is published already: each name once")
@@ -102,10 +126,18 @@ class Chapter:
         text, missing = show(plain, fmt), isinstance(plain, float) and math.isnan(plain)
         plain, interval = (None, None) if missing else (plain, interval)  # JSON knows no NaN
         limits = None if interval is None else [float(edge) for edge in interval]
-        self.values[name] = dict(value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=text)
+        shell = get_ipython()
+        self.values[name] = dict(
+            value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=text,
+            tolerance=str(TOLERANCE[kind] if tolerance is None else tolerance), cell=shell.execution_count if shell else None,
+        )  # fmt: skip
 
-    def figure(self, name: str, fig, *, caption: str, alt: str, data: pd.DataFrame) -> None:
-        """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither may be empty)."""
+    def figure(self, name: str, fig, *, caption: str, alt: str, data: pd.DataFrame, interactive: dict | None = None) -> None:
+        """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither may be empty).
+
+        interactive: the same as a plotly figure {"data": […], "layout": {…}}, which the book shows in its place where
+        there is JavaScript; on paper and without it the static one stays.
+        """
         if not caption.strip() or not alt.strip():
             raise ValueError(f"{self.name}: figure {name!r}: must have a caption and an alternative text")
         image = self.folder / "figures" / f"{name}.png"
@@ -115,8 +147,10 @@ class Chapter:
         with writing(image.with_suffix(".csv")) as temporary:
             data.to_csv(temporary, index=False)
         self.figures[name] = dict(caption=caption, alt=alt, file=f"figures/{name}.png", data=f"figures/{name}.csv")
+        if interactive:
+            self.figures[name]["interactive"] = interactive
         source = base64.b64encode(image.read_bytes()).decode()
-        display(HTML(_figure_html(name, f"data:image/png;base64,{source}", alt, caption)))
+        display(HTML(figure_html(name, f"data:image/png;base64,{source}", self.figures[name])))
 
     def table(self, name: str, table: pd.DataFrame, *, caption: str, fmt: dict[str, str] | None = None) -> None:
         """Publish a table: shown as HTML that scrolls by itself, kept as CSV."""
@@ -129,14 +163,18 @@ class Chapter:
         classes = "paper-table paper-wrap" if wide else "paper-table"
         lines = shown.map(lambda cell: cell.replace("\n", LINE) if isinstance(cell, str) else cell)
         body = lines.to_html(index=False, border=0, classes=classes, float_format="{:.4g}".format).replace(LINE, "\n")
-        display(
-            HTML(f'<div class="paper-scroll" tabindex="0">{body}</div><p class="paper-caption">{_inline(caption)}</p>')
-        )
+        label = html.escape(f"table {name}")
+        display(HTML(f'<div class="paper-scroll" tabindex="0" role="region" aria-label="{label}">{body}</div>'
+                     f'<p class="paper-caption">{_inline(caption)}</p>'))  # fmt: skip
 
-    def claim(self, name: str, text: str, holds: bool | None) -> None:
-        """State whether this run supports a claim (None: undecided); a claim that fails is shown, never hidden."""
+    def claim(self, name: str, text: str, predicate: str) -> None:
+        """State whether this run supports a claim, a predicate over its values: "gini_with < gini_without".
+
+        One that fails is shown, never hidden.
+        """
+        holds = judge(predicate, self.values)
         verdict = "undecided" if holds is None else "supported" if holds else "not supported"
-        self.claims[name] = dict(text=text, verdict=verdict)
+        self.claims[name] = dict(text=text, predicate=predicate, verdict=verdict)
         display(HTML(f'<p class="paper-claim"><strong>{verdict.capitalize()}:</strong> {_inline(text)}</p>'))
 
     def check(self, name: str, condition) -> None:
@@ -151,8 +189,10 @@ class Chapter:
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "hardware": provenance.hardware(),
             "versions": provenance.versions(),
-            "parameters": {name: _portable(value) for name, value in vars(self.parameters).items()},
+            "run": provenance.run(),
+            "parameters": {name: provenance.portable(value) for name, value in vars(self.parameters).items()},
             "files": self.files,
+            "sources": self.sources,
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
         }
@@ -164,36 +204,46 @@ class Chapter:
         display(HTML(_provenance_html(facts)))
 
 
-def _portable(value: object) -> object:
-    """A parameter as it is published: of an absolute path only the name, which is all that means something elsewhere."""
-    return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
-
-
 def _inline(text: str) -> str:
     """Escaped text in which *words* between asterisks are emphasised."""
     parts = html.escape(text).split("*")
     return "".join(f"<em>{part}</em>" if i % 2 else part for i, part in enumerate(parts))
 
 
-def _figure_html(name: str, source: str, alt: str, caption: str) -> str:
+def figure_html(name: str, source: str, known: dict) -> str:
+    """A figure as HTML: image, caption, and its interactive form where there is one."""
     return (
-        f'<figure class="paper-figure" id="fig-{html.escape(name)}"><img src="{source}" alt="{html.escape(alt)}">'
-        f"<figcaption>{_inline(caption)}</figcaption></figure>"
+        f'<figure class="paper-figure" id="fig-{html.escape(name)}"><img src="{html.escape(source)}" '
+        f'alt="{html.escape(known["alt"])}">{plot_html(known)}<figcaption>{_inline(known["caption"])}</figcaption></figure>'
     )
 
 
+def plot_html(known: dict) -> str:
+    """The interactive form of a figure as data for the book's script; nothing where it has none."""
+    data = html.escape(json.dumps(known.get("interactive")))
+    return f'<div class="paper-plot" data-figure="{data}" hidden></div>' if "interactive" in known else ""
+
+
 def _provenance_html(facts: dict) -> str:
-    """The provenance as a table, long parts folded."""
+    """The provenance as a table, long parts folded.  What differs between equal runs stands in rows of class paper-when."""
     files = "".join(f"<li><code>{html.escape(name)}</code> {sha[:12]}</li>" for name, sha in facts["files"].items())
+    origin = facts["run"]["parameters_file"]
     rows = {
         "commit": f"<code>{html.escape(facts['commit'][:12] + facts['commit'][40:])}</code>",
-        "computed": facts["date"],
+        "run": html.escape(facts["run"]["name"] or "by hand") + (f", {html.escape(origin)}" if origin else ""),
         "hardware": html.escape(facts["hardware"]),
         "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
         "parameters": ", ".join(f"{k} = {html.escape(repr(v))}" for k, v in facts["parameters"].items()),
         "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
+    }
+    when = {
+        "computed": facts["date"],
         "time": f"{facts['seconds']:.0f} s",
         "peak memory": f"{facts['peak_memory_bytes'] / 2**30:.1f} GiB",
     }
     body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
-    return f'<div class="paper-scroll" tabindex="0"><table class="paper-table paper-provenance">{body}</table></div>'
+    body += "".join(f'<tr class="paper-when"><th>{name}</th><td>{value}</td></tr>' for name, value in when.items())
+    return (
+        '<div class="paper-scroll" tabindex="0" role="region" aria-label="provenance">'
+        f'<table class="paper-table paper-provenance">{body}</table></div>'
+    )

@@ -5,14 +5,22 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+import filelock
+import yaml
 
 from lib.paper import params, provenance
 
 ROOT = provenance.repository()
+PARAMS = ROOT / "notebooks" / "params"
+PUBLISHED = ROOT / "data" / "reference"
 
 
 def source(chapter: str) -> Path:
@@ -56,19 +64,47 @@ def read(text: str, default: object) -> object:
         return text  # the notebook's own check says what is wrong with it
 
 
+def known() -> dict[str, object]:
+    """Every parameter that a chapter declares, with its default, save `run_dir`, which a run sets itself."""
+    found = {name: value for chapter in chapters() for name, value in defaults(chapter).items()}
+    return {name: value for name, value in found.items() if name != "run_dir"}
+
+
 def parse(given: list[str]) -> dict[str, object]:
     """Parameters from "key=value" texts; a name that no chapter declares is refused with the nearest one."""
-    known = {name: value for chapter in chapters() for name, value in defaults(chapter).items()}
     parsed = {}
     for item in given:
         name, equals, text = item.partition("=")
         if not equals:
             raise ValueError(f"run: -p {item!r}: must be name=value")
-        if name not in known or name == "run_dir":
-            names = sorted(set(known) - {"run_dir"})
-            raise ValueError(f"run: -p {name}: no chapter has this parameter{params.nearest(name, names)}")
-        parsed[name] = read(text, known[name])
+        parsed[name] = read(text, _declared(name, "-p")[name])
     return parsed
+
+
+def load(file: str) -> dict[str, object]:
+    """Parameters from a YAML file of names and values, given by its path or by its name below notebooks/params."""
+    path = next((p for p in (Path(file), PARAMS / file, PARAMS / f"{file}.yml") if p.is_file()), None)
+    if path is None:
+        names = [p.stem for p in PARAMS.glob("*.yml")]
+        raise ValueError(f"run: --params {file}: no such file, nor one in notebooks/params{params.nearest(file, names)}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"run: --params {file}: must be YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"run: --params {file}: holds a {type(content).__name__}: must be names with values")
+    for name in content:
+        _declared(str(name), f"--params {file}:")
+    return content
+
+
+def _declared(name: str, where: str) -> dict[str, object]:
+    names = known()
+    if name not in names:
+        hint = params.nearest(name, sorted(names))
+        raise ValueError(f"run: {where} {name}: no chapter has this parameter{hint}")
+    return names
 
 
 def settings(chapter: str, given: dict) -> str:
@@ -94,37 +130,80 @@ def imported(code: str, seen: set[Path]) -> set[Path]:
 
 
 @cache
-def fingerprint(chapter: str) -> str:
-    """SHA-256 over everything that a chapter's results depend on, but for its parameters and other chapters."""
+def sources(chapter: str) -> dict[str, str]:
+    """SHA-256 of every file that a chapter's results depend on: its notebook, the lib files it imports, its data."""
     cells = [cell for cell in _notebook(chapter)["cells"] if cell["cell_type"] == "code"]
-    files = imported("\n".join("".join(cell["source"]) for cell in cells), set())
-    reads = _notebook(chapter)["metadata"].get("paper", {}).get("reads", [])
-    for name in reads:
+    files = imported("\n".join("".join(cell["source"]) for cell in cells), {source(chapter)})
+    for name in _notebook(chapter)["metadata"].get("paper", {}).get("reads", []):
         path = ROOT / name
         files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
-    digest = hashlib.sha256(source(chapter).read_bytes())
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(ROOT)} {provenance.sha256(file)}\n".encode())
-    return digest.hexdigest()
+    return {file.relative_to(ROOT).as_posix(): provenance.sha256(file) for file in sorted(files)}
 
 
-def execute(folder: Path, given: dict, only: list[str]) -> bool:
-    """Run the chapters that are not up to date, one after the other; True if all that should be there are.
+def fingerprint(chapter: str) -> str:
+    """SHA-256 over `sources`: changes when a chapter must run again though its parameters stay."""
+    return hashlib.sha256(json.dumps(sources(chapter)).encode()).hexdigest()
 
-    A chapter that fails does not stop those that do not need it.
+
+def stale(run: Path, record: dict) -> list[str]:
+    """What changed since a chapter of a run was computed: names of files and of parameters; empty if nothing did."""
+    facts, chapter = record["provenance"], record["chapter"]
+    now, then = sources(chapter) if source(chapter).is_file() else {}, facts["sources"]
+    changed = {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
+    for name, sha in facts["files"].items():
+        places = [run / name, run / name[:2] / Path(name).name, ROOT / name]
+        path = next((place for place in places if place.is_file()), None)
+        changed |= {name} if path is None or provenance.sha256(path) != sha else set()
+    given = asked(run)
+    if given is not None and now:
+        wanted = defaults(chapter) | json.loads(settings(chapter, given))
+        changed |= {f"parameter {name}" for name, value in wanted.items()
+                    if name not in provenance.MACHINE and value != facts["parameters"].get(name)}  # fmt: skip
+    return sorted(changed)
+
+
+def asked(run: Path) -> dict | None:
+    """The parameters that a run was last asked for; for the published run those of its file; None if not known."""
+    if run == PUBLISHED:
+        return load("paper")
+    config = run / "run.json"
+    return json.loads(config.read_text())["parameters"] if config.is_file() else None
+
+
+def execute(folder: Path, given: dict, only: list[str], *, jobs: int = 1, origin: str = "") -> bool:
+    """Run the chapters that are not up to date, `jobs` at a time; True if all that should be there are.
+
+    A chapter that fails does not stop those that do not need it.  What an interrupted run left half-done is done again.
+    `origin` names the file of the parameters, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.json"
-    config.write_text(json.dumps({"parameters": given, "chapters": only}, indent=1) + "\n")
+    content = {"name": folder.name, "parameters": given, "parameters_file": origin, "chapters": only}
+    config.write_text(json.dumps(content, indent=1) + "\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "notebooks" / "Snakefile"), "--directory",
-               str(folder), "--configfile", str(config), "--cores", "1", "--keep-going", "--nolock", "--quiet",
-        "all",
-               "--rerun-triggers", "mtime", "params"]  # fmt: skip
-    done = subprocess.run(command, check=False).returncode == 0
+               str(folder), "--configfile", str(config), "--cores", str(jobs), "--keep-going", "--nolock",
+               "--rerun-incomplete", "--quiet", "all", "--rerun-triggers", "mtime", "params"]  # fmt: skip
+    environment = provenance.environment(PAPER_RUN_NAME=folder.name, PAPER_PARAMETERS_FILE=origin)
+    done = subprocess.run(command, check=False, env=environment).returncode == 0
     if not done and not any(failure(folder, chapter) for chapter in only):
         logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
         raise RuntimeError("run: the workflow itself failed:\n" + (logs[-1].read_text()[-2000:] if logs else "no log"))
     return done
+
+
+@contextmanager
+def sole(folder: Path) -> Iterator[None]:
+    """Hold a run for this process.  The lock goes with the process, so one that was killed leaves none behind."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RuntimeError(f"run: {folder.name}: is being computed by another process") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def papermill(source: str, target: str, given: str) -> None:
@@ -159,32 +238,20 @@ def failure(folder: Path, chapter: str) -> str | None:
     return f"{errors[-1]['ename']}: {errors[-1]['evalue']}"
 
 
-def build_book(folder: Path) -> Path:
-    """Build the book of a run and return its index page; nothing is done where nothing changed.
+def build_book(run: Path, folder: Path) -> Path:
+    """Build the book of a run in a folder and return its index page; nothing is done where nothing changed.
 
-    Warnings of Sphinx are errors; the last lines of its report are the message.
+    Warnings of Sphinx are errors; their lines of its report are the message.
     """
-    index = folder / "book" / "_build" / "html" / "index.html"
-    stamp = folder / "book" / "fingerprint"
-    state = _book_state(folder)
+    index, stamp = folder / "_build" / "html" / "index.html", folder / "fingerprint"
+    state = _book_state(run)
     if index.is_file() and stamp.is_file() and stamp.read_text() == state:
         return index
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        str(ROOT),
-        "--toc",
-        str(ROOT / "book/_toc.yml"),
-        "--config",
-        str(ROOT / "_config.yml"),
-        "--path-output",
-        str(folder / "book"),
-        "-W",
-        "-n",
-        "--keep-going",
-        "--quiet",
-    ]
-    environment = provenance.environment(PAPER_RUN=str(folder))
+    stamp.unlink(missing_ok=True)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--toc", str(ROOT / "book/_toc.yml"),
+               "--config", str(ROOT / "_config.yml"), "--path-output", str(folder), "-W", "-n", "--keep-going",
+               "--quiet"]  # fmt: skip
+    environment = provenance.environment(PAPER_RUN=str(run))
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
     if done.returncode or not index.is_file():
         report = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
@@ -193,12 +260,37 @@ def build_book(folder: Path) -> Path:
     return index
 
 
-def _book_state(folder: Path) -> str:
+def _book_state(run: Path) -> str:
     """A digest of all that the book is made of."""
-    made = [*folder.glob("*.ipynb"), *folder.glob("logs/*.ipynb"), *folder.glob("*/values.json")]
+    made = [path for pattern in ("*.ipynb", "*/*.ipynb", "*/values.json", "run.json") for path in run.glob(pattern)]
     texts = [path for path in (ROOT / "book").rglob("*") if path.is_file()]
-    code = [*(ROOT / "lib" / "paper").glob("*.py"), ROOT / "_config.yml", *(ROOT / "notebooks").glob("*.ipynb")]
-    return "\n".join(f"{path.name} {provenance.sha256(path)}" for path in sorted([*made, *texts, *code]))
+    code = [*(ROOT / "lib").rglob("*.py"), ROOT / "_config.yml", *(ROOT / "notebooks").glob("*.ipynb"), *PARAMS.glob("*.yml")]
+    data = [path for path in (ROOT / "data").rglob("*") if path.is_file()]
+    files = sorted({*made, *texts, *code, *data})
+    return "\n".join(f"{path.name} {provenance.sha256(path)}" for path in files)
+
+
+def publish(run: Path, record: dict) -> Path:
+    """Make a chapter of a run the published one; of one computed at the default parameters only its values, quick.json.
+
+    Its executed copy is kept without what papermill and progress bars left, which names folders of the machine.
+    """
+    chapter, target = record["chapter"], PUBLISHED / record["chapter"][:2]
+    target.mkdir(parents=True, exist_ok=True)
+    theirs = record["provenance"]["parameters"]
+    if all(theirs[name] == value for name, value in defaults(chapter).items() if name not in provenance.MACHINE):
+        shutil.copy(run / chapter / "values.json", target / "quick.json")
+        return target / "quick.json"
+    shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", ".*"))
+    notebook = json.loads((run / f"{chapter}.ipynb").read_text())
+    notebook["metadata"].pop("papermill", None)
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("papermill", None)
+        cell["metadata"].pop("execution", None)
+        if "outputs" in cell:
+            cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
+    (target / f"{chapter}.ipynb").write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    return target
 
 
 if __name__ == "__main__":  # what the Snakefile calls

@@ -57,6 +57,11 @@ class Trace:
         documents = len(self.cluster)
         return np.bincount(key, minlength=documents * self.experts).reshape(documents, self.experts)
 
+    def domain_load(self) -> dict[str, np.ndarray]:
+        """By domain, [layers, experts] assignments."""
+        parts = {name: self.expert_index[:, self.domain == number] for number, name in enumerate(self.domains)}
+        return {str(name): counts(part.reshape(len(part), -1), self.experts) for name, part in parts.items() if part.size}
+
     def document_domain(self) -> np.ndarray:
         """[documents] the domain number of each document."""
         result = np.zeros(len(self.cluster), dtype=int)

@@ -1,0 +1,77 @@
+/* Values explain themselves on hover, focus and touch; figures become interactive; a linked cell opens. */
+"use strict";
+(() => {
+  const here = document.currentScript.src;
+  const tip = Object.assign(document.createElement("div"), { id: "paper-tip", role: "tooltip", hidden: true });
+  tip.setAttribute("role", "tooltip");
+  let owner = null;
+
+  function hide() {
+    if (owner) owner.removeAttribute("aria-describedby");
+    tip.hidden = true;
+    owner = null;
+  }
+
+  function show(link) {
+    if (owner === link) return;
+    hide();
+    owner = link;
+    tip.textContent = link.dataset.tip;
+    tip.hidden = false;
+    link.setAttribute("aria-describedby", tip.id);
+    const box = link.getBoundingClientRect();
+    const left = Math.max(8, Math.min(box.left, innerWidth - tip.offsetWidth - 8));
+    const below = box.bottom + 4 + tip.offsetHeight <= innerHeight;
+    tip.style.left = `${left + scrollX}px`;
+    tip.style.top = `${(below ? box.bottom : box.top - tip.offsetHeight) + scrollY}px`;
+  }
+
+  function values() {
+    document.body.append(tip);
+    for (const link of document.querySelectorAll("a.paper-value")) {
+      link.dataset.tip = link.title;
+      link.removeAttribute("title");
+      link.addEventListener("mouseenter", () => show(link));
+      link.addEventListener("focus", () => show(link));
+      link.addEventListener("blur", hide);
+      link.addEventListener("mouseleave", (event) => event.relatedTarget !== tip && hide());
+      let touched = false; // a first touch explains, a second one follows the link
+      link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch" && owner !== link; });
+      link.addEventListener("click", (event) => {
+        if (touched) { event.preventDefault(); show(link); }
+        touched = false;
+      });
+    }
+    tip.addEventListener("mouseleave", hide);
+    addEventListener("keydown", (event) => event.key === "Escape" && hide());
+  }
+
+  function reveal() {
+    const anchor = location.hash.startsWith("#cell-") && document.getElementById(location.hash.slice(1));
+    if (!anchor) return;
+    let cell = anchor.nextElementSibling;
+    while (cell && !cell.classList.contains("cell")) cell = cell.nextElementSibling;
+    if (cell) for (const part of cell.querySelectorAll("details")) part.open = true;
+    anchor.scrollIntoView();
+  }
+
+  function plots() {
+    const all = document.querySelectorAll(".paper-plot");
+    if (!all.length) return;
+    const script = document.createElement("script");
+    script.src = new URL("plotly-cartesian.min.js", here);
+    script.addEventListener("load", () => all.forEach(draw));
+    document.head.append(script);
+  }
+
+  async function draw(place) {
+    const { data, layout } = JSON.parse(place.dataset.figure);
+    place.hidden = false;
+    await window.Plotly.newPlot(place, data, { autosize: true, ...layout },
+      { responsive: true, displaylogo: false, displayModeBar: false });
+    place.closest("figure").classList.add("paper-live");
+  }
+
+  function start() { values(); reveal(); plots(); addEventListener("hashchange", reveal); }
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", start); else start();
+})();

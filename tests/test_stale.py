@@ -1,0 +1,69 @@
+"""A page tells when what it was computed from has changed since: seen in a copy of the repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, TINY
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("repository") / "copy"
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "_build", ".whl", ".carry", "__pycache__"))
+    return folder
+
+
+def run(copy, *more):
+    flags = [part for item in TINY for part in ("-p", item)]
+    command = [sys.executable, "-m", "lib", "run", "--name", "r", "--only", "01", *flags, *more]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+
+
+def page(copy, name="notebooks/01_profile"):
+    return (copy / f"_build/runs/r/book/_build/html/{name}.html").read_text()
+
+
+def lasting(text):
+    """A page without what differs between equal runs: when, how long, how much memory."""
+    return re.sub(r'<tr class="paper-when">.*?</tr>', "", text)
+
+
+def test_a_page_is_stale_renewed_failed_and_started_again(copy):
+    first = run(copy)
+    assert first.returncode == 0, first.stderr[-2000:]
+    pages = {path.relative_to(copy): lasting(path.read_text()) for path in (copy / "_build/runs/r/book").rglob("*.html")}
+    assert "This page is stale" not in page(copy)
+
+    stats = copy / "lib/stats.py"
+    stats.write_text(stats.read_text().replace('"""', '""" ', 1))
+    book = run(copy, "--only", "book")
+    assert book.returncode == 0 and "==" not in book.stderr
+    assert "This page is stale" in page(copy) and "lib/stats.py" in page(copy)
+
+    again = run(copy)
+    assert again.returncode == 0 and "== 01_profile" in again.stderr
+    assert {path.relative_to(copy): lasting(path.read_text()) for path in (copy / "_build/runs/r/book").rglob("*.html")} == pages
+
+    source = copy / "notebooks/01_profile.ipynb"
+    whole = source.read_text()
+    notebook = json.loads(whole)
+    notebook["cells"][-3]["source"] = ["raise ArithmeticError('on <b>purpose</b>')\n"]
+    notebook["cells"][-3]["cell_type"] = "code"
+    notebook["cells"][-3].update(outputs=[], execution_count=None)
+    source.write_text(json.dumps(notebook))
+    broken = run(copy)
+    assert broken.returncode == 1 and "01_profile failed: ArithmeticError: on <b>purpose</b>" in broken.stderr
+    text = page(copy)
+    assert "Traceback" in text and "This chapter failed in this run" in text and "<b>purpose" not in text
+    assert "What symbols" not in page(copy, "book/notation") and "not available in this run" in page(copy, "book/intro")
+
+    source.write_text(whole)
+    mended = run(copy)
+    assert mended.returncode == 0 and "== 01_profile" in mended.stderr and "== 00" not in mended.stderr
+    assert "Traceback" not in page(copy)
