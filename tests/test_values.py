@@ -85,7 +85,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
 
 
 def test_markup_in_texts_is_shown_as_text(chapter, capsys):
-    shown = values._figure_html("<script>", "s", "<script>", "a *b* <script>")
+    shown = values.figure_html("<script>", "s", dict(alt="<script>", caption="a *b* <script>", interactive={"x": "<script>"}))
     assert "<script>" not in shown and "<em>b</em>" in shown
 
 

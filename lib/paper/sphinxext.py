@@ -114,11 +114,6 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = beside(source[0], record)
 
 
-def _outdated(app: Sphinx, env, added: set, changed: set, removed: set) -> list[str]:
-    """Chapters and all pages that show values are read anew with every build: whether they are stale is not in a file."""
-    return sorted(env.found_docs - added - changed)
-
-
 class Val(SphinxRole):
     """{val}`NN.name`: a published value, linked to the cell that made it, with everything known of it in the tooltip."""
 
@@ -168,7 +163,6 @@ class Fig(SphinxDirective):
             return [nodes.paragraph("", "", nodes.emphasis(text=MISSING))]
         known = record["figures"][name]
         file = compare.folder(run, record["chapter"]) / known["file"]
-        self.env.note_dependency(str(file))
         image = nodes.image(
             uri=os.path.relpath(file, Path(self.env.srcdir) / Path(self.env.docname).parent), alt=known["alt"]
         )
@@ -213,7 +207,6 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("fig", Fig)
     app.add_directive("claims", Claims)
     app.add_directive("compared", Compared)
-    app.connect("env-get-outdated", _outdated)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

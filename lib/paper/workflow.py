@@ -241,21 +241,25 @@ def failure(folder: Path, chapter: str) -> str | None:
 def build_book(run: Path, folder: Path) -> Path:
     """Build the book of a run in a folder and return its index page; nothing is done where nothing changed.
 
+    It is built from nothing, so that equal inputs give equal bytes, and takes the place of the old one when it is whole.
     Warnings of Sphinx are errors; their lines of its report are the message.
     """
     index, stamp = folder / "_build" / "html" / "index.html", folder / "fingerprint"
     state = _book_state(run)
     if index.is_file() and stamp.is_file() and stamp.read_text() == state:
         return index
-    stamp.unlink(missing_ok=True)
+    part = folder.with_name(f".part-{folder.name}")
+    shutil.rmtree(part, ignore_errors=True)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--toc", str(ROOT / "book/_toc.yml"),
-               "--config", str(ROOT / "_config.yml"), "--path-output", str(folder), "-W", "-n", "--keep-going",
+               "--config", str(ROOT / "_config.yml"), "--path-output", str(part), "-W", "-n", "--keep-going",
                "--quiet"]  # fmt: skip
     environment = provenance.environment(PAPER_RUN=str(run))
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
-    if done.returncode or not index.is_file():
+    if done.returncode or not (part / "_build" / "html" / "index.html").is_file():
         report = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
         raise RuntimeError("book: " + "\n".join(report or (done.stdout + done.stderr).splitlines()[-15:]))
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
     stamp.write_text(state)
     return index
 
