@@ -2,13 +2,16 @@
 
 import json
 import re
+from html.parser import HTMLParser
 
 import pytest
 from conftest import ROOT
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-PAGES = ["book/intro", "book/notation", "book/rerun", "book/references", "notebooks/00_base_model",
-         "notebooks/01_profile", "notebooks/04_network"]  # fmt: skip
+ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
+PAGES = ["book/intro", "book/claims", "book/compare", "book/notation", "book/rerun", "book/references",
+         "notebooks/00_base_model", "notebooks/01_profile", "notebooks/04_network"]  # fmt: skip
+CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
+AXE = ROOT / "tests/vendor/axe.min.js"  # axe-core 4.10.3, from npm
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +49,129 @@ def test_a_page_is_whole_offline(browser, html, name, width):
     page.close()
 
 
+class Links(HTMLParser):
+    """What a page links to, and which of its places can be linked to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = [], set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        known = dict(attributes)
+        self.anchors |= {known[name] for name in ("id", "name") if name in known}
+        if tag == "a" and "href" in known:
+            self.links.append(known["href"])
+
+
+def test_every_link_and_anchor_leads_somewhere(html):
+    pages = {path.resolve(): Links(path) for path in html.rglob("*.html")}
+    assert len(pages) > len(PAGES) and sum(len(page.links) for page in pages.values()) > 300
+    for path, page in pages.items():
+        for link in page.links:
+            if link.startswith(("https://", "javascript:")):
+                continue
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.is_file() or target == html.resolve(), f"{path.name}: {link}"
+            assert not anchor or anchor in pages[target].anchors, f"{path.name}: {link}"
+
+
 @pytest.mark.browser
-def test_every_internal_link_leads_somewhere(browser, html):
+def test_a_value_leads_to_the_cell_that_made_it(browser, html):
     page = browser.new_page()
-    for name in PAGES:
-        page.goto((html / f"{name}.html").as_uri())
-        for link in page.evaluate("[...document.querySelectorAll('article a')].map(a => a.href)"):
-            if link.startswith("file:"):
-                target = link.partition("#")[0].removeprefix("file://")
-                assert target == "" or (html / target).is_file() or target.endswith("/"), f"{name}: {link}"
+    page.goto((html / "book/intro.html").as_uri())
+    page.locator("a.paper-value", has_text=re.compile(r"^0\.\d+$")).first.click()
+    page.wait_for_url("**/notebooks/01_profile.html#cell-*")
+    cell = page.locator(f"#{page.url.partition('#')[2]} ~ .cell").first
+    assert "chapter.value(f\"gini_{arm}\"" in cell.inner_text()  # the code is unfolded
+    assert cell.evaluate("e => e.getBoundingClientRect().top < innerHeight")
     page.close()
+
+
+@pytest.mark.browser
+def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, tiny_run):
+    made = json.loads((tiny_run / "01_profile/values.json").read_text())
+    page = browser.new_page()
+    page.goto((html / "book/intro.html").as_uri())
+    tip, link = page.locator("[role=tooltip]"), page.locator("a.paper-value[data-tip*='gini_without ']").first
+    assert tip.is_hidden()
+    link.focus()
+    for part in (str(made["values"]["gini_without"]["value"]), "measured", "run: tests", "parameters: ", "published run: ",
+                 made["provenance"]["commit"][:12], made["provenance"]["hardware"]):  # fmt: skip
+        assert part in tip.inner_text()
+    assert link.get_attribute("aria-describedby") == tip.get_attribute("id")
+    page.keyboard.press("Tab")
+    assert "gini_without" not in tip.inner_text() and "document_null" in tip.inner_text()
+    page.keyboard.press("Escape")
+    assert tip.is_hidden()
+    link.hover()
+    assert tip.is_visible()
+    page.mouse.move(1, 1)
+    assert tip.is_hidden()
+    page.close()
+    touch = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844}).new_page()
+    touch.goto((html / "book/intro.html").as_uri())
+    link = touch.locator("a.paper-value").first
+    link.tap()
+    box = touch.locator("[role=tooltip]").bounding_box()
+    assert touch.url.endswith("intro.html") and box["x"] >= 0 and box["x"] + box["width"] <= 390
+    link.tap()
+    touch.wait_for_url("**/notebooks/00_base_model.html#cell-*")
+    touch.context.close()
+
+
+@pytest.mark.browser
+def test_search_finds_a_word(browser, html):
+    page = browser.new_page()
+    page.goto((html / "search.html").as_uri() + "?q=predecessor")
+    page.wait_for_selector("#search-results li a")
+    assert "wire" in page.locator("#search-results").inner_text()
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_accessible(browser, html, name, scheme):
+    """axe-core finds nothing serious: contrast, labels, order, names of regions that scroll."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto((html / f"{name}.html").as_uri())
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+    page.add_script_tag(path=AXE)
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
+    serious = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in found if v["impact"] in ("serious", "critical")]
+    assert serious == []
+    context.close()
+
+
+@pytest.mark.browser
+def test_an_interactive_figure_has_a_static_twin(browser, html):
+    address = (html / "notebooks/01_profile.html").as_uri()
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector(".paper-live .plot-container")
+    figure = page.locator("figure.paper-live").first
+    assert figure.locator("img").is_hidden() and figure.locator(".paper-plot .heatmaplayer image").count() == 1
+    before = figure.locator(".heatmaplayer image").get_attribute("href")
+    figure.get_by_label("what the figure shows").select_option(index=3)
+    page.wait_for_function("b => document.querySelector('.heatmaplayer image').getAttribute('href') !== b", arg=before)
+    page.emulate_media(media="print")
+    assert figure.locator("img").is_visible() and figure.locator(".paper-plot").is_hidden()
+    assert not page.locator(".bd-sidebar-primary").is_visible()
+    page.close()
+    without = browser.new_context(java_script_enabled=False).new_page()
+    without.goto(address)
+    assert without.locator("#fig-load img").is_visible() and without.locator("#fig-load .paper-plot").is_hidden()
+    assert "gini_without" in without.locator("a.paper-value").first.get_attribute("title")
+    without.context.close()
 
 
 def test_values_in_prose_are_those_of_the_run(tiny_run, html):
     made = json.loads((tiny_run / "01_profile/values.json").read_text())
     page = (html / "book/intro.html").read_text()
-    shown = re.search(r'title="01_profile: gini_without = ([\d.]+)[^"]*measured[^"]*">([^<]+)</a>', page)
+    shown = re.search(r'#cell-\d+" title="01_profile: gini_without = ([\d.]+)[^"]*measured[^"]*">([^<]+)</a>', page)
     assert (
         float(shown[1]) == made["values"]["gini_without"]["value"]
         and shown[2] == made["values"]["gini_without"]["text"]
@@ -70,7 +180,7 @@ def test_values_in_prose_are_those_of_the_run(tiny_run, html):
 
 
 def test_figures_have_captions_and_alternative_texts(html):
-    for name in PAGES[4:]:
+    for name in CHAPTERS:
         page = (html / f"{name}.html").read_text()
         figures = re.findall(r'<figure class="paper-figure".*?</figure>', page, flags=re.S)
         assert figures
@@ -86,11 +196,12 @@ def test_the_page_shows_the_executed_copy(html):
 def test_markup_in_a_value_is_text():
     from lib.paper import sphinxext
 
-    chapter = {"chapter": "07_x", "provenance": {"commit": "c", "hardware": "<script>", "date": "d"},
-               "values": {"a": dict(value="<script>", unit="", kind="measured", interval=None, text="<script>")}}  # fmt: skip
+    chapter = {"chapter": "07_x", "provenance": {"commit": "c", "hardware": "<script>", "run": dict(name="<script>", parameters_file="<script>")},
+               "values": {"a": dict(value="<script>", unit="", kind="measured", interval=None, text="<script>", cell=3)}}  # fmt: skip
     assert "<script>" not in sphinxext.value_html(chapter, "a", "x.html")
 
 
-def test_mathematics_is_vendored_with_its_licence():
+def test_scripts_are_vendored_with_their_licences():
     static = ROOT / "book/_static"
+    assert (static / "plotly-cartesian.min.js").stat().st_size > 1e6 and "MIT" in (static / "plotly-cartesian.LICENSE.txt").read_text()
     assert (static / "tex-svg.js").stat().st_size > 2e6 and "Apache" in (static / "tex-svg.LICENSE.txt").read_text()

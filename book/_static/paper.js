@@ -65,11 +65,21 @@
   }
 
   async function draw(place) {
-    const { data, layout } = JSON.parse(place.dataset.figure);
+    const { data, layout, choices } = JSON.parse(place.dataset.figure);
     place.hidden = false;
+    if (choices) place.before(menu(place, choices));
     await window.Plotly.newPlot(place, data, { autosize: true, ...layout },
       { responsive: true, displaylogo: false, displayModeBar: false });
     place.closest("figure").classList.add("paper-live");
+  }
+
+  function menu(place, choices) {
+    const select = document.createElement("select");
+    select.className = "paper-menu";
+    select.setAttribute("aria-label", "what the figure shows");
+    select.append(...Object.keys(choices).map((label) => new Option(label)));
+    select.addEventListener("change", () => window.Plotly.restyle(place, choices[select.value]));
+    return select;
   }
 
   function start() { values(); reveal(); plots(); addEventListener("hashchange", reveal); }

@@ -71,20 +71,18 @@ def load_maps(loads: Mapping[str, np.ndarray]) -> Figure:
 
 
 def load_explorer(loads: Mapping[str, np.ndarray]) -> dict:
-    """The maps of `loads` ([layers, experts] each, by name) as an interactive figure with a menu; experts in own order."""
-    names = list(loads)
-    relative = [np.round(load / load.mean(1, keepdims=True), 3).tolist() for load in loads.values()]
-    steps = [dict(label=name, method="restyle", args=[{"z": [part]}]) for name, part in zip(names, relative, strict=True)]
-    top = max(2.0, *(value for part in relative for row in part for value in row))
+    """The maps of `loads` ([layers, experts] each, by name) as an interactive figure with a choice; experts in own order."""
+    relative = {name: np.round(load / load.mean(1, keepdims=True), 3) for name, load in loads.items()}
+    top = max(2.0, *(float(part.max()) for part in relative.values()))
+    choices = {name: {"z": [part.tolist()]} for name, part in relative.items()}
     scale = [[0, "#2166AC"], [1 / top, "#F7F7F7"], [1, "#B2182B"]]  # white is the mean, in every map of the menu
-    trace = dict(type="heatmap", z=relative[0], zmin=0, zmax=top, colorscale=scale, x0=1, y0=1,
+    trace = dict(type="heatmap", z=next(iter(relative.values())).tolist(), zmin=0, zmax=top, colorscale=scale, x0=1, y0=1,
                  colorbar=dict(title=dict(text="load / mean")),
                  hovertemplate="layer %{y}, expert %{x}: %{z:.2f} × the mean<extra></extra>")  # fmt: skip
-    menu = dict(buttons=steps, x=0, xanchor="left", y=1.02, yanchor="bottom")
     axis = dict(dtick=1, fixedrange=True)
-    layout = dict(updatemenus=[menu], xaxis=dict(title=dict(text="expert"), **axis),
-                  yaxis=dict(title=dict(text="layer"), autorange="reversed", **axis), margin=dict(l=50, r=10, t=60, b=45))  # fmt: skip
-    return dict(data=[trace], layout=layout)
+    layout = dict(xaxis=dict(title=dict(text="expert"), **axis),
+                  yaxis=dict(title=dict(text="layer"), autorange="reversed", **axis), margin=dict(l=50, r=10, t=15, b=45))  # fmt: skip
+    return dict(data=[trace], layout=layout, choices=choices)
 
 
 def layers_and_domains(table: pd.DataFrame) -> Figure:

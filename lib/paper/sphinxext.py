@@ -201,6 +201,12 @@ def _without_thebe(_app: Sphinx, _page: str, _template: str, context: dict, _doc
     context["script_files"] = [s for s in scripts if "thebe" not in f"{s} {getattr(s, 'attributes', '')}".lower()]
 
 
+def _plain_citations(_app: Sphinx, _page: str, _template: str, context: dict, _doctree: object) -> None:
+    """Take the roles from the list of references: docutils gives it a list role but no list items."""
+    body = context.get("body", "").replace(' role="doc-biblioentry"', "")
+    context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+
+
 def setup(app: Sphinx) -> dict:
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
     app.add_role("val", Val())
@@ -209,4 +215,5 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("compared", Compared)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
+    app.connect("html-page-context", _plain_citations)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

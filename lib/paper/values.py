@@ -126,17 +126,17 @@ class Chapter:
         text, missing = show(plain, fmt), isinstance(plain, float) and math.isnan(plain)
         plain, interval = (None, None) if missing else (plain, interval)  # JSON knows no NaN
         limits = None if interval is None else [float(edge) for edge in interval]
-        shell = get_ipython()
         self.values[name] = dict(
             value=plain, unit=unit, kind=kind, interval=limits, fmt=fmt, text=text,
-            tolerance=str(TOLERANCE[kind] if tolerance is None else tolerance), cell=shell.execution_count if shell else None,
+            tolerance=str(TOLERANCE[kind] if tolerance is None else tolerance), cell=_cell(),
         )  # fmt: skip
 
     def figure(self, name: str, fig, *, caption: str, alt: str, data: pd.DataFrame, interactive: dict | None = None) -> None:
         """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither may be empty).
 
         interactive: the same as a plotly figure {"data": […], "layout": {…}}, which the book shows in its place where
-        there is JavaScript; on paper and without it the static one stays.
+        there is JavaScript; on paper and without it the static one stays.  Its "choices" {label: {…}} become a menu
+        that restyles it.
         """
         if not caption.strip() or not alt.strip():
             raise ValueError(f"{self.name}: figure {name!r}: must have a caption and an alternative text")
@@ -202,6 +202,12 @@ class Chapter:
         with writing(self.folder / "values.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         display(HTML(_provenance_html(facts)))
+
+
+def _cell() -> int | None:
+    """The number of the notebook cell that runs: its place in the history of inputs, which is kept before it runs."""
+    shell = get_ipython()
+    return len(shell.user_ns["In"]) - 1 if shell else None
 
 
 def _inline(text: str) -> str:
