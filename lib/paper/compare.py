@@ -91,15 +91,11 @@ def _significance(row: pd.Series) -> str:
     return "significant" if abs(row.value_b - row.value_a) > half else "not significant"
 
 
-def published(record: dict) -> tuple[dict | None, bool]:
-    """The published record of a chapter and whether its parameters are those of `record` (then one that has the same)."""
+def published(record: dict) -> dict | None:
+    """What was published of a chapter with the parameters of `record`; None if nothing was."""
     number = record["chapter"][:2]
     found = [records(workflow.PUBLISHED, file).get(number) for file in ("values.json", "quick.json")]
-    there = [other for other in found if other]
-    for other in there:
-        if parameters({number: record}, {number: other}).empty:
-            return other, True
-    return (there[0] if there else None), False
+    return next((other for other in found if other and parameters({number: record}, {number: other}).empty), None)
 
 
 def check(run: dict[str, dict]) -> pd.DataFrame:
@@ -111,8 +107,8 @@ def check(run: dict[str, dict]) -> pd.DataFrame:
     """
     rows = []
     for chapter, record in run.items():
-        other, comparable = published(record)
-        if not comparable:
+        other = published(record)
+        if other is None:
             continue
         both = table({chapter: record}).join(table({chapter: other}), how="outer", lsuffix="_a", rsuffix="_b")
         rows += [dict(chapter=chapter, value=name, here=_text(row.text_a, row.unit_a), published=_text(row.text_b, row.unit_b),

@@ -73,7 +73,7 @@ def note(source: str, text: str) -> str:
 
 def beside(source: str, record: dict) -> str:
     """A notebook followed by its values beside the published ones, folded."""
-    other, same = compare.published(record)
+    other = compare.records(workflow.PUBLISHED).get(record["chapter"][:2])
     if other is None:
         return source
     one, two = (compare.table({record["chapter"][:2]: part}) for part in (record, other))
@@ -81,8 +81,7 @@ def beside(source: str, record: dict) -> str:
     frame = pd.DataFrame({"value": both.name, "this run": both.text_a.fillna("none"),
                           "published run": both.text_b.fillna("none"), "unit": both.unit_a, "kind": both.kind_a})  # fmt: skip
     facts = other["provenance"]
-    differ = "with the same parameters" if same else "with other parameters"
-    text = f"This run beside the published one, {differ} ({facts['hardware']})"
+    text = f"This run beside the published one ({facts['hardware']}, {facts['run']['parameters_file'] or 'by hand'})"
     body = compare.to_html(frame, "this run beside the published one")
     notebook = json.loads(source)
     notebook["cells"].append(_markdown(f'<details class="paper-beside"><summary>{html.escape(text)}</summary>{body}</details>'))
@@ -124,7 +123,7 @@ class Val(SphinxRole):
         if record is None or name not in record["values"]:  # a chapter failed, or another model has other values
             return [nodes.emphasis(text=MISSING)], []
         up = "../" * self.env.docname.count("/")
-        other = None if run == workflow.PUBLISHED else compare.published(record)[0]
+        other = None if run == workflow.PUBLISHED else compare.records(workflow.PUBLISHED).get(number)
         text = value_html(record, name, f"{up}notebooks/{record['chapter']}.html", other)
         return [nodes.raw("", text, format="html")], []
 
