@@ -11,6 +11,8 @@ import ast
 import hashlib
 import importlib.metadata
 import inspect
+import itertools
+import json
 import lzma
 import re
 from collections.abc import Iterable, Iterator
@@ -168,6 +170,60 @@ def held_out(
     if documents_per_domain is not None:
         rows = rows.groupby("domain").head(documents_per_domain)
     return encode(read(rows, source=source, allow_partial=allow_partial), tokenizer, tokens_per_document)
+
+
+def texts(source: str, documents: int, *, field: str = "text", split: str = "test") -> list[Document]:
+    """At most `documents` texts of the user's own: a text file, a folder of them, a JSONL file, or a hub's data set.
+
+    In a folder the domain is the subfolder; each file is a document and a cluster.  In JSONL each line is an object with
+    `field`, and perhaps "domain" and "cluster".  Anything else is the name of a data set, read as a stream from `split`.
+    Refused: what is not UTF-8, a line without the field, and a source without any text.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".jsonl" and path.is_file():
+        rows = _lines(path, field)
+    elif path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+        rows = ((file.relative_to(path).as_posix(), file.parent.name, None, _utf8(file)) for file in files)
+    elif path.is_file():
+        rows = iter([(path.name, path.parent.name, None, _utf8(path))])
+    elif source.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"corpus.texts: text = {source!r}: no such file or folder")
+    else:
+        rows = _hub(source, field, split)
+    found = (Document(name, domain, cluster or name, text) for name, domain, cluster, text in rows if text.strip())
+    taken = list(itertools.islice(found, documents))
+    if not taken:
+        raise ValueError(f"corpus.texts: text = {source!r}: holds no text: at least one document must")
+    return taken
+
+
+def _utf8(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"corpus.texts: {path}: byte {error.start} is not UTF-8: the text must be") from None
+
+
+def _lines(path: Path, field: str) -> Iterator[tuple]:
+    for number, line in enumerate(_utf8(path).splitlines(), 1):
+        try:
+            row = json.loads(line)
+            yield f"{path.name}:{number}", row.get("domain", path.stem), row.get("cluster"), str(row[field])
+        except (ValueError, KeyError, AttributeError):
+            raise ValueError(f"corpus.texts: {path}: line {number}: must be an object with {field!r}") from None
+
+
+def _hub(name: str, field: str, split: str) -> Iterator[tuple]:
+    import datasets  # only where it is asked for: it takes seconds to import
+
+    try:
+        stream = datasets.load_dataset(name, split=split, streaming=True)
+        for number, row in enumerate(stream):
+            yield f"{name}:{number}", name.rpartition("/")[2], None, str(row[field])
+    except Exception as error:  # of a dozen types and many lines
+        reason = str(error).strip().splitlines()[0][:200]
+        raise OSError(f"corpus.texts: text = {name!r}: no such file, and not read as a data set: {reason}") from None
 
 
 def stream(documents: Iterable[Document]) -> np.ndarray:

@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, AutoTokenizer, OlmoeConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mxfp4Config, OlmoeConfig, PreTrainedModel
 from transformers.utils import logging
 
 from lib.model import corpus
@@ -73,32 +74,101 @@ def embedded(arm: str, *, device: torch.device | str = "cpu", dtype: torch.dtype
     return _pretrained(HOME / arm, device, dtype), tokenizer()
 
 
-def open(name: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-    """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the hub."""
+def open(name: str, *, device: torch.device | str = "cpu", dtype: str = "auto", revision: str = "main", code: str = ""):
+    """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the hub.
+
+    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model of the hub is spread over all GPUs, and
+    where these do not suffice over the CPU.  code: the name of the model whose own Python code may run; without it a
+    model that brings code is refused.  Refused, before anything is loaded: quantisation that leaves experts unpacked
+    (bitsandbytes), and a model larger than the memory there is.
+    """
     if name in ARMS:
-        return embedded(name, device=device, dtype=dtype)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") != 1
+        return embedded(name, device=device)
     path = Path(name).expanduser()
-    if looks_local and not (path / "config.json").is_file():
+    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"load.open: model = {name!r}: must be one of {', '.join(ARMS)}, a folder with config.json, or owner/name"
         )
-    source = str(path) if path.exists() else name
-    model = _pretrained(source, device, dtype)
+    source, options = str(path) if path.exists() else name, dict(revision=revision, trust_remote_code=code == name)
+    settings = _one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
+    options |= _quantisation(name, settings)
+    kind = _dtype(name, dtype, settings, device)
+    _fits(name, settings, kind, torch.device(device), code == name)
+    spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
+    model = _pretrained(source, device, kind, **options, **spread)
+    model.config.revision = getattr(settings, "_commit_hash", None) or revision
     local = path / "tokenizer.json"
-    return model, Tokenizer.from_file(str(local)) if local.is_file() else AutoTokenizer.from_pretrained(
-        source
-    ).backend_tokenizer
+    if local.is_file():
+        return model, Tokenizer.from_file(str(local))
+    return model, _one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options)).backend_tokenizer
 
 
-def _pretrained(source: Path | str, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in evaluation mode; what transformers or safetensors says of a bad file becomes one line."""
+def _one_line(name: str, action):
+    """The result of `action`; what transformers, safetensors or the hub say of a bad name or file becomes one line."""
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype)
+        return action()
     except Exception as error:  # the libraries raise a dozen types here, each of many lines
         reason = str(error).strip().splitlines()[0][:200]
-        raise OSError(f"load: model = {str(source)!r}: cannot be opened: {reason}") from None
-    return model.to(device).eval()
+        if "trust_remote_code" in str(error):
+            reason = "it brings its own Python code, which runs only if the parameter remote_code names this model"
+        raise OSError(f"load: model = {name!r}: cannot be opened: {reason}") from None
+
+
+def _quantisation(name: str, settings) -> dict:
+    """What must be said at loading of a quantised checkpoint, so that its experts are seen by the adapter."""
+    known = getattr(settings, "quantization_config", None) or {}
+    method = str(known.get("quant_method", "") if isinstance(known, dict) else known.quant_method).lower()
+    if "bitsandbytes" in method or "bnb" in method:
+        raise ValueError(
+            f"load: model = {name!r}: is quantised by bitsandbytes, which leaves fused experts at 16 bits, so that it is "
+            "no smaller and not what is served: take the original checkpoint"
+        )
+    if "mxfp4" in method:  # its kernels route by themselves, past every hook
+        return {"quantization_config": Mxfp4Config(dequantize=True)}
+    return {}
+
+
+def _dtype(name: str, wanted: str, settings, device: torch.device | str) -> torch.dtype:
+    kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if wanted != "auto" and wanted not in kinds:
+        raise ValueError(f"load: dtype = {wanted!r}: must be one of auto, {', '.join(kinds)}")
+    own = getattr(settings, "dtype", None) or torch.float32
+    return kinds.get(wanted, torch.float32 if torch.device(device).type == "cpu" else own)
+
+
+def needed_bytes(settings, dtype: torch.dtype, *, code: bool = False) -> int:
+    """Memory of a model's weights by its config: built without storage, counted, times the size of a number."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(settings, trust_remote_code=code)
+    return sum(part.numel() for part in model.parameters()) * dtype.itemsize
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory for weights: of the machine, and on CUDA of all its GPUs as well."""
+    free = psutil.virtual_memory().available
+    if device.type == "cuda":
+        free += sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return free
+
+
+def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
+    """Refuse a model that does not fit into memory, with both figures and what would fit."""
+    need, free = _one_line(name, lambda: needed_bytes(settings, dtype, code=code)), available_bytes(device)
+    if need <= 0.9 * free:
+        return
+    half = need // dtype.itemsize * 2
+    smaller = "dtype = 'bfloat16' would fit" if dtype.itemsize > 2 and half <= 0.9 * free else (
+        f"a model of at most {0.9 * free / 2 / 1e9:.1f} billion parameters would fit in bfloat16")  # fmt: skip
+    raise MemoryError(
+        f"load: model = {name!r}: needs {need / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')}, "
+        f"{free / 1e9:.1f} GB are available: {smaller}"
+    )
+
+
+def _pretrained(source: Path | str, device: torch.device | str, dtype: torch.dtype, **options) -> PreTrainedModel:
+    """The model in evaluation mode."""
+    model = _one_line(str(source), lambda: AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options))
+    return (model if "device_map" in options else model.to(device)).eval()
 
 
 def sha256(path: Path) -> str:
