@@ -36,6 +36,15 @@ def capacity(tokens: int, experts: int, k: int, gamma: float | str | Fraction) -
     return math.ceil(exact * tokens * k / experts)
 
 
+def enough(scores: Tensor, k: int, gamma: float | str | Fraction) -> int:
+    """The capacity at which all k slots of every token find a place; refuses a γ < 1 that leaves too few."""
+    tokens, experts = scores.shape[-2:]
+    size = capacity(tokens, experts, k, gamma)
+    if size * experts < tokens * k:
+        raise ValueError(f"optimal: gamma = {gamma}: {tokens * k} slots have only {size * experts} places: must be ≥ 1")
+    return size
+
+
 def checked(name: str, scores: Tensor, k: int) -> Tensor:
     """The scores as [groups, tokens, experts]; refuses an empty group, numbers that are not finite, and k > E."""
     if scores.dim() < 2 or not scores.is_floating_point() or scores.numel() == 0:
@@ -130,6 +139,8 @@ def reroute(scores: Tensor, k: int, size: int) -> tuple[Tensor, Tensor, int]:
     turn away keeps empty slots: these name the best experts that refused it.
     """
     groups, tokens, experts = scores.shape
+    if size >= tokens:
+        return best(scores, k), torch.ones_like(scores[..., :k], dtype=torch.bool), 1
     waiting = best(scores.transpose(1, 2).contiguous(), tokens)  # per expert the tokens, best first
     wish = best(scores, experts)  # per token the experts, best first
     number = torch.arange(groups, device=scores.device).view(groups, 1, 1)

@@ -18,23 +18,17 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lib.routing import capacity
 
 Assignment = tuple[Tensor, Tensor]
 Strategy = Callable[[Tensor], Assignment]
+Gate = Callable[[Tensor], Tensor]
 Weigh = Callable[..., Tensor]
 POLICIES = ("native", "mass", "rank")
 
 
-def weights(
-    policy: str = "mass",
-    *,
-    gate: Callable[[Tensor], Tensor] | None = None,
-    renormalise: bool = False,
-    scale: float = 1.0,
-) -> Weigh:
+def weights(policy: str = "mass", *, gate: Gate | None = None, renormalise: bool = False, scale: float = 1.0) -> Weigh:
     """How a changed assignment is weighed: a function for the `weigh` argument of every strategy.
 
     native: the router's own rule at the new index, its gate (× scale).  A router that renormalises (`renormalise`)
@@ -80,7 +74,7 @@ def _weighed(scores: Tensor, index: Tensor, k: int, weigh: Weigh, kept: Tensor |
     """Index and weights in the shape of the scores, for strategies that ask for all of their slots."""
     index = index.reshape(*scores.shape[:-1], index.shape[-1])
     all_slots = torch.ones_like(index, dtype=torch.bool)
-    return index, weigh(scores, index, all_slots if kept is None else kept.view(index.shape), k, all_slots)
+    return index, weigh(scores, index, all_slots if kept is None else kept.reshape(index.shape), k, all_slots)
 
 
 def _from_mask(scores: Tensor, mask: Tensor, k: int, weigh: Weigh) -> Assignment:
@@ -184,7 +178,7 @@ def optimal(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) 
     Not causal.
     """
     groups = capacity.checked("optimal", scores, k)
-    size = _enough(groups, k, gamma)
+    size = capacity.enough(groups, k, gamma)
     if k == 1:
         return _weighed(scores, capacity.optimal_single(groups, size), k, weigh)
     return _from_mask(scores, capacity.optimal(groups, k, size)[0], k, weigh)
@@ -193,18 +187,8 @@ def optimal(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) 
 def optimal_prices(scores: Tensor, k: int, gamma: float | str) -> Tensor:
     """Prices [..., experts] ≥ 0 of a place at each expert under `optimal`, in units of score (the LP's multipliers)."""
     groups = capacity.checked("optimal_prices", scores, k)
-    prices = capacity.optimal(groups, k, _enough(groups, k, gamma))[1]
+    prices = capacity.optimal(groups, k, capacity.enough(groups, k, gamma))[1]
     return prices.view(*scores.shape[:-2], -1)
-
-
-def _enough(groups: Tensor, k: int, gamma: float | str) -> int:
-    _, tokens, experts = groups.shape
-    size = capacity.capacity(tokens, experts, k, gamma)
-    if size * experts < tokens * k:
-        raise ValueError(
-            f"optimal: gamma = {gamma}: must be ≥ 1, or {tokens * k} slots have only {size * experts} places"
-        )
-    return size
 
 
 def sinkhorn(scores: Tensor, k: int, *, temperature: float = 1.0, steps: int = 100, weigh: Weigh = MASS) -> Assignment:
@@ -276,22 +260,27 @@ def activate_fewer(scores: Tensor, k: int, *, least: int, weigh: Weigh = MASS) -
     return index, weigh(scores, index, active.gather(-1, index), k)
 
 
-def in_groups(strategy: Strategy, size: int) -> Strategy:
-    """`strategy` on consecutive groups of `size` tokens of scores [tokens, experts]; the last one may be smaller.
+def in_groups(strategy: Strategy, group: int | Tensor) -> Strategy:
+    """`strategy` on groups of tokens of scores [tokens, experts]; groups of one size are solved at once.
 
-    Where groups need different numbers of slots, the missing ones name expert 0 with weight 0.
+    group: how many consecutive tokens form one (the last may be smaller), or [tokens] the number of each token's group,
+    in any order.  Where groups need different numbers of slots, the missing ones name expert 0 with weight 0.
     """
-    if size < 1:
-        raise ValueError(f"in_groups: size = {size}: must be at least 1")
+    if isinstance(group, int) and group < 1:
+        raise ValueError(f"in_groups: group = {group}: must be at least 1")
 
     def grouped(scores: Tensor) -> Assignment:
-        whole = len(scores) - len(scores) % size
-        parts = [part for part in (scores[:whole].view(-1, size, scores.shape[1]), scores[whole:]) if len(part)]
-        done = [tuple(side.flatten(0, -2) for side in strategy(part)) for part in parts or [scores]]
-        slots = max(index.shape[1] for index, _ in done)
-        index, weight = (
-            torch.cat([pad(side, (0, slots - side.shape[1])) for side in sides]) for sides in zip(*done, strict=True)
-        )
+        label = torch.arange(len(scores), device=scores.device) // group if isinstance(group, int) else group
+        if label.shape != scores.shape[:1]:
+            raise ValueError(f"in_groups: group {list(label.shape)}: must be [{len(scores)}], one number per token")
+        order = label.to(scores.device).argsort(stable=True)
+        size = torch.unique_consecutive(label.to(scores.device)[order], return_counts=True)[1]
+        rows = [order[size.repeat_interleave(size) == n].view(-1, n) for n in size.unique().tolist()] or [order]
+        done = [strategy(scores[row]) for row in rows]
+        shape = len(scores), max(index.shape[-1] for index, _ in done)
+        index, weight = order.new_zeros(shape), scores.new_zeros(shape)
+        for row, (i, w) in zip(rows, done, strict=True):
+            index[row, : i.shape[-1]], weight[row, : w.shape[-1]] = i, w
         return index, weight
 
     return grouped
