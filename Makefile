@@ -1,6 +1,7 @@
 # make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
 #             the published run, shown without computing it:  make book RUN=reference
 # make test   sets up, runs the tests
+# make bench  sets up, measures the speed of the strategies
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -8,13 +9,16 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(CURDIR)/$(VENV)/bin
 
-.PHONY: book test corpus clean
+.PHONY: book test bench corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(if $(RUN),--name '$(RUN)') $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+bench: $(READY)
+	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py $(ARGS)
 
 # the whole text in one file, for a machine whose installed packages differ
 corpus: $(READY)
