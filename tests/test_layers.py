@@ -20,7 +20,7 @@ MAY = {
     "__main__": {"paper"},
 }
 OWNERS = {
-    "torch": ("model/", "routing/adapter.py", "routing/observe.py", "routing/strategies.py", "balance/", "network/collectives.py"),
+    "torch": ("model/", "routing/adapter.py", "routing/probe.py", "routing/rule.py", "routing/observe.py", "routing/strategies.py", "balance/", "network/collectives.py"),
     "matplotlib": ("paper/plots.py",),
     "seaborn": ("paper/plots.py",),
     "sphinx": ("paper/sphinxext.py",),
