@@ -184,8 +184,8 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
 
     def call(number: int, layer: Layer) -> Callable:
         def hook(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            passing = _passing(layer, args, kwargs)
-            see(number, *(passing[1:] if len(passing) == 3 else (passing[0], None)))
+            passing = [part.reshape(-1, part.shape[-1]) for part in _passing(layer, args, kwargs)[-2:]]
+            see(number, *(passing if len(layer.places) == 3 else (passing[0], None)))
 
         return hook
 
@@ -260,7 +260,8 @@ def assign(model: nn.Module, strategy: Strategy) -> Iterator[None]:
 
     def hook(number: int, layer: Layer) -> Callable:
         def replace(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-            _, index, weights = _passing(layer, args, kwargs)
+            shape = _passing(layer, args, kwargs)[1].shape[:-1]
+            index, weights = (part.reshape(-1, part.shape[-1]) for part in _passing(layer, args, kwargs)[1:])
             keep = now.kept(len(index), index.device)
             call = _call(number, layer.rule, logits.pop(number), index, weights, keep, now.ids)
             new = strategy(layer.rule.scores(call.logits)[:, : layer.num_experts], call)
@@ -271,6 +272,7 @@ def assign(model: nn.Module, strategy: Strategy) -> Iterator[None]:
                 raise ValueError(f"{who} {layer.name}: computed again: the strategy must answer as it did before")
             new = new[0].to(index.dtype), new[1].to(weights.dtype)
             new = new if keep is None else _padded(new, (index, weights), keep)
+            new = (part.reshape(*shape, -1) for part in new)
             places = dict(zip(layer.places[1:], new, strict=True))
             args = tuple(places.get(place, value) for place, value in enumerate(args))
             return args, {name: places.get(name, value) for name, value in kwargs.items()}

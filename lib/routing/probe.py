@@ -9,7 +9,7 @@ are called.  Where a model has no such call, it is a look-up of [tokens, k] rows
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lib.routing.rule import Groups, Rule, Sample, Vector, calibrate
+from lib.routing.rule import Rule, Sample, Vector, calibrate, groupings
 
 SHAPE = (2, 19)  # of the probe: sequences × tokens, each token id twice, in different surroundings
 EXTRA = 8  # a router may also score this many experts that hold no weights (null or shared experts)
@@ -74,17 +74,27 @@ def experts_of(module: nn.Module) -> int:
 
 
 def holders(model: nn.Module) -> dict[str, int]:
-    """Number of experts by name of each module that holds any: stacked weights, or a list as long as some field of the
-    configuration that counts experts."""
-    fields = vars(model.config.get_text_config()).items()
-    declared = {n for name, n in fields if "expert" in name and type(n) is int and n > 1}
+    """Number of experts by name of each module that holds any: stacked weights, or a list of modules.
+
+    Only numbers count that stand in a field of the configuration that is named for experts, if there is such a field.
+    """
+    declared = set(_declared(model.config.to_dict()))
     found = {}
     for name, module in model.named_modules():
-        listed = len(module) if isinstance(module, nn.ModuleList) and "expert" in name else 0
-        size = experts_of(module) or (listed if listed in declared else 0)
-        if size > 1:
+        size = len(module) if isinstance(module, nn.ModuleList) and "expert" in name else experts_of(module)
+        slabs = {len(p) for p in module.parameters(recurse=False)} | {size}
+        if size > 1 and (not declared or declared & slabs):
             found[name] = size
     return found
+
+
+def _declared(fields: dict) -> Iterator[int]:
+    """Whole numbers > 1 in fields named for experts, at any depth."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from _declared(value)
+        elif "expert" in str(name) and type(value) is int and value > 1:
+            yield value
 
 
 @dataclass
@@ -119,8 +129,9 @@ class _Probe:
         self.ran: set[str] = set()
         self.recent: list[_Seen] = []
         self.calls, self.lookups, self.topks = [], [], []  # of _Found
-        self.holders = holders(model)
-        self.widths = {size + extra for size in self.holders.values() for extra in range(EXTRA + 1)}
+        self.holders, self.declared = holders(model), set(_declared(model.config.to_dict()))
+        sizes = {*self.holders.values(), max(self.declared, default=0)} - {0}
+        self.widths = {size + extra for size in sizes for extra in range(EXTRA + 1)}
 
     def run(self, model: nn.Module, ids: Tensor) -> None:
         training = {module: module.training for module in model.modules()}
@@ -151,20 +162,27 @@ class _Probe:
         """Keep the call if its arguments are (hidden, index, weights), or a look-up of [tokens, k] rows."""
         for (a, hidden), (b, index), (c, weights) in zip(arguments, arguments[1:], arguments[2:], strict=False):
             fits = self.rows(hidden, float) and self.rows(index, int) and self.rows(weights, float)
-            if fits and index.shape == weights.shape and experts_of(module) > 1:
-                self.calls.append(_Found(name, (a, b, c), experts_of(module), index, weights, self.recent))
+            experts = self.size(module) if fits and index.shape == weights.shape else 0
+            if experts > 1:
+                index, weights = (part.reshape(self.tokens, -1) for part in (index, weights))
+                self.calls.append(_Found(name, (a, b, c), experts, index, weights, self.recent))
                 self.recent = []
                 return
         if isinstance(module, nn.Embedding) and arguments and self.rows(arguments[0][1], int):
-            self.lookups.append(_Found(name, (arguments[0][0],), module.num_embeddings, arguments[0][1], None))
+            place, index = arguments[0]
+            self.lookups.append(_Found(name, (place,), module.num_embeddings, index.reshape(self.tokens, -1), None))
+
+    def size(self, module: nn.Module) -> int:
+        """Number of experts that `module` computes, their weights stacked or flat in one matrix [experts · rows, …]."""
+        rows = [p.shape[0] for p in module.parameters() if p.dim() > 1]
+        flat = [n for n in self.declared if rows and all(row % n == 0 for row in rows)]
+        return experts_of(module) or max(flat, default=0)
 
     def rows(self, value: object, kind: type) -> bool:
         """Whether `value` is a tensor of `kind` with one row per token."""
         if not isinstance(value, Tensor) or value.dim() < 2 or value.is_floating_point() != (kind is float):
             return False
-        if kind is int:
-            return value.dim() == 2 and value.shape[0] == self.tokens and value.dtype != torch.bool
-        return value.numel() == self.tokens * value.shape[-1]
+        return value.dtype != torch.bool and value.numel() == self.tokens * value.shape[-1]
 
     def see(self, call: str, inputs: tuple, result: object) -> None:
         """Keep what has the shape of router logits, and every top-k over something of that shape."""
@@ -246,7 +264,7 @@ def _layer(probe: _Probe, found: _Found, config: object, ids: Tensor) -> Layer:
             if seen.value.shape[1] < found.experts:
                 continue
             vectors = _vectors(probe.modules, found.name.rpartition(".")[0], {found.experts, seen.value.shape[1]})
-            parts = (part.cpu() for part in (seen.value, found.index, found.weights.reshape(found.index.shape), ids))
+            parts = (part.cpu() for part in (seen.value, found.index, found.weights, ids))
             rule, why = calibrate(Sample(*parts, found.experts, vectors, groupings(config, found.experts)))
             tap = Tap(probe.modules[seen.module], seen.call, seen.nth, seen.value.shape[1])
             if rule is not None:
@@ -270,13 +288,6 @@ def _vectors(modules: dict[str, nn.Module], block: str, sizes: set[int]) -> tupl
     return tuple(sorted(found, key=lambda vector: vector.learned))
 
 
-def groupings(config: object, experts: int) -> tuple[Groups, ...]:
-    """Every group limit that two whole numbers of the configuration could mean."""
-    numbers = sorted({n for n in vars(config).values() if type(n) is int and 1 <= n <= experts})
-    groups = [n for n in numbers if 1 < n < experts and experts % n == 0]
-    return tuple(Groups(n, kept, best) for n in groups for kept in numbers if kept < n for best in (2, 1))
-
-
 def sparse_layers(config: object) -> int:
     """How many MoE layers a configuration asks for: all its layers, less those that one of its fields makes dense.
 
@@ -290,7 +301,8 @@ def sparse_layers(config: object) -> int:
     kinds = get("layers_block_type") or ()
     if any("moe" in kind for kind in kinds):
         return sum("moe" in kind for kind in kinds)
-    depth, dense = get("num_hidden_layers"), max(get("first_k_dense_replace") or 0, get("num_dense_layers") or 0)
+    depth = min(get("num_hidden_layers"), get("num_layers") or get("num_hidden_layers"))  # blocks of two sub-layers
+    dense = max(get("first_k_dense_replace") or 0, get("num_dense_layers") or 0)
     last = get("moe_layer_end_index")
     chosen = [
         i

@@ -62,6 +62,13 @@ class Groups:
         return parts.masked_fill(~allowed[..., None], -torch.inf).flatten(-2)
 
 
+def groupings(config: object, experts: int) -> tuple[Groups, ...]:
+    """Every group limit that two whole numbers of the configuration could mean."""
+    numbers = sorted({n for n in vars(config).values() if type(n) is int and 1 <= n <= experts})
+    groups = [n for n in numbers if 1 < n < experts and experts % n == 0]
+    return tuple(Groups(n, kept, best) for n in groups for kept in numbers if kept < n for best in (2, 1))
+
+
 @dataclass(frozen=True)
 class Rule:
     """Score, selection and weight of a router, as functions of its logits [tokens, experts].
@@ -145,6 +152,7 @@ class Sample:
         return max(1e-5, 4 * torch.finfo(self.logits.dtype).eps, 4 * torch.finfo(self.weights.dtype).eps)
 
 
+@torch.no_grad()
 def calibrate(sample: Sample) -> tuple[Rule | None, str]:
     """The rule that explains `sample`, or None and the reason in words.
 
