@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-PAGES = ["book/intro", "book/notation", "book/rerun", "book/references", "notebooks/00_base_model",
+PAGES = ["book/intro", "book/notation", "book/rerun", "book/families", "book/references", "notebooks/00_base_model",
          "notebooks/01_profile", "notebooks/04_network"]  # fmt: skip
 
 

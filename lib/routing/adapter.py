@@ -167,7 +167,7 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
             raise ValueError(f"{who} {layer.name}: {layer.why}, so no scores")
         if weights and len(layer.places) < 3:
             raise ValueError(f"{who} {layer.name}: {layer.why}, so no weights")
-    rec = Record(len(found), counts.pop(), next(found[0].module.parameters()).device)
+    rec = Record(len(found), counts.pop(), probe.device_of(model))
 
     def see(number: int, index: Tensor, weight: Tensor | None) -> None:
         if not now.running:

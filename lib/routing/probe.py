@@ -230,7 +230,7 @@ def layers(model: nn.Module) -> list[Layer]:
     if config is None:
         raise ValueError(f"{who} has no mixture-of-experts layer")
     text = config.get_text_config()
-    ids = _ids(text.vocab_size).to(next(model.parameters()).device)
+    ids = _ids(text.vocab_size).to(device_of(model))
     probe = _Probe(model, ids.numel())
     probe.run(model, ids)
     found, expected = probe.found(), sparse_layers(text)
@@ -247,6 +247,11 @@ def layers(model: nn.Module) -> list[Layer]:
     return [_layer(probe, one, text, ids.reshape(-1)) for one in found]
 
 
+def device_of(model: nn.Module) -> torch.device:
+    """Where `model` takes its input: the device of its first parameter that is not offloaded."""
+    return next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+
+
 def _ids(vocabulary: int) -> Tensor:
     """[2, 19] token ids from the middle of the vocabulary, each twice (special tokens stand at the ends)."""
     generator = torch.Generator().manual_seed(0)
@@ -256,26 +261,22 @@ def _ids(vocabulary: int) -> Tensor:
 
 def _layer(probe: _Probe, found: _Found, config: object, ids: Tensor) -> Layer:
     """`found` with its logits and rule: the first tensor from which a rule gives the assignment seen."""
-    module, k = probe.modules[found.name], found.index.shape[1]
     tap, rule, why = found.tap, None, "its weights are no argument of its experts"
     if found.weights is not None:
         why = "no router logits seen before its experts"
         for seen in found.logits:
-            if seen.value.shape[1] < found.experts:
+            width = seen.value.shape[1]
+            if width < found.experts:
                 continue
-            vectors = _vectors(probe.modules, found.name.rpartition(".")[0], {found.experts, seen.value.shape[1]})
+            vectors = _vectors(probe.modules, found.name.rpartition(".")[0], {found.experts, width})
             parts = (part.cpu() for part in (seen.value, found.index, found.weights, ids))
             rule, why = calibrate(Sample(*parts, found.experts, vectors, groupings(config, found.experts)))
-            tap = Tap(probe.modules[seen.module], seen.call, seen.nth, seen.value.shape[1])
+            if rule is not None or (tap is None and width == found.experts):
+                tap = Tap(probe.modules[seen.module], seen.call, seen.nth, width)
             if rule is not None:
                 break
-        else:
-            tap = next((_first(probe, seen) for seen in found.logits if seen.value.shape[1] == found.experts), None)
-    return Layer(found.name, module, found.places, found.experts, k, tap, rule, why)
-
-
-def _first(probe: _Probe, seen: _Seen) -> Tap:
-    return Tap(probe.modules[seen.module], seen.call, seen.nth, seen.value.shape[1])
+    module = probe.modules[found.name]
+    return Layer(found.name, module, found.places, found.experts, found.index.shape[1], tap, rule, why)
 
 
 def _vectors(modules: dict[str, nn.Module], block: str, sizes: set[int]) -> tuple[Vector, ...]:
