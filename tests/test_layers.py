@@ -20,8 +20,8 @@ MAY = {
     "__main__": {"paper"},
 }
 OWNERS = {
-    "torch": ("model/", "routing/adapter.py", "routing/observe.py", "routing/strategies.py",
-              "routing/capacity.py", "balance/", "network/collectives.py"),
+    "torch": ("model/", "routing/adapter.py", "routing/probe.py", "routing/rule.py", "routing/observe.py",
+              "routing/strategies.py", "routing/capacity.py", "balance/", "network/collectives.py"),
     "matplotlib": ("paper/plots.py",),
     "seaborn": ("paper/plots.py",),
     "sphinx": ("paper/sphinxext.py",),

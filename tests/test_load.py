@@ -49,7 +49,7 @@ def test_an_unknown_path_is_refused(name):
 
 
 def test_a_broken_folder_is_one_line(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "olmoe"}')
+    load.config().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"x" * 100)
     with pytest.raises(OSError, match="cannot be opened") as error:
         load.open(str(tmp_path))
