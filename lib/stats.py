@@ -210,6 +210,28 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def information_share(x: ArrayLike, y: ArrayLike, shuffles: int, rng: np.random.Generator) -> float:
+    """Which share of the entropy of y [n] is known from x [n]: (I(x; y) − mean I(shuffled x; y)) / H(y).
+
+    Both are labels, whole numbers ≥ 0.  Mutual information of finite samples is biased upwards; its mean over shuffled
+    labels is taken off.  0: nothing is known, 1: everything.  Refused: different lengths, and a y that is constant.
+    """
+    x, y = np.unique(x, return_inverse=True)[1], np.unique(y, return_inverse=True)[1]
+    if x.shape != y.shape or y.max() == 0:
+        raise ValueError(f"stats.information_share: {len(x)} and {len(y)} labels: must be as many, and y not constant")
+    null = np.mean([_joint_entropy(rng.permutation(x), y) for _ in range(shuffles)])
+    return float((null - _joint_entropy(x, y)) / _entropy_nats(np.bincount(y)))
+
+
+def _joint_entropy(x: np.ndarray, y: np.ndarray) -> float:
+    return _entropy_nats(np.unique(x.astype(np.int64) * (y.max() + 1) + y, return_counts=True)[1])
+
+
+def _entropy_nats(counts: np.ndarray) -> float:
+    share = counts[counts > 0] / counts.sum()
+    return float(-(share * np.log(share)).sum())
+
+
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Holm's adjusted p-values [n]: reject where they are ≤ α, and the family errs at all with probability ≤ α.
 

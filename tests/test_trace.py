@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.routing import adapter, observe, trace
+from lib.routing import adapter, observe, profile, trace
 
 DOCUMENTS = [
     SimpleNamespace(token_ids=tuple(range(3, 3 + n)), domain=domain, cluster=f"c{n}")
@@ -58,15 +58,15 @@ def test_refusals(routes, tmp_path):
 
 def test_batches_take_every_token_once_per_pass(routes):
     rng = np.random.default_rng(0)
-    rows = observe.batches(routes, 19, 2, rng)
+    rows = profile.batches(routes, 19, 2, rng)
     assert sorted(rows.reshape(-1)) == list(range(38))
-    np.testing.assert_array_equal(observe.batch_load(routes, 1, rows).sum(0), routes.load[1])
+    np.testing.assert_array_equal(profile.batch_loads(routes, rows)[1].sum(0), routes.load[1])
     with pytest.raises(ValueError, match="tokens = 39"):
-        observe.batches(routes, 39, 1, rng)
+        profile.batches(routes, 39, 1, rng)
 
 
 def test_even_load_has_k_distinct_experts_a_token():
-    load = observe.even_load(500, 4, 3, 20, np.random.default_rng(0))
+    load = profile.even_load(500, 4, 3, 20, np.random.default_rng(0))
     assert (load.sum(1) == 1500).all() and load.max() <= 500 and abs(load.mean(0) - 375).max() < 15
 
 

@@ -103,6 +103,22 @@ def open(name: str, *, device: torch.device | str = "cpu", dtype: str = "auto", 
     return model, _one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options)).backend_tokenizer
 
 
+def random(shape: str, *, device: torch.device) -> PreTrainedModel:
+    """A model of a real shape with random weights in bfloat16, to measure cost on, never quality: "olmoe-1b-7b"."""
+    sizes = {"olmoe-1b-7b": dict(hidden_size=2048, intermediate_size=1024, num_hidden_layers=16, num_attention_heads=16,
+                                 num_key_value_heads=16, num_experts=64, num_experts_per_tok=8, vocab_size=50304)}  # fmt: skip
+    settings = OlmoeConfig(**sizes[shape], output_router_logits=False)
+    kind = torch.bfloat16
+    _fits(shape, settings, kind, device, False)
+    with device:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(kind)
+        try:
+            return AutoModelForCausalLM.from_config(settings, dtype=kind).eval()
+        finally:
+            torch.set_default_dtype(before)
+
+
 def _one_line(name: str, action):
     """The result of `action`; what transformers, safetensors or the hub say of a bad name or file becomes one line."""
     try:

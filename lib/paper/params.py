@@ -40,6 +40,11 @@ def text() -> Rule:
     return lambda v: isinstance(v, str) and v.strip() != "", "must be a text that is not empty"
 
 
+def anything() -> Rule:
+    """A text, empty or not."""
+    return lambda v: isinstance(v, str), "must be a text"
+
+
 def flag() -> Rule:
     """True or False."""
     return lambda v: type(v) is bool, "must be True or False"

@@ -25,6 +25,7 @@ COLOURS = {
     "without": "#D55E00", "with": "#0072B2", "null": "#7F7F7F", "predecessor": "#000000",
     "power": "#009E73", "sorted": "#CC79A7", "lognormal": "#E69F00", "one_hot": "#56B4E9",
 }  # fmt: skip
+SOURCES = {"token": "#D55E00", "position": "#7F7F7F", "domain": "#009E73", "second": "#56B4E9", "before": "#0072B2"}
 NAMES = {"model": "the model", "without": "without balance loss", "with": "with balance loss", "one_hot": "one hot expert",
          "sorted": "power law, hot experts side by side", "power": "power law", "lognormal": "log-normal",
          "predecessor": "the predecessor"}  # fmt: skip
@@ -140,6 +141,48 @@ def batch_size(table: pd.DataFrame) -> Figure:
     ax.set_xticks(ticks, [f"{t:,}" for t in ticks], rotation=30)
     ax.xaxis.set_minor_formatter(NullFormatter())
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+def structure(table: pd.DataFrame) -> Figure:
+    """Share of the first expert's entropy known from each source, against the layer (columns arm, layer, source, share)."""
+    arms = list(table.arm.unique())
+    fig, axes = figure(1, len(arms), height=3.4, sharey=True)
+    for ax, arm in zip(axes[0], arms, strict=True):
+        for (source, part), marker in zip(table[table.arm == arm].groupby("source", sort=False), "osD^v", strict=False):
+            ax.plot(part.layer, part.share, f"{marker}-", color=SOURCES[source], label=source, ms=5)
+        ax.set(title=NAMES.get(arm, arm), xlabel="layer", xticks=sorted(table.layer.unique()), ylim=(0, None))
+    axes[0][0].set_ylabel("share of the entropy known")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
+    return fig
+
+
+def coactivation(maps: Mapping[str, np.ndarray]) -> Figure:
+    """How often two experts serve a token over what independence expects, [experts, experts] per checkpoint."""
+    fig, axes = figure(1, len(maps), height=3.2)
+    for ax, (arm, ratio) in zip(axes[0], maps.items(), strict=True):
+        last = ax is axes[0][-1]
+        sns.heatmap(np.log2(np.clip(ratio, 1 / 16, 16)), ax=ax, vmin=-4, vmax=4, cmap="RdBu_r", cbar=last, square=True,
+                    xticklabels=False, yticklabels=False, cbar_kws={"label": "log₂(observed / expected)"} if last else None)  # fmt: skip
+        ax.set(title=NAMES.get(arm, arm), xlabel="expert")
+        ax.set_facecolor("#BBBBBB")
+    axes[0][0].set_ylabel("expert")
+    return fig
+
+
+def routers(table: pd.DataFrame) -> Figure:
+    """Gini over its largest value per router (columns router, domain, layer, gini_share): a row per router, a mark per
+    domain and layer, pooled text as bars."""
+    names = list(dict.fromkeys(table.router))
+    fig, axes = figure(height=0.55 * len(names) + 1.2)
+    ax = axes[0][0]
+    for row, name in enumerate(names):
+        part = table[table.router == name]
+        single, pooled = part[part.domain != "pooled"], part[part.domain == "pooled"]
+        ax.plot(single.gini_share, np.full(len(single), row), "o", color=COLOURS["power"], alpha=0.5, label="one domain" if not row else None)
+        ax.plot(pooled.gini_share, np.full(len(pooled), row), "k|", ms=16, mew=2, label="all domains together" if not row else None)
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel="Gini / largest possible Gini", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
 

@@ -163,7 +163,7 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
     if len(counts) > 1:
         raise ValueError(f"{who} experts per layer = {sorted(counts)}: must be the same in every layer")
     for layer in found:
-        if scores and (layer.tap is None or layer.tap.call == "topk"):
+        if scores and not layer.scored:
             raise ValueError(f"{who} {layer.name}: {layer.why}, so no scores")
         if weights and len(layer.places) < 3:
             raise ValueError(f"{who} {layer.name}: {layer.why}, so no weights")

@@ -52,6 +52,11 @@ class Layer:
     rule: Rule | None
     why: str = ""
 
+    @property
+    def scored(self) -> bool:
+        """Whether the router's logits are seen."""
+        return self.tap is not None and self.tap.call != "topk"
+
 
 class Watch(TorchFunctionMode):
     """While it is entered, hands every result of a tensor function to `see(name, inputs, result)`."""
