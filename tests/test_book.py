@@ -70,7 +70,7 @@ def test_values_in_prose_are_those_of_the_run(tiny_run, html):
 
 
 def test_figures_have_captions_and_alternative_texts(html):
-    for name in PAGES[4:]:
+    for name in (name for name in PAGES if name.startswith("notebooks")):
         page = (html / f"{name}.html").read_text()
         figures = re.findall(r'<figure class="paper-figure".*?</figure>', page, flags=re.S)
         assert figures
