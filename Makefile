@@ -1,5 +1,6 @@
 # make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
 # make test   sets up, runs the tests
+# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -7,13 +8,21 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(CURDIR)/$(VENV)/bin
 
-.PHONY: book test corpus clean
+.PHONY: book test test-long corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(ARGS)
 
 test: $(READY)
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+OLDER := _build/transformers-5.17.0
+test-long: $(READY) $(OLDER)
+	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)
+
+$(OLDER): | $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part transformers==5.17.0 \
+	  huggingface-hub==1.33.0 && mv $@.part $@
 
 # the whole text in one file, for a machine whose installed packages differ
 corpus: $(READY)
