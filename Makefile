@@ -2,6 +2,7 @@
 #             the published run, shown without computing it:  make book RUN=reference
 # make test   sets up, runs the tests
 # make bench  sets up, measures the speed of the strategies
+# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(CURDIR)/$(VENV)/bin
 
-.PHONY: book test bench corpus clean
+.PHONY: book test test-long bench corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(if $(RUN),--name '$(RUN)') $(ARGS)
@@ -19,6 +20,13 @@ test: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py $(ARGS)
+OLDER := _build/transformers-5.17.0
+test-long: $(READY) $(OLDER)
+	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)
+
+$(OLDER): | $(READY)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part transformers==5.17.0 \
+	  huggingface-hub==1.33.0 && mv $@.part $@
 
 # the whole text in one file, for a machine whose installed packages differ
 corpus: $(READY)

@@ -168,10 +168,8 @@ def computed(model: nn.Module, layers: list[probe.Layer]) -> list[np.ndarray]:
             else:
                 count += np.bincount(factors[0].flatten().numpy(), minlength=len(count))
 
-    _implementation(model, "eager")
-    with torch.no_grad(), probe.Watch(see):
+    with torch.no_grad(), _eager(model), probe.Watch(see):
         model(input_ids=tokens(), use_cache=False)
-    _implementation(model, None)
     return counts
 
 
@@ -184,10 +182,15 @@ def _stack(model: nn.Module, layer: probe.Layer) -> Tensor:
     return min(found, key=len) if found else layer.module.weight
 
 
-def _implementation(model: nn.Module, name: str | None) -> None:
-    """Compute experts by `name`, or by the library's own choice."""
+@contextlib.contextmanager
+def _eager(model: nn.Module) -> Iterator[None]:
+    """Inside, experts are computed by the family's own loop over them; before and after, by the library's choice."""
+    before = getattr(model.config, "_experts_implementation", None)
     with contextlib.suppress(ValueError):  # a class that knows one way only
-        model.set_experts_implementation(name or "grouped_mm")
+        model.set_experts_implementation("eager")
+    yield
+    with contextlib.suppress(ValueError):
+        model.set_experts_implementation(before)
 
 
 def check_counts(model: nn.Module, layers: list[probe.Layer]) -> None:
@@ -252,15 +255,14 @@ def check_assign(model: nn.Module, layers: list[probe.Layer]) -> None:
 
 def expert_outputs(model: nn.Module, layer: probe.Layer, hidden: Tensor) -> Tensor:
     """[experts, tokens, hidden] E_j(h) of every expert alone: one slot of weight 1 (and one of 0), by the eager loop."""
-    _implementation(model, "eager")
     one = torch.tensor([1.0, 0.0]).expand(len(hidden), 2)
     outputs = []
-    for j in range(layer.num_experts):
-        values = dict(zip(layer.places, (hidden, torch.full((len(hidden), 2), j), one), strict=True))
-        args = [values[place] for place in layer.places if isinstance(place, int)]
-        named = {place: value for place, value in values.items() if isinstance(place, str)}
-        outputs.append(layer.module(*args, **named).reshape(len(hidden), -1))
-    _implementation(model, None)
+    with _eager(model):
+        for j in range(layer.num_experts):
+            values = dict(zip(layer.places, (hidden, torch.full((len(hidden), 2), j), one), strict=True))
+            args = [values[place] for place in layer.places if isinstance(place, int)]
+            named = {place: value for place, value in values.items() if isinstance(place, str)}
+            outputs.append(layer.module(*args, **named).reshape(len(hidden), -1))
     return torch.stack(outputs)
 
 

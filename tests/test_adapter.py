@@ -213,3 +213,55 @@ def test_a_router_without_a_known_rule_is_recorded_and_not_replaced(tiny_model):
     message = "layers.0.mlp.experts: no known rule gives its weights: its assignment can be recorded, not replaced"
     with pytest.raises(ValueError, match=message), adapter.assign(tiny_model, adapter.native):
         pass
+
+
+class Loop(nn.Module):
+    """A block as checkpoints' own code often has it: a list of experts in a loop, no call that carries the assignment."""
+
+    def __init__(self, hidden: int, experts: int) -> None:
+        super().__init__()
+        self.router = nn.Linear(hidden, experts, bias=False)
+        self.experts = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(experts))
+        self.rows = [0] * experts
+
+    def forward(self, hidden):
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        weights, index = self.router(flat).softmax(-1).topk(2)
+        output = torch.zeros_like(flat)
+        for number, expert in enumerate(self.experts):
+            row, slot = torch.where(index == number)
+            self.rows[number] += len(row)
+            output[row] += weights[row, slot, None] * expert(flat[row])
+        return output.view_as(hidden)
+
+
+def test_a_block_without_an_experts_call_is_recorded_at_its_own_topk(tiny_model):
+    for layer in tiny_model.model.layers:
+        layer.mlp = Loop(32, 8)
+    found = adapter.layers(tiny_model)
+    for layer in tiny_model.model.layers:
+        layer.mlp.rows = [0] * 8
+    with torch.no_grad(), adapter.record(tiny_model, indices=True) as rec:
+        tiny_model(input_ids=TOKENS)
+    assert rec.load.tolist() == [layer.mlp.rows for layer in tiny_model.model.layers]
+    assert rec.index(0).shape == (TOKENS.numel(), 2) and [layer.places for layer in found] == [()] * 3
+    with pytest.raises(ValueError, match="its weights are no argument of its experts, so no weights"):
+        adapter.record(tiny_model, weights=True).__enter__()
+    with pytest.raises(ValueError, match="can be recorded, not replaced"):
+        adapter.assign(tiny_model, adapter.native).__enter__()
+
+
+def test_generation_from_padded_prompts_counts_text_only(tiny_model):
+    mask = torch.ones_like(TOKENS)
+    mask[0, :6] = 0
+    mask[1, :3] = 0
+    with torch.no_grad(), adapter.record(tiny_model) as rec:
+        tiny_model.generate(TOKENS, attention_mask=mask, max_new_tokens=4, do_sample=False, eos_token_id=None)
+    assert rec.load.sum(1).tolist() == [2 * (int(mask.sum()) + 3 * 3)] * 3
+
+
+def test_a_mask_of_another_length_is_refused(tiny_model):
+    now = adapter._Pass()
+    now.begin(tiny_model, (), dict(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)))
+    with pytest.raises(ValueError, match="attention_mask of 33 tokens: must be 40, the experts' rows"):
+        now.kept(40, torch.device("cpu"))

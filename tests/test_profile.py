@@ -94,7 +94,7 @@ def test_locality_is_one_where_domains_cancel_and_zero_where_they_agree():
     assert profile.locality(cancel, group) == pytest.approx(1, abs=0.03)
     assert profile.locality(agree, group) == pytest.approx(0, abs=0.03)
     found = profile.locality_test(cancel, group, np.arange(60) // 3, 199, rng)
-    assert found["p"] == pytest.approx(1 / 200) and found["interval"][0] > 0.5
+    assert found["p"] <= 0.01 and found["interval"][0] > 0.5
     assert profile.locality_test(agree, group, np.arange(60) // 3, 199, rng)["p"] > 0.01
 
 

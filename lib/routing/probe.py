@@ -140,7 +140,8 @@ class _Probe:
 
     def run(self, model: nn.Module, ids: Tensor) -> None:
         training = {module: module.training for module in model.modules()}
-        with ExitStack() as stack, torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+        devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+        with ExitStack() as stack, torch.random.fork_rng(devices=devices), torch.no_grad():
             for name, module in self.modules.items():
                 stack.callback(module.register_forward_pre_hook(self.enter(name), with_kwargs=True).remove)
                 stack.callback(module.register_forward_hook(self.leave, always_call=True).remove)

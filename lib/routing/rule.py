@@ -98,7 +98,10 @@ class Rule:
         return columns[:, : columns.shape[1] - self.shared]
 
     def choice(self, logits: Tensor) -> Tensor:
-        """[tokens, experts] what the router ranks: its k largest entries are the native assignment."""
+        """[tokens, experts] what the router ranks: its k largest entries are the native assignment.
+
+        (Where a table by token id chooses, nothing is ranked, and these are the scores.)
+        """
         ranked = self._routed(logits.float()) if self.on == "logit" else self.scores(logits)
         if self.bias is not None:
             ranked = ranked + self.bias.read(ranked)
