@@ -16,6 +16,10 @@ TINY = [
     "batches=20",
     "batch_tokens=128",
     "null_draws=20",
+    "locality_draws=20",
+    "shuffles=1",
+    "cost_tokens=64",
+    "cost_repeats=5",
     "seeds=20",
     "num_tokens=256",
 ]

@@ -1,5 +1,6 @@
 """Opening models: what is verified, what is refused, in one line each."""
 
+import json
 import re
 import shutil
 
@@ -74,3 +75,60 @@ def test_device_refused():
 
 def test_published_tables_have_their_sources():
     assert pd.read_csv(load.DATA / "published/rates.csv").source.str.len().min() > 20
+
+
+def folder(tmp_path, **changes):
+    """A local model folder of the declared kind, with what a config may say besides."""
+    settings = load.config(hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+    settings.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | changes
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return str(tmp_path)
+
+
+def refused(error, message):
+    assert re.search(message, str(error.value)) and "\n" not in str(error.value)
+
+
+def test_a_model_with_its_own_code_is_refused_unless_asked_for_by_name(tmp_path):
+    (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+    name = folder(tmp_path, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
+    with pytest.raises(OSError) as error:
+        load.open(name)
+    refused(error, "brings its own Python code, which runs only if the parameter remote_code names this model")
+    with pytest.raises(OSError) as error:
+        load.open(name, code="another/model")
+    refused(error, "brings its own Python code")
+
+
+def test_quantisation_is_refused_or_undone(tmp_path):
+    name = folder(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    with pytest.raises(ValueError) as error:
+        load.open(name)
+    refused(error, "quantised by bitsandbytes, which leaves fused experts at 16 bits")
+    settings = load.config(quantization_config={"quant_method": "mxfp4"})
+    assert load._quantisation("x", settings)["quantization_config"].dequantize is True
+
+
+def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):
+    name = folder(tmp_path, hidden_size=4096, num_hidden_layers=2)
+    need = load.needed_bytes(load.AutoConfig.from_pretrained(name), torch.float32)
+    model = load.config(hidden_size=4096, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
+    assert need == 4 * sum(p.numel() for p in load.AutoModelForCausalLM.from_config(model).parameters())
+    monkeypatch.setattr(load, "available_bytes", lambda device: need // 2 + need // 8)
+    with pytest.raises(MemoryError) as error:
+        load.open(name)
+    refused(error, rf"needs {need / 1e9:.1f} GB in float32, .* GB are available: dtype = 'bfloat16' would fit")
+    monkeypatch.setattr(load, "available_bytes", lambda device: need // 4)
+    with pytest.raises(MemoryError, match="a model of at most 0.1 billion parameters would fit in bfloat16"):
+        load.open(name)
+
+
+def test_a_local_model_is_opened_in_the_number_type_asked_for(tiny_model, tmp_path):
+    load.save(tiny_model, tmp_path)
+    load.tokenizer().save(str(tmp_path / "tokenizer.json"))
+    assert load.open(str(tmp_path))[0].dtype == torch.float32  # on a CPU
+    model, _ = load.open(str(tmp_path), dtype="bfloat16", revision="v1")
+    assert model.dtype == torch.bfloat16 and model.config.revision == "v1"
+    with pytest.raises(ValueError, match="dtype = 'int3': must be one of auto, float32"):
+        load.open(str(tmp_path), dtype="int3")

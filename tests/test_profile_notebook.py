@@ -13,7 +13,8 @@ from lib import stats
 from lib.model import load
 from lib.routing import trace
 
-SMALL = {"documents_per_domain": 2, "tokens_per_document": 64, "batch_tokens": 128, "batches": 20, "null_draws": 20}
+SMALL = {"documents_per_domain": 2, "tokens_per_document": 64, "batch_tokens": 128, "batches": 20, "null_draws": 20,
+         "locality_draws": 20, "shuffles": 1, "cost_tokens": 64, "cost_repeats": 5}  # fmt: skip
 
 
 def profile(folder, **changes):
@@ -66,9 +67,9 @@ def test_published_values_follow_from_the_saved_routes(made):
 
 def test_quarters_and_few_clusters(made):
     folder, arms = made
-    table = pd.read_csv(folder / "figures/domain_cv2.csv")
-    assert len(table) == 5 * len(arms)
-    assert (table.clusters < 8).all() and (table.interval == "none: under 8 clusters").all()
+    table = pd.read_csv(folder / "figures/domains.csv")
+    assert len(table) == 5 * len(arms) * len(pd.read_csv(folder / "figures/layers.csv").layer.unique())
+    assert (table.clusters < 8).all() and table.cv2_low.isna().all() and table.cv2.notna().all()
     places = pd.read_csv(folder / "figures/places.csv", index_col="arm")
     routes = trace.load(folder / f"trace_{arms[0]}.npz")
     first = np.concatenate([np.flatnonzero(routes.document == d)[: -(-(routes.document == d).sum() // 4)]

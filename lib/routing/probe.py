@@ -51,11 +51,7 @@ class Layer:
     tap: Tap | None
     rule: Rule | None
     why: str = ""
-
-    @property
-    def scored(self) -> bool:
-        """Whether the router's logits are seen."""
-        return self.tap is not None and self.tap.call != "topk"
+    scored = property(lambda self: self.tap is not None and self.tap.call != "topk", doc="Whether its logits are seen.")
 
 
 class Watch(TorchFunctionMode):
