@@ -7,7 +7,7 @@
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
-#   MOE_COMMIT   the commit, where git is absent
+#   MOE_COMMIT   the commit, where the tree was copied without its history
 set -euo pipefail
 mode=${1:?usage: gpu.sh execute|train OUT}
 mkdir -p "${2:?usage: gpu.sh execute|train OUT}"
@@ -18,6 +18,7 @@ if [ -n "${WHEELS:-}" ]; then
   export PYTHONPATH="$out/.site:${PYTHONPATH:-}"
 fi
 export PYTHONPATH="$root:${PYTHONPATH:-}"
+git -C "$root" diff --quiet HEAD 2>/dev/null || : "${MOE_COMMIT:?must name the commit, since git does not know this tree}"
 
 run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's folder appear in FOLDER
   mkdir -p "$2"

@@ -26,13 +26,16 @@ def sha256(path: Path) -> str:
 
 
 def commit() -> str:
-    """The commit at this moment, with "+changes" where the tree differs from it; from MOE_COMMIT where git is absent."""
+    """The commit at this moment, with "+changes" where the tree differs from it; MOE_COMMIT goes before what git says,
+    for a copy of the tree without its history."""
+    if told := os.environ.get("MOE_COMMIT"):
+        return told
     git = ["git", "-C", str(repository())]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("MOE_COMMIT", "unknown")
+        return "unknown"
     return head + ("+changes" if changes.strip() else "")
 
 
