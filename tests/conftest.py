@@ -20,6 +20,13 @@ TINY = [
     "shuffles=1",
     "cost_tokens=64",
     "cost_repeats=5",
+    "documents=4",
+    'strategy_names=["native", "random", "drop", "reroute", "biased"]',
+    "group_sizes=[16]",
+    "prefill_tokens=64",
+    "ablation=false",
+    "fit_documents=2",
+    "fit_steps=20",
     "seeds=20",
     "num_tokens=256",
 ]

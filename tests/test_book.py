@@ -9,7 +9,7 @@ from conftest import ROOT
 
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 PAGES = ["book/intro", "book/claims", "book/compare", "book/notation", "book/rerun", "book/families", "book/references",
-         "notebooks/00_base_model", "notebooks/01_profile", "notebooks/04_network"]  # fmt: skip
+         "notebooks/00_base_model", "notebooks/01_profile", "notebooks/02_assignment", "notebooks/04_network"]  # fmt: skip
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 AXE = ROOT / "tests/vendor/axe.min.js"  # axe-core 4.10.3, from npm
 
@@ -84,7 +84,7 @@ def test_a_value_leads_to_the_cell_that_made_it(browser, html):
     page.locator("a.paper-value", has_text=re.compile(r"^0\.\d+$")).first.click()
     page.wait_for_url("**/notebooks/01_profile.html#cell-*")
     cell = page.locator(f"#{page.url.partition('#')[2]} ~ .cell").first
-    assert "chapter.value(f\"gini_{arm}\"" in cell.inner_text()  # the code is unfolded
+    assert "profile.layers(t, p.null_draws, rng)" in cell.inner_text()  # the code is unfolded
     assert cell.evaluate("e => e.getBoundingClientRect().top < innerHeight")
     page.close()
 

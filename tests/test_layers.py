@@ -21,7 +21,7 @@ MAY = {
 }
 OWNERS = {
     "torch": ("model/", "routing/adapter.py", "routing/probe.py", "routing/rule.py", "routing/observe.py",
-              "routing/strategies.py", "routing/capacity.py", "balance/", "network/collectives.py"),
+              "routing/strategies.py", "routing/capacity.py", "routing/bind.py", "balance/", "network/collectives.py"),
     "matplotlib": ("paper/plots.py",),
     "seaborn": ("paper/plots.py",),
     "sphinx": ("paper/sphinxext.py",),

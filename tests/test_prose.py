@@ -13,7 +13,7 @@ ALLOWED = [
     r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\{[a-z:]+\}`[^`]*`", r"\]\([^)]*\)", r"https?://\S+",
     r"\b5-gram\b", r"\barXiv[: ]\S+", r"\b(19|20)\d\d\b", r"\bPython 3\.\d+\b",
     r"\bSHA-256\b",
-    r"\b\d+(th|st) percentile\b",
+    r"\b\d+(th|st) percentile\b", r"\bP(50|95|99)\b", r"\bH\d[ab]?\b",
 ]  # fmt: skip
 
 

@@ -158,13 +158,15 @@ def held_out(
     *,
     source: str = "auto",
     allow_partial: bool = False,
+    split: str = "held-out",
 ) -> list[Document]:
-    """Held-out documents with their tokens, per domain at most `documents_per_domain` (None: all of them).
+    """Held-out documents with their tokens, per domain at most `documents_per_domain` (None: all of them); or, with
+    split="train", documents of the training text chosen in the same way.
 
     The choice is fixed: clusters take turns, so that few documents still cover many clusters; within a cluster the
     documents come in order of their SHA-256.  Documents shorter than `tokens_per_document` stay, unpadded.
     """
-    rows = manifest().query("split == 'held-out'").sort_values("sha256")
+    rows = manifest().query("split == @split").sort_values("sha256")
     rows["turn"] = rows.groupby(["domain", "cluster"]).cumcount()
     rows = rows.sort_values(["domain", "turn", "sha256"])
     if documents_per_domain is not None:

@@ -40,6 +40,11 @@ def text() -> Rule:
     return lambda v: isinstance(v, str) and v.strip() != "", "must be a text that is not empty"
 
 
+def positive() -> Rule:
+    """A number > 0."""
+    return lambda v: type(v) in (int, float) and v > 0 and math.isfinite(v), "must be a finite number > 0"
+
+
 def anything() -> Rule:
     """A text, empty or not."""
     return lambda v: isinstance(v, str), "must be a text"

@@ -25,6 +25,12 @@ COLOURS = {
     "without": "#D55E00", "with": "#0072B2", "null": "#7F7F7F", "predecessor": "#000000",
     "power": "#009E73", "sorted": "#CC79A7", "lognormal": "#E69F00", "one_hot": "#56B4E9",
 }  # fmt: skip
+STRATEGIES = {
+    "native": "#000000", "random": "#7F7F7F", "round_robin": "#B0A000", "hashed": "#A6761D", "drop": "#D55E00",
+    "drop_position": "#8B1A1A", "expanded_drop": "#E69F00", "reroute": "#0072B2", "optimal": "#56B4E9", "sinkhorn": "#009E73",
+    "biased": "#CC79A7", "expert_choice": "#6A3D9A", "least_loaded": "#33A02C", "threshold": "#E7298A", "activate_fewer": "#1B4F72",
+}  # fmt: skip
+STRATEGY_MARKS = dict(zip(STRATEGIES, "Xx+1osPDv^*<>hd", strict=True))
 SOURCES = {"token": "#D55E00", "position": "#7F7F7F", "domain": "#009E73", "second": "#56B4E9", "before": "#0072B2"}
 NAMES = {"model": "the model", "without": "without balance loss", "with": "with balance loss", "one_hot": "one hot expert",
          "sorted": "power law, hot experts side by side", "power": "power law", "lognormal": "log-normal",
@@ -182,6 +188,48 @@ def routers(table: pd.DataFrame) -> Figure:
         ax.plot(single.gini_share, np.full(len(single), row), "o", color=COLOURS["power"], alpha=0.5, label="one domain" if not row else None)
         ax.plot(pooled.gini_share, np.full(len(pooled), row), "k|", ms=16, mew=2, label="all domains together" if not row else None)
     ax.set(yticks=range(len(names)), yticklabels=names, xlabel="Gini / largest possible Gini", xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig
+
+
+def trade_off(table: pd.DataFrame) -> Figure:
+    """Cost in nats per token against the p95 of busiest over nominal (columns arm, family, causal, p95, delta, low,
+    high): a mark per setting, settings of one strategy joined; hollow marks are not causal in a stream."""
+    arms = list(table.arm.unique())
+    fig, axes = figure(len(arms), 1, height=3.6 * len(arms) + 0.9, sharex=True)
+    for ax, arm in zip(axes[:, 0], arms, strict=True):
+        for family, part in table[table.arm == arm].groupby("family", sort=False):
+            part, colour = part.sort_values("p95"), STRATEGIES[family]
+            ax.errorbar(part.p95, part.delta, [part.delta - part.low, part.high - part.delta], fmt="none", ecolor=colour, lw=1)
+            ax.plot(part.p95, part.delta, "-", color=colour, lw=1)
+            ax.plot(part.p95, part.delta, STRATEGY_MARKS[family], ls="none", color=colour, ms=6, mew=1.4, label=family.replace("_", " "),
+                    mfc=colour if part.causal.all() else "white")  # fmt: skip
+        ax.set_yscale("symlog", linthresh=0.02)
+        ax.axhline(0, color=COLOURS["null"], lw=1)
+        ax.set(title=NAMES.get(arm, arm), ylabel="added nats per token", xscale="log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+    axes[-1][0].set_xlabel("busiest expert / nominal load, P95 of groups")
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return fig
+
+
+def sweep(table: pd.DataFrame, x: str, label: str, log: bool = False) -> Figure:
+    """Cost in nats per token with its interval against a column `x` (columns arm, family, delta, low, high)."""
+    fig, axes = figure()
+    ax = axes[0][0]
+    for (arm, family), part in table.groupby(["arm", "family"], sort=False):
+        colour, style = STRATEGIES[family], "--" if arm == "with" else "-"
+        part = part.sort_values(x)
+        ax.fill_between(part[x], part.low, part.high, color=colour, alpha=0.2, lw=0)
+        ax.plot(part[x], part.delta, STRATEGY_MARKS[family] + style, color=colour, label=f"{family.replace('_', ' ')}, {NAMES.get(arm, arm)}")
+    ticks = sorted(table[x].unique())
+    ax.set(xscale="log" if log else "linear", xlabel=label, ylabel="added nats per token")
+    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.axhline(0, color=COLOURS["null"], lw=1)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
