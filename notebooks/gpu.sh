@@ -14,8 +14,9 @@ mkdir -p "${2:?usage: gpu.sh execute|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
-  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$out/.site" "$WHEELS"/*.whl
-  export PYTHONPATH="$out/.site:${PYTHONPATH:-}"
+  site=$(mktemp -d)
+  python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" "$WHEELS"/*.whl
+  export PYTHONPATH="$site:${PYTHONPATH:-}"
 fi
 export PYTHONPATH="$root:${PYTHONPATH:-}"
 git -C "$root" diff --quiet HEAD 2>/dev/null || : "${MOE_COMMIT:?must name the commit, since git does not know this tree}"
