@@ -95,9 +95,8 @@ def test_check_ends_with_an_error_that_names_what_differs(tiny_run, tmp_path, mo
         cli.check("tests")
     out = capsys.readouterr().out
     assert end.value.exit_code == 1 and "gini_without" in out and "gini_with " not in out
-    shutil.rmtree(tmp_path / "01")
-    shutil.rmtree(tmp_path / "00")
-    shutil.rmtree(tmp_path / "04")
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder)
     with pytest.raises(typer.Exit) as end:
         cli.check("tests")
     assert end.value.exit_code == 1 and "nothing was published with these parameters" in capsys.readouterr().out
@@ -115,7 +114,7 @@ def test_the_published_run_is_whole():
         made = json.loads((folder / "values.json").read_text())
         quick = json.loads((folder / "quick.json").read_text())
         assert made["chapter"] == quick["chapter"] == chapter
-        assert made["values"].keys() == quick["values"].keys()
+        assert quick["values"].keys() <= made["values"].keys()  # the published run may study more checkpoints
         assert "papermill" not in json.loads((folder / f"{chapter}.ipynb").read_text())["metadata"]
         for figure in made["figures"].values():
             assert (folder / figure["file"]).is_file() and (folder / figure["data"]).is_file()

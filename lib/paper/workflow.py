@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from lib.paper import params, provenance
 ROOT = provenance.repository()
 PARAMS = ROOT / "notebooks" / "params"
 PUBLISHED = ROOT / "data" / "reference"
+RUNNER = "lib/paper/workflow.py"  # this file runs chapters and computes nothing in them
+LARGE = 300_000  # bytes of a table above which its published copy is compressed
 
 
 def source(chapter: str) -> Path:
@@ -137,7 +140,8 @@ def sources(chapter: str) -> dict[str, str]:
     for name in _notebook(chapter)["metadata"].get("paper", {}).get("reads", []):
         path = ROOT / name
         files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
-    return {file.relative_to(ROOT).as_posix(): provenance.sha256(file) for file in sorted(files)}
+    names = {file.relative_to(ROOT).as_posix(): file for file in sorted(files)}
+    return {name: provenance.sha256(file) for name, file in names.items() if name != RUNNER}
 
 
 def fingerprint(chapter: str) -> str:
@@ -149,7 +153,7 @@ def stale(run: Path, record: dict) -> list[str]:
     """What changed since a chapter of a run was computed: names of files and of parameters; empty if nothing did."""
     facts, chapter = record["provenance"], record["chapter"]
     now, then = sources(chapter) if source(chapter).is_file() else {}, facts["sources"]
-    changed = {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
+    changed = {name for name in (now.keys() | then.keys()) - {RUNNER} if now.get(name) != then.get(name)}
     for name, sha in facts["files"].items():
         places = [run / name, run / name[:2] / Path(name).name, ROOT / name]
         path = next((place for place in places if place.is_file()), None)
@@ -277,7 +281,8 @@ def _book_state(run: Path) -> str:
 def publish(run: Path, record: dict) -> Path:
     """Make a chapter of a run the published one; of one computed at the default parameters only its values, quick.json.
 
-    Its executed copy is kept without what papermill and progress bars left, which names folders of the machine.
+    Its executed copy is kept without what papermill and progress bars left, which names folders of the machine; large
+    tables are compressed.
     """
     chapter, target = record["chapter"], PUBLISHED / record["chapter"][:2]
     target.mkdir(parents=True, exist_ok=True)
@@ -286,6 +291,12 @@ def publish(run: Path, record: dict) -> Path:
         shutil.copy(run / chapter / "values.json", target / "quick.json")
         return target / "quick.json"
     shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", ".*"))
+    for table in [path for path in target.rglob("*.csv") if path.stat().st_size > LARGE]:
+        Path(f"{table}.xz").write_bytes(lzma.compress(table.read_bytes(), preset=9))
+        table.unlink()
+    for figure in record["figures"].values():
+        figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
+    (target / "values.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     notebook = json.loads((run / f"{chapter}.ipynb").read_text())
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
