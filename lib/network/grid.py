@@ -89,7 +89,7 @@ def features(sent: np.ndarray) -> dict[str, int]:
 def exchanges(devices: int, tiny: bool = False, seed: int = 0) -> list[dict]:
     """The exchanges: size and skew crossed, with split sizes; without them where all is even; and splits off 16-byte
     boundaries, a separate experiment (aligned = 0).  A row is 4,096 bytes, from 1 MiB up; below, 512."""
-    sizes = [SIZES[i] for i in (1, 2, 4)] if tiny else SIZES
+    sizes = SIZES[:7] if tiny else SIZES
     found = []
     for size in sizes:
         row = 4096 if size >= 1 << 20 else 512
@@ -178,7 +178,7 @@ def layers(devices: int, traces: dict[str, np.ndarray], tiny: bool = False, seed
     Combinations that the routes cannot reach (ρ off by more than 0.05) are left out.  The shape qwen3 and recorded routes
     never fit.
     """
-    names, batches, seeds = (("tiny",), (4, 16), 1) if tiny else (("olmoe", "mixtral", "qwen3"), BATCHES, 2)
+    names, batches, seeds = (("tiny",), (4, 16), 2) if tiny else (("olmoe", "mixtral", "qwen3"), BATCHES, 2)
     found = []
     for name in names:
         shape = SHAPES[name]
