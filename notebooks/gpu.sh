@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Execute the notebooks themselves on a machine with a GPU.
 #   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
+#   notebooks/gpu.sh measure OUT   the hardware: all-to-all, expert compute and expert-parallel layers on all GPUs (about
+#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
@@ -8,9 +10,10 @@
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
 #   MOE_COMMIT   the commit, where the tree was copied without its history
+#   BUDGET_S     seconds for measure; default: 390
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|train OUT}
-mkdir -p "${2:?usage: gpu.sh execute|train OUT}"
+mode=${1:?usage: gpu.sh execute|train|measure OUT}
+mkdir -p "${2:?usage: gpu.sh execute|train|measure OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -37,12 +40,20 @@ END
   rm -f "$2/corpus.xz"
 }
 
-if [ "$mode" = execute ]; then
+gpus() { python3 -c 'import torch; print(torch.cuda.device_count())'; }
+
+if [ "$mode" = measure ]; then
+  [ "$(gpus)" -ge 1 ] || { echo "gpu.sh measure: 0 GPUs: must be at least 1" >&2; exit 1; }
+  export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
+  export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
+  python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.network.collectives "$out/measured" \
+    --budget-s "${BUDGET_S:-390}" --trace "$root"/data/reference/01/trace_*.npz
+elif [ "$mode" = execute ]; then
   for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
     chapter=$(basename "$notebook" .ipynb)
     case " ${CHAPTERS:-$chapter} " in *" $chapter "*) run "$chapter" "$out" '{}' ;; esac
   done
-elif [ "$(python3 -c 'import torch; print(torch.cuda.device_count())')" -ge 2 ]; then
+elif [ "$(gpus)" -ge 2 ]; then
   CUDA_VISIBLE_DEVICES=0 run 00_base_model "$out/0" '{"retrain": true, "arms": ["without"]}' & first=$!
   CUDA_VISIBLE_DEVICES=1 run 00_base_model "$out/1" '{"retrain": true, "arms": ["with"]}'
   wait "$first"

@@ -1,0 +1,264 @@
+"""Few physical parameters from measured times: of an exchange, of expert compute, of a layer; and how far they err.
+
+Parameters are positive, fitted by least squares of log(predicted / measured), so that a small time weighs as much as a
+long one.  No point is left out of a fit.  What is fitted on is declared by the measurement (`part`), never chosen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import least_squares
+
+from lib import stats
+from lib.network import grid
+
+Features = Mapping[str, np.ndarray]
+Model = Callable[[Mapping[str, float], Features], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parameters of a model, their 95 % bootstrap intervals, and log(predicted / measured) of the points of the fit."""
+
+    model: Model
+    parameters: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    residuals: np.ndarray
+
+    def __call__(self, features: Features) -> np.ndarray:
+        """Predicted times in seconds."""
+        return self.model(self.parameters, features)
+
+
+def fit(
+    model: Model, features: Features, seconds: np.ndarray, start: Mapping[str, float], *, draws: int = 200, seed: int = 0
+) -> Fit:
+    """Fit the parameters named by `start` (their first guesses, > 0) to measured times [n].
+
+    Intervals: percentile bootstrap over points.  Refused: times or guesses that are not positive, and fewer points than
+    parameters + 2, which would leave nothing to judge the fit by.
+    """
+    seconds = np.asarray(seconds, dtype=float)
+    features = {name: np.asarray(values) for name, values in features.items()}
+    if len(seconds) < len(start) + 2:
+        raise ValueError(f"calibrate.fit: {len(seconds)} points: must be at least {len(start) + 2} for {len(start)} parameters")
+    if not (np.isfinite(seconds).all() and (seconds > 0).all() and all(guess > 0 for guess in start.values())):
+        raise ValueError("calibrate.fit: seconds and start: must hold finite numbers > 0")
+    first = np.log(list(start.values()))
+    best = _solve(model, features, seconds, list(start), first)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        chosen = rng.integers(len(seconds), size=len(seconds))
+        drawn = {name: values[chosen] for name, values in features.items()}
+        found.append(np.exp(_solve(model, drawn, seconds[chosen], list(start), best)))
+    edges = np.quantile(found, [0.025, 0.975], axis=0).T if draws else np.full((len(start), 2), np.nan)
+    parameters = dict(zip(start, np.exp(best).tolist(), strict=True))
+    intervals = {name: (float(low), float(high)) for name, (low, high) in zip(start, edges, strict=True)}
+    return Fit(model, parameters, intervals, np.log(model(parameters, features) / seconds))
+
+
+def _solve(model: Model, features: Features, seconds: np.ndarray, names: list[str], first: np.ndarray) -> np.ndarray:
+    def error(logs: np.ndarray) -> np.ndarray:
+        return np.log(model(dict(zip(names, np.exp(logs), strict=True)), features) / seconds)
+
+    return least_squares(error, first, bounds=(first - 12, first + 12), max_nfev=400).x
+
+
+# ---- models: (parameters, features) → seconds ----
+
+
+def exchange_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + messages · message + wire / B + own / C: one all-to-all.
+
+    wire: most bytes that one device sends to others or gets from them; own: most that it sends, its copy to itself
+    included; messages: most of one device.  See grid.features.
+    """
+    return (p["start_s"] + p["message_s"] * f["messages"]
+            + f["wire_bytes"] / p["wire_bytes_per_s"] + f["own_bytes"] / p["copy_bytes_per_s"])  # fmt: skip
+
+
+def even_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + wire / B: without split sizes all bytes go evenly, so wire and copy, messages and start, are one."""
+    return p["start_s"] + f["wire_bytes"] / p["wire_bytes_per_s"]
+
+
+def expert_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + ((A w / M)^q + ((n + A pad) c / R)^q)^(1/q): n rows on A active experts of w bytes, c operations a row.
+
+    The first term is the floor of small batches, reading every active expert's weights at M bytes per second; the second
+    the arithmetic at R operations per second, where every active expert wastes `pad` rows; q joins them: 1 one after
+    the other, large: the longer one counts.  No row takes no time.
+    """
+    read = f["active"] * f["expert_bytes"] / p["memory_bytes_per_s"]
+    work = (f["rows"] + f["active"] * p["pad_rows"]) * f["row_flop"] / p["flop_per_s"]
+    q = 1 + p["join"]
+    longer = np.maximum(np.maximum(read, work), 1e-12)
+    joined = longer * ((read / longer) ** q + (work / longer) ** q) ** (1 / q)
+    return np.where(np.asarray(f["rows"]) > 0, p["start_s"] + joined, 1e-9)
+
+
+def layer_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + dispatch + experts of the slowest device + combine + own / M: a whole layer, of times predicted for its
+    parts (exchange_s twice, expert_s the most over devices); own / M: rows put in order on the device."""
+    return p["start_s"] + 2 * f["exchange_s"] + f["expert_s"] + f["own_bytes"] / p["order_bytes_per_s"]
+
+
+def published_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + max(remote / NIC, local / NVLink): tables that give times by number of devices, nodes of 8.
+
+    Experts are spread evenly: of a device's bytes the share 1 − 8/N leaves its node and 7/N stays on NVLink.
+    """
+    devices = np.asarray(f["devices"], dtype=float)
+    inside = np.minimum(8, devices)
+    remote, local = f["bytes"] * (1 - inside / devices), f["bytes"] * (inside - 1) / devices
+    return p["start_s"] + np.maximum(remote / p["nic_bytes_per_s"], local / p["nvlink_bytes_per_s"])
+
+
+START = {
+    "exchange": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
+    "even": dict(start_s=2e-5, wire_bytes_per_s=2e11),
+    "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, pad_rows=8.0, join=1.0),
+    "layer": dict(start_s=2e-5, order_bytes_per_s=5e11),
+    "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
+}  # first guesses
+
+
+# ---- the measured tables (records.load): what is predicted from, and what is predicted ----
+
+
+def slowest(table: pd.DataFrame, phase: str = "total") -> pd.DataFrame:
+    """The rows of a measured table of the slowest rank of each repetition, one phase, with the median time `s`."""
+    rows = table[(table["rank"] == -1) & (table.phase == phase)].copy()
+    return rows.assign(s=1e-6 * rows.p50_us)
+
+
+def shaped(table: pd.DataFrame, rows: str = "rows", active: str = "active") -> Features:
+    """Features of expert compute from a table's shape, rows and active experts."""
+    shapes = [grid.SHAPES[name] for name in table["shape"]]
+    return dict(rows=table[rows].to_numpy(), active=table[active].to_numpy(),
+                expert_bytes=np.array([s.expert_bytes for s in shapes]), row_flop=np.array([s.row_flop for s in shapes]))  # fmt: skip
+
+
+def exchanges(table: pd.DataFrame, base: str, **options) -> tuple[pd.DataFrame, dict[str, Fit]]:
+    """Aligned exchanges with their prediction from the machine `base`'s fit part, one fit per kind of call; and the fits.
+
+    Of other machines every row is a test; misaligned splits are an experiment of their own and left to `misaligned`.
+    """
+    rows, fits = slowest(table), {}
+    rows = rows[rows.aligned == 1]
+    rows["predicted_s"] = np.nan
+    for call, own in rows.groupby("call"):
+        known = own[(own.part == "fit") & (own.machine == base)]
+        model = exchange_s if call == "split" else even_s
+        fits[call] = fit(model, _columns(known), known.s, START["exchange" if call == "split" else "even"], **options)
+        rows.loc[own.index, "predicted_s"] = fits[call](_columns(own))
+    rows.loc[rows.machine != base, "part"] = "held_out"
+    return rows, fits
+
+
+def _columns(table: pd.DataFrame) -> Features:
+    return {name: table[name].to_numpy() for name in ("wire_bytes", "own_bytes", "messages")}
+
+
+def misaligned(table: pd.DataFrame) -> pd.DataFrame:
+    """Time of splits off 16-byte boundaries over that of aligned ones: machine, size_bytes, skew, ratio."""
+    rows = slowest(table)
+    keys = ["machine", "size_bytes", "skew"]
+    pair = rows[rows.call == "split"].pivot_table(index=keys, columns="aligned", values="s").dropna()
+    return (pair[0] / pair[1]).rename("ratio").reset_index() if {0, 1} <= set(pair) else pd.DataFrame(columns=[*keys, "ratio"])
+
+
+def computes(table: pd.DataFrame, **options) -> tuple[pd.DataFrame, dict[tuple[str, str], Fit]]:
+    """Expert compute with its prediction from its fit part, one fit per machine and shape; and the fits."""
+    rows, fits = slowest(table), {}
+    rows["predicted_s"] = np.nan
+    for key, own in rows.groupby(["machine", "shape"]):
+        known = own[own.part == "fit"]
+        fits[key] = fit(expert_s, shaped(known), known.s, START["expert"], **options)
+        rows.loc[own.index, "predicted_s"] = fits[key](shaped(own))
+    return rows, fits
+
+
+def layers(
+    table: pd.DataFrame, exchange: Fit, expert: Mapping[str, Fit], base: str, **options
+) -> tuple[pd.DataFrame, Fit]:
+    """Whole layers with their prediction, from calibrated parts and the fit part of the machine `base`; and the fit.
+
+    expert: by shape; the recorded routes' layer uses olmoe's, which has the same matrices.  Columns: s, predicted_s,
+    compute_s (measured, of the slowest rank) and wire_s, the rest.
+    """
+    rows = slowest(table).reset_index(drop=True)
+    keys = ["machine", "shape", "tokens", "routes", "level", "rho_wanted", "seed"]
+    rows = rows.merge(slowest(table, "compute")[[*keys, "s"]].rename(columns={"s": "compute_s"}), on=keys)
+    rows["wire_s"] = rows.s - rows.compute_s
+    rows = rows[rows["shape"].replace("trace", "olmoe").isin(list(expert))].reset_index(drop=True)
+    ranks = table[(table["rank"] >= 0) & (table.phase == "total")].copy()
+    ranks = ranks[ranks["shape"].replace("trace", "olmoe").isin(list(expert))]
+    for name, own in ranks.groupby("shape"):
+        ranks.loc[own.index, "expert_s"] = expert["olmoe" if name == "trace" else name](shaped(own, "rank_rows", "rank_active"))
+    longest = ranks.groupby(keys, dropna=False).expert_s.max().reset_index()
+    rows = rows.merge(longest, on=keys).assign(exchange_s=lambda t: exchange(_columns(t)))
+    names = ("exchange_s", "expert_s", "own_bytes")
+    known = rows[(rows.part == "fit") & (rows.machine == base)]
+    made = fit(layer_s, {n: known[n].to_numpy() for n in names}, known.s, START["layer"], **options)
+    rows["predicted_s"] = made({n: rows[n].to_numpy() for n in names})
+    rows.loc[rows.machine != base, "part"] = "held_out"
+    return rows, made
+
+
+def errors(rows: pd.DataFrame) -> np.ndarray:
+    """|predicted / measured − 1| of rows with s and predicted_s."""
+    return np.abs(rows.predicted_s / rows.s - 1).to_numpy()
+
+
+# ---- what imbalance costs ----
+
+
+def elasticity(rho: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
+    """(T₀, β) of T = T₀ (1 + β (ρ − 1)) by least squares: β = 0 says that imbalance does not matter, 1 that time follows
+    the busiest device.  Refused: fewer than 3 points, or no two different ρ."""
+    if len(rho) < 3 or np.ptp(rho) == 0:
+        raise ValueError(f"calibrate.elasticity: {len(rho)} points, ρ over {np.ptp(rho) if len(rho) else 0}: must be ≥ 3 points and > 0")
+    slope, base = np.polyfit(np.asarray(rho) - 1, seconds, 1)
+    return float(base), float(slope / base)
+
+
+def elasticities(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
+    """Per machine, shape and batch of layers at controlled ρ: T₀, β with its 95 % interval (bootstrap over draws of
+    routes), and β's parts, arithmetic (the slowest rank's experts) and wire (the rest), which add up to it."""
+    found = []
+    for (machine, shape, tokens), own in rows[rows.routes == "level"].groupby(["machine", "shape", "tokens"]):
+        if len(own) < 3 or np.ptp(own.rho) == 0:
+            continue
+        base, beta = elasticity(own.rho, own.s)
+        data = np.column_stack([own.rho, own.s])
+        edges = stats.bootstrap_interval(data, _beta, clusters=own.level.astype(str) + "/" + own.seed.astype(str), draws=draws)
+        arithmetic = np.polyfit(own.rho - 1, own.compute_s, 1)[0] / base
+        low, high = edges or (np.nan, np.nan)
+        found.append(dict(machine=machine, shape=shape, tokens=tokens, n=len(own), rho_most=own.rho.max(), t0_us=1e6 * base, beta=beta,
+                          low=low, high=high, beta_arithmetic=arithmetic, beta_wire=beta - arithmetic))  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def _beta(data: np.ndarray) -> float:
+    return elasticity(data[:, 0], data[:, 1])[1] if np.ptp(data[:, 0]) > 0 else 0.0
+
+
+def rivals(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out relative errors of T(ρ) and T(Gini), straight lines per machine, shape and batch, fitted on the first draw of routes
+    (seed 0) and tested on the second: the configurations tested, with columns by_rho and by_gini."""
+    found = []
+    for _, own in rows[rows.routes == "level"].groupby(["machine", "shape", "tokens"]):
+        known, test = own[own.seed == 0], own[own.seed == 1]
+        if len(known) < 4 or test.empty:
+            continue
+        tested = test[["machine", "shape", "tokens", "level", "rho", "gini", "s"]].copy()
+        for name in ("rho", "gini"):
+            line = np.polyfit(known[name], known.s, 1)
+            tested[f"by_{name}"] = np.abs(np.polyval(line, test[name]) / test.s - 1)
+        found.append(tested)
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["machine", "shape", "tokens", "by_rho", "by_gini"])

@@ -1,0 +1,109 @@
+"""Calibration: parameters that made the times are found again; nothing is fitted on too little."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from lib.network import calibrate, grid
+
+TRUE = {
+    "exchange": dict(start_s=2.5e-5, message_s=1.5e-6, wire_bytes_per_s=3.6e11, copy_bytes_per_s=1.4e12),
+    "expert": dict(start_s=1.5e-5, memory_bytes_per_s=3.9e12, flop_per_s=6.1e14, pad_rows=24.0, join=2.0),
+}
+
+
+def exchanges(devices=4):
+    table = pd.DataFrame(grid.exchanges(devices))
+    table = table.assign(phase="total", devices=devices, machine=f"gpu-x{devices}", **{"rank": -1})
+    features = {name: table[name].to_numpy() for name in ("wire_bytes", "own_bytes", "messages")}
+    return table.assign(p50_us=1e6 * calibrate.exchange_s(TRUE["exchange"], features))
+
+
+def computes():
+    table = pd.DataFrame(grid.computes()).assign(phase="total", machine="gpu-x2", **{"rank": -1})
+    return table.assign(p50_us=1e6 * calibrate.expert_s(TRUE["expert"], calibrate.shaped(table)))
+
+
+def test_an_exchange_is_found_again_and_predicted_elsewhere():
+    both = pd.concat([exchanges(4), exchanges(8)], ignore_index=True)
+    rows, fits = calibrate.exchanges(both, "gpu-x4", draws=20)
+    for name, value in TRUE["exchange"].items():
+        assert fits["split"].parameters[name] == pytest.approx(value, rel=1e-3)
+        low, high = fits["split"].intervals[name]
+        assert low <= value * 1.001 and high >= value * 0.999
+    assert calibrate.errors(rows[rows.call == "split"]).max() < 1e-3
+    assert (rows[rows.machine == "gpu-x8"].part == "held_out").all() and set(rows.aligned) == {1}
+
+
+def test_what_is_held_out_does_not_touch_the_fit():
+    table = exchanges()
+    broken = table.assign(p50_us=np.where(table.part == "held_out", 9 * table.p50_us, table.p50_us))
+    one, other = (calibrate.exchanges(t, "gpu-x4", draws=0)[1]["split"].parameters for t in (table, broken))
+    assert one == other
+
+
+def test_experts_are_found_again():
+    rows, fits = calibrate.computes(computes(), draws=0)
+    assert set(fits) == {("gpu-x2", name) for name in ("olmoe", "mixtral", "qwen3")}
+    assert calibrate.errors(rows).max() < 0.02
+    for made in fits.values():
+        for name in ("start_s", "memory_bytes_per_s"):
+            assert made.parameters[name] == pytest.approx(TRUE["expert"][name], rel=0.05)
+
+
+def test_intervals_cover_what_made_the_times():
+    table, covered = exchanges(), []
+    for seed in range(25):
+        noise = np.exp(np.random.default_rng(seed).normal(0, 0.02, len(table)))
+        _, fits = calibrate.exchanges(table.assign(p50_us=table.p50_us * noise), "gpu-x4", draws=60)
+        covered += [low < TRUE["exchange"][name] < high for name, (low, high) in fits["split"].intervals.items()]
+    assert np.mean(covered) > 0.8
+
+
+def test_a_layer_is_the_sum_of_its_parts():
+    exchange = calibrate.Fit(calibrate.exchange_s, TRUE["exchange"], {}, np.zeros(0))
+    expert = calibrate.Fit(calibrate.expert_s, TRUE["expert"], {}, np.zeros(0))
+    records = []
+    for c in [c for c in grid.layers(2, {}) if c["shape"] != "mixtral" and c["tokens"] in (16, 64, 256)]:
+        plain = {k: v for k, v in c.items() if k not in ("index", "home", "rank_rows", "rank_active")}
+        frame = pd.DataFrame({"shape": [c["shape"]] * 2, "rows": c["rank_rows"], "active": c["rank_active"]})
+        compute = expert(calibrate.shaped(frame))
+        sent = {name: np.array([c[name]]) for name in ("wire_bytes", "own_bytes", "messages")}
+        total = compute.max() + 2 * exchange(sent)[0] + 4e-5 + c["own_bytes"] / 8e11
+        for rank, (rows, active) in enumerate(zip(c["rank_rows"], c["rank_active"], strict=True)):
+            own = plain | dict(rank_rows=rows, rank_active=active, machine="gpu-x2", rank=rank)
+            records += [own | dict(phase="total", p50_us=1e6 * total), own | dict(phase="compute", p50_us=1e6 * compute[rank])]
+        slow = plain | dict(rank_rows=max(c["rank_rows"]), rank_active=max(c["rank_active"]), machine="gpu-x2", rank=-1)
+        records += [slow | dict(phase="total", p50_us=1e6 * total), slow | dict(phase="compute", p50_us=1e6 * compute.max())]
+    rows, made = calibrate.layers(pd.DataFrame(records), exchange, {"olmoe": expert, "qwen3": expert}, "gpu-x2", draws=0)
+    assert made.parameters["start_s"] == pytest.approx(4e-5, rel=1e-3) and calibrate.errors(rows).max() < 1e-3
+    np.testing.assert_allclose(rows.compute_s + rows.wire_s, rows.s)
+    slopes = calibrate.elasticities(rows, draws=100)
+    np.testing.assert_allclose(slopes.beta, slopes.beta_arithmetic + slopes.beta_wire)
+    rivals = calibrate.rivals(rows)
+    assert len(rivals) and (rivals.by_rho.mean() < rivals.by_gini.mean())
+
+
+def test_elasticity_by_hand():
+    assert calibrate.elasticity(np.array([1, 1.5, 2]), np.array([10, 12, 14.0])) == pytest.approx((10, 0.4))
+    with pytest.raises(ValueError, match="2 points"):
+        calibrate.elasticity(np.array([1, 2]), np.array([1, 2.0]))
+
+
+def test_published_tables_are_fitted_as_declared():
+    known = pd.read_csv(ROOT / "data/published/deepep.csv")
+    assert known.source.str.contains("DeepEP").all()
+    for phase, most in (("dispatch", 0.03), ("combine", 0.06)):
+        own = known[(known.kernel == "low latency") & (known.phase == phase)]
+        features = dict(devices=own.devices, bytes=own.tokens * own.selections * own.bytes_per_selection)
+        made = calibrate.fit(calibrate.published_s, features, 1e-6 * own.time_us, calibrate.START["published"], draws=0)
+        assert np.abs(np.expm1(made.residuals)).max() <= most
+
+
+def test_too_few_points_and_bad_times_are_refused():
+    features = {name: np.ones(5) for name in ("wire_bytes", "own_bytes", "messages")}
+    with pytest.raises(ValueError, match="5 points: must be at least 6"):
+        calibrate.fit(calibrate.exchange_s, features, np.ones(5), calibrate.START["exchange"])
+    with pytest.raises(ValueError, match="> 0"):
+        calibrate.fit(calibrate.even_s, features, np.zeros(5), calibrate.START["even"])

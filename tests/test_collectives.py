@@ -1,0 +1,164 @@
+"""The measuring code on gloo with 2 and 4 processes: right bytes, the right layer, whole files, an end when a rank dies."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from lib import stats
+from lib.network import grid, records
+
+DELIVERED = """
+import sys
+import numpy as np, torch, torch.distributed as dist
+from lib.network import collectives
+dist.init_process_group("gloo")
+me, n = dist.get_rank(), dist.get_world_size()
+for seed in range(5):
+    rows = np.random.default_rng(seed).integers(0, 6, (n, n))
+    send = torch.cat([torch.full((rows[me, j], 3), 100.0 * seed + 10 * me + j) for j in range(n)]).to(torch.bfloat16)
+    receive = torch.empty(int(rows[:, me].sum()), 3, dtype=torch.bfloat16)
+    collectives.exchange(send, receive, rows[me].tolist(), rows[:, me].tolist())
+    wanted = torch.cat([torch.full((rows[i, me], 3), 100.0 * seed + 10 * i + me) for i in range(n)]).to(torch.bfloat16)
+    assert torch.equal(receive, wanted), (me, seed)
+send, receive = torch.arange(2.0 * n)[:, None] + 100 * me, torch.empty(2 * n, 1)
+collectives.exchange(send, receive, None, None)
+assert receive[:, 0].tolist() == [100 * i + 2 * me + j for i in range(n) for j in range(2)]
+dist.barrier()
+"""
+
+LAYER = """
+import numpy as np, torch, torch.distributed as dist
+from torch.nn import functional
+from lib.network import collectives, grid
+dist.init_process_group("gloo")
+me, n = dist.get_rank(), dist.get_world_size()
+shape, tokens = grid.Shape(8, 6, 8, 2), 12
+rng = np.random.default_rng(0)
+for home in (np.arange(8) * n // 8, rng.permutation(np.arange(8) * n // 8)):
+    for index in (rng.permuted(np.tile(np.arange(8), (n * tokens, 1)), axis=1)[:, :2], np.tile([home.argmin(), 7], (n * tokens, 1))):
+        torch.manual_seed(1)
+        x, share = torch.randn(n * tokens, 8), torch.rand(n * tokens, 2)
+        up, down = collectives.weights(shape, range(8), "cpu", torch.float32)
+        wanted = torch.zeros_like(x)
+        for t in range(n * tokens):
+            for j, e in enumerate(index[t]):
+                gate, value = (up[e] @ x[t]).chunk(2)
+                wanted[t] += share[t, j] * (down[e] @ (functional.silu(gate) * value))
+        own = collectives.weights(shape, np.flatnonzero(home == me), "cpu", torch.float32)
+        part = slice(me * tokens, (me + 1) * tokens)
+        got = collectives.layer(x[part], collectives.plan(index, home, me, n, "cpu"), *own, share[part])
+        torch.testing.assert_close(got, wanted[part], rtol=1e-5, atol=1e-6)
+dist.barrier()
+"""
+
+
+def start(devices, *arguments):
+    """One process per rank, as torchrun starts them, without its own lines."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
+              "WORLD_SIZE": str(devices), "CUDA_VISIBLE_DEVICES": "", "MOE_COMMIT": "c0ffee"}  # fmt: skip
+    return [
+        subprocess.Popen(
+            [sys.executable, *arguments], env={**shared, "RANK": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, cwd=ROOT,
+        )
+        for i in range(devices)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("program", [DELIVERED, LAYER], ids=["bytes arrive where the matrix says", "the layer is the layer"])
+def test_on_gloo(devices, program):
+    for process in start(devices, "-c", program):
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors[-2000:]
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def measured(request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("measured")
+    traces = [str(path) for path in sorted((ROOT / "data/reference/01").glob("trace_*.npz"))]
+    arguments = ("-m", "lib.network.collectives", str(out), "--tiny", "--budget-s", "8", "--trace", *traces)
+    for process in start(request.param, *arguments):
+        said, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, said + errors[-2000:]
+    return request.param, out
+
+
+def test_a_run_is_whole(measured):
+    devices, out = measured
+    tables, facts = records.load(out)
+    assert set(tables) == set(records.PHASES) and not list(out.rglob(".part-*"))
+    for name, table in tables.items():
+        known = facts[f"cpu-x{devices}/{name}"]
+        assert known["commit"] == "c0ffee" and known["devices"] == devices and known["backend"] == "gloo"
+        assert "/" not in known["command"] and set(table["rank"]) == {-1, *range(devices)}
+        quantiles = table[["min_us", "p10_us", "p25_us", "p50_us", "p75_us", "p90_us", "p95_us", "p99_us", "max_us"]].to_numpy()
+        assert (np.diff(quantiles, axis=1) >= 0).all() and (quantiles >= 0).all()
+        assert {"fit", "held_out"} >= set(table.part) and (table.groupby("phase").size() == len(table) / len(records.PHASES[name])).all()
+    slowest = tables["layer"][(tables["layer"]["rank"] == -1) & (tables["layer"].phase == "total")]
+    assert set(slowest.routes) > {"level"} and (slowest.rank_rows >= slowest.tokens * 2 * slowest.rho * 0.99).all()
+
+
+def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):
+    first, second = start(2, "-m", "lib.network.collectives", str(tmp_path), "--tiny", "--budget-s", "200")
+    said = first.stdout.readline()
+    assert said.startswith("exchange:")
+    second.kill()
+    second.communicate()
+    began = time.time()
+    _, errors = first.communicate(timeout=60)
+    assert first.returncode == 1 and time.time() - began < 60
+    assert [line for line in errors.splitlines() if "collectives:" in line] == [errors.splitlines()[-1]]
+    assert not list(tmp_path.rglob(".part-*")) and not list(tmp_path.rglob("layer.csv.gz"))
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_skews_by_definition(devices):
+    for skew in grid.SKEWS:
+        rows = grid.skewed(skew, 64, devices)
+        assert (rows >= 0).all() and rows.sum() == 64 * (1 if skew == "pair" else devices)
+    assert (grid.skewed("even", 64, devices) == 64 // devices).all()
+    assert (grid.skewed("one", 64, devices)[:, 0] == 64).all()
+    assert np.trace(grid.skewed("shift", 64, devices)) == 0 and np.trace(grid.skewed("home", 64, devices)) == 64 * devices
+    assert grid.features(grid.skewed("one", 64, devices)) == dict(
+        wire_bytes=64 * (devices - 1), own_bytes=64 * devices, messages=devices - 1
+    )
+    with pytest.raises(ValueError, match="skew = 'odd'"):
+        grid.skewed("odd", 64, devices)
+
+
+@pytest.mark.parametrize("devices", [2, 4])
+def test_rho_is_moved_while_gini_stays(devices):
+    found = [c for c in grid.layers(devices, {}) if c["tokens"] == 1024]
+    for c in found:
+        load = np.bincount(c["index"].reshape(-1), minlength=len(c["home"]))
+        held = np.bincount(c["home"][c["index"].reshape(-1)], minlength=devices)
+        assert c["gini"] == pytest.approx(float(stats.gini(load)), abs=1e-4)
+        assert abs(held.max() / held.mean() - c["rho_wanted"]) <= 0.05 and held.tolist() == c["rank_rows"]
+        assert (np.bincount(c["home"]) == len(c["home"]) // devices).all()
+    by = {}
+    for c in found:
+        by.setdefault((c["shape"], c["level"], c["seed"]), set()).add(c["rho_wanted"])
+    assert sum(len(rhos) >= 3 for rhos in by.values()) >= 8
+
+
+def test_rows_of_experts():
+    assert grid.expert_rows(10, 4, "even", 6).sum() == 10 and (grid.expert_rows(10, 4, "even", 6)[4:] == 0).all()
+    assert grid.expert_rows(10, 3, "hot", 3).tolist() == [5, 2, 3]
+    assert grid.expert_rows(1, 1, "even", 2).tolist() == [1, 0]
+
+
+def test_parts_hold_each_other_out():
+    sizes = {c["size_bytes"] for c in grid.exchanges(2) if c["part"] == "fit"}
+    assert min(sizes) == 4096 and all(c["part"] == "held_out" for c in grid.exchanges(2) if c["size_bytes"] not in sizes)
+    assert all(c["part"] == "held_out" for c in grid.layers(2, {}) if c["shape"] == "qwen3" or c["tokens"] not in grid.FIT_BATCHES)
+    assert {c["size_bytes"] for c in grid.exchanges(8)} == {4096 << i for i in range(18)}
