@@ -50,21 +50,36 @@ def test_a_batch_is_its_members(batch):
 
 @pytest.mark.parametrize(
     ("sent", "message"),
-    [(-np.ones((3, 3)), "≥ 0"), (np.full((3, 3), np.nan), "finite"), (np.ones((3, 2)), "must end in"), (np.ones((4, 4)), "must end in")],
+    [(-np.ones((3, 3)), "≥ 0"), (np.full((3, 3), np.nan), "finite"), (np.full((3, 3), np.inf), "finite"), (np.ones((3, 2)), "must end in"), (np.ones((4, 4)), "must end in")],
 )  # fmt: skip
 def test_bad_traffic_is_refused(sent, message):
-    with pytest.raises(ValueError, match=message):
-        fluid.bottleneck_bound_s(sent, fabric.star(3))
+    own = fabric.Fabric(capacity_bytes_per_s=np.ones(6), routes=fabric.star(3).routes, devices=3)
+    for net in (fabric.star(3), own):
+        for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.completion_times_s):
+            with pytest.raises(ValueError, match=message):
+                time_s(sent, net)
 
 
 def test_bad_fabrics_are_refused():
     one = np.ones(1)
-    with pytest.raises(ValueError, match="capacity_bytes_per_s"):
-        fabric.Fabric("x", 2, 0 * one, one, {})
-    with pytest.raises(ValueError, match="known devices and links"):
-        fabric.Fabric("x", 2, one, one, {(0, 1): [3]})
-    with pytest.raises(ValueError, match="from 1 to 0: must have a route"):
-        fluid.bottleneck_bound_s(np.ones((2, 2)), fabric.Fabric("x", 2, one, one, {(0, 1): [0]}))
+    own = dict(capacity_bytes_per_s=one, name="x")
+    with pytest.raises(ValueError, match="Fabric x: capacity_bytes_per_s: must be finite and > 0"):
+        fabric.Fabric(**own | {"capacity_bytes_per_s": 0 * one}, routes={})
+    with pytest.raises(ValueError, match="latency_s: must hold 1 numbers ≥ 0"):
+        fabric.Fabric(**own, latency_s=-1.0, routes={})
+    with pytest.raises(ValueError, match="devices = 0: must be ≥ 1, and given"):
+        fabric.Fabric(**own, routes=lambda i, j: [0])
+    with pytest.raises(ValueError, match=r"route 0 → 1 = \[3\]: must use known devices and links \(2 and 1\)"):
+        fabric.Fabric(**own, routes={(0, 1): [3]})
+    with pytest.raises(ValueError, match=r"route 0 → 1 = \[0, 0\]: must not pass a link twice"):
+        fluid.makespan_s(np.ones((2, 2)), fabric.Fabric(**own, devices=2, routes=lambda i, j: [0, 0]))
+    for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.makespan_s):
+        with pytest.raises(ValueError, match="from 1 to 0: must have a route in fabric x"):
+            time_s(np.ones((2, 2)), fabric.Fabric(**own, routes={(0, 1): [0]}))
+    with pytest.raises(ValueError, match="oversubscription = 0: must be > 0"):
+        fabric.nodes(8, 4, oversubscription=0)
+    with pytest.raises(ValueError, match="name = 'Cray', between = 'tree': must be one of H100, "):
+        fabric.preset("Cray", 8)
     with pytest.raises(ValueError, match="devices = 6: must be a multiple"):
         fabric.nodes(6, 4)
 
@@ -117,6 +132,17 @@ def test_the_top_of_the_range_and_beyond():
         traffic.inclusion(32, 2, 0.5, "zipf")
     with pytest.raises(ValueError, match="top_k = 32"):
         traffic.inclusion(32, 32, 0.0)
+
+
+@pytest.mark.parametrize("family", ["power", "lognormal"])
+@pytest.mark.parametrize("k", [1, 8, 128, 250, 255])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999999, 1 - 1e-12])
+def test_every_level_of_the_range_is_reached(family, k, share):
+    level = share * traffic.highest_level(256, k, family)
+    probability = traffic.inclusion(256, k, level, family)
+    assert probability.sum() == pytest.approx(k, abs=1e-9) and probability.max() <= 1 + 1e-15
+    assert (np.diff(probability) <= 0).all()
+    assert stats.gini(probability) == pytest.approx(level, abs=1e-9)
 
 
 def test_time_rises_with_the_level():
