@@ -7,7 +7,7 @@ bottleneck_bound_s ≤ makespan_s ≤ envelope_s.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections import namedtuple
 
 import numba
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from lib.network.fabric import Array, Fabric, namespace
 
 TIE = 1e-13  # flows that finish within this share of the time finish together
+GAP = 1e-9  # levels closer than this share may be equal but for rounding
 LATE = 0.1  # the coalescing window never shrinks below this share of the time passed
 
 
@@ -106,31 +107,13 @@ _jit = numba.njit(cache=True, error_model="numpy", nogil=True)
 _inline = numba.njit(error_model="numpy", inline="always")  # a fifth faster than a call
 
 
-class _Links(NamedTuple):
-    """State per link; `member` lists the active flows of all links, those of link l in its first count[l] places from
-    start[l].  room, waiting, key, heap: scratch of one filling."""
-
-    capacity: np.ndarray
-    start: np.ndarray
-    count: np.ndarray
-    member: np.ndarray
-    level: np.ndarray  # rate of the flows that the link holds up; inf where it is not full
-    first: np.ndarray  # when the first of those finishes
-    room: np.ndarray  # capacity not yet taken
-    waiting: np.ndarray  # flows still rising
-    key: np.ndarray  # level at which it would be full if nothing else stopped its flows
-    heap: np.ndarray
-
-
-class _Flows(NamedTuple):
-    """State per flow: its links, its places in their lists, its rate, when it would finish at that rate."""
-
-    path: np.ndarray
-    place: np.ndarray
-    rate: np.ndarray
-    finish: np.ndarray
-    frozen: np.ndarray  # its rate stands in this filling
-    gone: np.ndarray  # scratch: the flows of one completion
+# Per link l: its active flows, in the first count[l] places of `member` from start[l]; `level`, the rate of those that it
+# holds up (inf: it is not full); `first`, when the first of them finishes.  In one filling: the `room` not yet taken, the
+# flows `waiting` to be stopped, `key`: the level at which it would be full if nothing else stopped any, `heap`: by key.
+_Links = namedtuple("_Links", "capacity start count member level first room waiting key heap")
+# Per flow: the links of its path, its place in each one's list, its rate, when it would finish at that rate, whether the
+# filling has stopped it; `gone`: those of one completion.
+_Flows = namedtuple("_Flows", "path place rate finish frozen gone")
 
 
 @_jit
@@ -175,11 +158,8 @@ def _add(flow, links, path, place):
 def _open(links, flows, base):
     """Set back to `base` the links that were not full there, and heap them by key; returns how many."""
     size = 0
-    for link in range(len(links.capacity)):
-        if links.count[link] == 0:
-            links.first[link] = np.inf
-        if links.count[link] == 0 or links.level[link] < base:
-            continue
+    links.first[links.count == 0] = np.inf
+    for link in np.flatnonzero((links.count > 0) & (links.level >= base)):
         room, waiting = links.capacity[link], 0
         for at in range(links.start[link], links.start[link] + links.count[link]):
             flow = links.member[at]
@@ -223,6 +203,18 @@ def _freeze(link, links, flows, now, rate):
 
 
 @_jit
+def _gap(level, base):
+    """The least level that rounding could have parted from `base`, or from another such: ties must be filled together."""
+    least = 0.0
+    while least != base:
+        least = base
+        for link in range(len(level)):
+            if least * (1 - GAP) <= level[link] < base:
+                base = level[link]
+    return base
+
+
+@_jit
 def _refill(links, flows, now, base):
     """Raise all flows not slower than `base` together until each is stopped by a full link.
 
@@ -246,48 +238,52 @@ def _refill(links, flows, now, base):
 
 
 @_jit
-def _complete(links, flows, now, end):
-    """Collect in `gone` the flows that finish up to `end`, their rate set to 0; how many, and the least of their rates.
-
-    What a link's finished flows sent too much or too little, had they stopped at `now`, the flows that it still holds
-    up make good in equal parts.
-    """
-    size, base, rate, finish = 0, np.inf, flows.rate, flows.finish
-    for link in range(len(links.count)):
-        if links.first[link] > end:
-            continue
-        level, stay, credit = links.level[link], 0, 0.0
-        members = links.member[links.start[link] : links.start[link] + links.count[link]]
-        for flow in members:
-            if rate[flow] == level and finish[flow] <= end:
+def _complete(links, flows, end):
+    """Collect in `gone` the flows that finish up to `end`, their rate set to 0: how many, the least of their rates, and
+    the moment at which they may all be said to stop, the mean of their ends weighted by rate."""
+    size, base, weight, moment = 0, np.inf, 0.0, 0.0
+    links.room[:], links.waiting[:] = 0.0, 0
+    for link in np.flatnonzero(links.first <= end):
+        level = links.level[link]
+        base = min(base, level)
+        for flow in links.member[links.start[link] : links.start[link] + links.count[link]]:
+            if flows.rate[flow] == level and flows.finish[flow] <= end:
                 flows.gone[size] = flow
                 size += 1
-                credit += now - finish[flow]
-                rate[flow] = 0.0
-            elif rate[flow] == level:
-                stay += 1
-        base = min(base, level)
-        if credit != 0.0 and stay:
+                flows.rate[flow] = 0.0
+                links.room[link] += flows.finish[flow]
+                links.waiting[link] += 1
+        weight += links.waiting[link] * level
+        moment += links.room[link] * level
+    return size, base, moment / weight
+
+
+@_jit
+def _settle(links, flows, now, most):
+    """What each link's finished flows sent too much or too little by stopping at `now`, the flows that it still holds
+    up make good in equal parts, each at most what it sends in `most` seconds."""
+    for link in range(len(links.count)):
+        credit = links.waiting[link] * now - links.room[link]
+        members = links.member[links.start[link] : links.start[link] + links.count[link]]
+        stay = (flows.rate[members] == links.level[link]).sum() if links.waiting[link] else 0
+        shift = max(-most, min(most, credit / stay)) if stay else 0.0
+        if shift:
             for flow in members:
-                if rate[flow] == level:
-                    finish[flow] = max(now, finish[flow] - credit / stay)
-    return size, base
+                if flows.rate[flow] == links.level[link]:
+                    flows.finish[flow] = max(now, flows.finish[flow] - shift)
 
 
 @_jit
 def _state(path, capacity):
     """Empty lists for flows along `path` [flows, hops]."""
     flows, links = len(path), len(capacity)
-    start = np.zeros(links + 1, np.int64)
+    start, whole, real = np.zeros(links + 1, np.int64), np.zeros((3, links), np.int64), np.full((4, links), np.inf)
     for link in path.ravel():
-        if link >= 0:
-            start[link + 1] += 1
+        start[link + 1] += link >= 0
     start = np.cumsum(start)
-    whole, real = np.zeros(links, np.int64), np.full(links, np.inf)
-    state = _Links(capacity, start, whole, np.empty(start[-1], np.int32), real, real.copy(), real.copy(), whole.copy(),
-                   real.copy(), whole.copy())  # fmt: skip
-    return state, _Flows(path, np.empty(path.shape, np.int32), np.ones(flows), np.empty(flows),
-                         np.zeros(flows, np.bool_), np.empty(flows, np.int32))  # fmt: skip
+    member, place, rate = np.empty(start[-1], np.int32), np.empty(path.shape, np.int32), np.ones(flows)
+    return (_Links(capacity, start, whole[0], member, real[0], real[1], real[2], whole[1], real[3], whole[2]),
+            _Flows(path, place, rate, np.empty(flows), np.zeros(flows, np.bool_), np.empty(flows, np.int32)))  # fmt: skip
 
 
 @_jit
@@ -311,10 +307,11 @@ def _fill(bytes_, arrival, path, capacity, window, top):
             end = due * (1 + TIE) + window * max(top - due, LATE * due)
             if come < len(order):
                 end = min(end, arrival[order[come]])
-            now = 0.5 * (due + end) if window else due
-            size, base = _complete(links, flows, now, end)
+            size, base, now = _complete(links, flows, end)
+            if window:
+                _settle(links, flows, now, end - due)
             for flow in flows.gone[:size]:
                 _remove(flow, links, path, flows.place)
             active -= size
-        _refill(links, flows, now, base)
+        _refill(links, flows, now, _gap(links.level, base))
     return flows.finish
