@@ -89,7 +89,11 @@ def test_ten_thousand_matrices_keep_the_order():
     rng = np.random.default_rng(0)
     for net in FABRICS.values():
         sent = rng.lognormal(10, rng.uniform(0, 3, (2000, 1, 1)), (2000, 8, 8)) * (rng.random((2000, 8, 8)) < 0.7)
-        bound, span, most = fluid.bottleneck_bound_s(sent, net), fluid.makespan_s(sent, net), fluid.envelope_s(sent, net)
+        bound, span, most = (
+            fluid.bottleneck_bound_s(sent, net),
+            fluid.makespan_s(sent, net),
+            fluid.envelope_s(sent, net),
+        )
         assert (bound <= span * (1 + 1e-12)).all() and (span <= most * (1 + 1e-12)).all()
         assert net is FABRICS["late"] or (span > bound * (1 + 1e-6)).any()  # fair sharing is not optimal
 
@@ -150,7 +154,9 @@ def simgrid(tmp_path_factory):
     if shutil.which("g++") is None:
         pytest.skip("SimGrid: no g++ (apt-get install g++ libsimgrid-dev)")
     source = str(ROOT / "tests/simgrid_judge.cpp")
-    built = subprocess.run(["g++", "-O2", "-o", program, source, "-lsimgrid"], capture_output=True, text=True, check=False)
+    built = subprocess.run(
+        ["g++", "-O2", "-o", program, source, "-lsimgrid"], capture_output=True, text=True, check=False
+    )
     if "simgrid/s4u.hpp" in built.stderr or "-lsimgrid" in built.stderr:
         pytest.skip("SimGrid is not installed (apt-get install libsimgrid-dev)")
     assert built.returncode == 0, built.stderr

@@ -121,7 +121,7 @@ def matrix(
 ) -> np.ndarray:
     """Bytes sent in the dispatch, [devices, devices] source × destination; the combine is its transpose.
 
-    expert_index [tokens, k]; home [experts], the device of each expert.  Tokens lie on the devices in equal consecutive stretches.
+    expert_index [tokens, k]; home: a placement, [experts] or with copies [devices, slots].  Tokens lie on the devices in equal consecutive stretches.
     One copy of `bytes_per_token` per selection, or with `deduplicate` per device that holds any of its experts.  What
     lies on the diagonal stays home.
     """
@@ -132,7 +132,7 @@ def matrix(
         )
     tokens = len(expert_index)
     source = np.arange(tokens) * devices // tokens
-    target = home[expert_index]
+    target = placement.targets(expert_index, home)
     if deduplicate:
         ordered = np.sort(target, axis=1)
         keep = np.diff(ordered, axis=1, prepend=-1) != 0
