@@ -74,7 +74,8 @@ def test_device_refused():
 
 
 def test_published_tables_have_their_sources():
-    assert pd.read_csv(load.DATA / "published/rates.csv").source.str.len().min() > 20
+    for name in ("rates", "fabrics"):
+        assert pd.read_csv(load.DATA / f"published/{name}.csv").source.str.len().min() > 20
 
 
 def folder(tmp_path, **changes):

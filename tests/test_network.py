@@ -50,21 +50,36 @@ def test_a_batch_is_its_members(batch):
 
 @pytest.mark.parametrize(
     ("sent", "message"),
-    [(-np.ones((3, 3)), "≥ 0"), (np.full((3, 3), np.nan), "finite"), (np.ones((3, 2)), "must end in"), (np.ones((4, 4)), "must end in")],
+    [(-np.ones((3, 3)), "≥ 0"), (np.full((3, 3), np.nan), "finite"), (np.full((3, 3), np.inf), "finite"), (np.ones((3, 2)), "must end in"), (np.ones((4, 4)), "must end in")],
 )  # fmt: skip
 def test_bad_traffic_is_refused(sent, message):
-    with pytest.raises(ValueError, match=message):
-        fluid.bottleneck_bound_s(sent, fabric.star(3))
+    own = fabric.Fabric(capacity_bytes_per_s=np.ones(6), routes=fabric.star(3).routes, devices=3)
+    for net in (fabric.star(3), own):
+        for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.completion_times_s):
+            with pytest.raises(ValueError, match=message):
+                time_s(sent, net)
 
 
 def test_bad_fabrics_are_refused():
     one = np.ones(1)
-    with pytest.raises(ValueError, match="capacity_bytes_per_s"):
-        fabric.Fabric("x", 2, 0 * one, one, {})
-    with pytest.raises(ValueError, match="known devices and links"):
-        fabric.Fabric("x", 2, one, one, {(0, 1): [3]})
-    with pytest.raises(ValueError, match="from 1 to 0: must have a route"):
-        fluid.bottleneck_bound_s(np.ones((2, 2)), fabric.Fabric("x", 2, one, one, {(0, 1): [0]}))
+    own = dict(capacity_bytes_per_s=one, name="x")
+    with pytest.raises(ValueError, match="Fabric x: capacity_bytes_per_s: must be finite and > 0"):
+        fabric.Fabric(**own | {"capacity_bytes_per_s": 0 * one}, routes={})
+    with pytest.raises(ValueError, match="latency_s: must hold 1 numbers ≥ 0"):
+        fabric.Fabric(**own, latency_s=-1.0, routes={})
+    with pytest.raises(ValueError, match="devices = 0: must be ≥ 1, and given"):
+        fabric.Fabric(**own, routes=lambda i, j: [0])
+    with pytest.raises(ValueError, match=r"route 0 → 1 = \[3\]: must use known devices and links \(2 and 1\)"):
+        fabric.Fabric(**own, routes={(0, 1): [3]})
+    with pytest.raises(ValueError, match=r"route 0 → 1 = \[0, 0\]: must not pass a link twice"):
+        fluid.makespan_s(np.ones((2, 2)), fabric.Fabric(**own, devices=2, routes=lambda i, j: [0, 0]))
+    for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.makespan_s):
+        with pytest.raises(ValueError, match="from 1 to 0: must have a route in fabric x"):
+            time_s(np.ones((2, 2)), fabric.Fabric(**own, routes={(0, 1): [0]}))
+    with pytest.raises(ValueError, match="oversubscription = 0: must be > 0"):
+        fabric.nodes(8, 4, oversubscription=0)
+    with pytest.raises(ValueError, match="name = 'Cray', between = 'tree': must be one of H100, "):
+        fabric.preset("Cray", 8)
     with pytest.raises(ValueError, match="devices = 6: must be a multiple"):
         fabric.nodes(6, 4)
 
@@ -77,6 +92,62 @@ def test_placements():
     assert placement.device_load(load, placement.contiguous(8, 4), 4).tolist() == [1, 5, 9, 13]
     with pytest.raises(ValueError, match="experts = 10, devices = 4"):
         placement.contiguous(10, 4)
+
+
+EPLB = [  # the example of github.com/deepseek-ai/EPLB: two layers, 12 experts in 4 groups, 16 slots, 2 nodes, 8 devices
+    ([90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1]),
+    ([20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27], [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1]),
+]
+
+
+@pytest.mark.parametrize(("load", "published"), EPLB)
+def test_replication_is_that_of_eplb(load, published):
+    slots = placement.replicated(np.array(load), 8, 4, groups=4, nodes=2)
+    pairs = lambda table: sorted(sorted(row) for row in np.reshape(table, (8, 2)).tolist())  # noqa: E731
+    assert pairs(slots) == pairs(published)
+    assert set(slots[:4].ravel() // 3) & set(slots[4:].ravel() // 3) == set()  # a group stays on its node
+    assert placement.device_load(load, slots, 8).sum() == pytest.approx(sum(load))
+
+
+@given(arrays(float, 16, elements=st.floats(0, 1e6)), st.sampled_from([0, 4, 16]))
+@settings(max_examples=50, deadline=None)
+def test_packing_and_copying(load, redundant):
+    home = placement.packed(load, 4)
+    assert np.bincount(home).tolist() == [4] * 4
+    most = placement.device_load(load, home, 4).max()
+    assert most <= load.sum() / 4 + load.max() + 1e-6
+    slots = placement.replicated(load, 4, redundant)
+    assert slots.shape == (4, 4 + redundant // 4) and set(slots.ravel()) == set(range(16))
+    share = placement.share(slots, 16, 4)
+    np.testing.assert_allclose(share.sum(1), 1)
+    copies = np.bincount(slots.ravel())
+    # no expert could give up a copy without becoming the busiest per copy
+    assert ((load / np.maximum(copies - 1, 1))[copies > 1] >= (load / copies).max() - 1e-9).all()
+    if redundant == 0:
+        assert placement.device_load(load, slots, 4).max() == pytest.approx(most)
+
+
+def test_copies_take_turns():
+    slots = np.array([[0, 1], [0, 2]])
+    index = np.array([[0, 1], [0, 2], [0, 1], [1, 2]])
+    assert placement.targets(index, slots).tolist() == [[0, 0], [1, 1], [0, 0], [0, 1]]
+    assert traffic.matrix(index, slots, 2, 1).tolist() == [[2, 2], [3, 1]]
+    assert placement.device_load(np.array([4.0, 2, 1]), slots, 2).tolist() == [4, 3]
+
+
+def test_bad_placements_are_refused():
+    with pytest.raises(
+        ValueError, match=r"placement.packed: load of shape \(4,\): must be \[experts\], finite and ≥ 0"
+    ):
+        placement.packed(np.array([1, -1, 2, 3]), 2)
+    with pytest.raises(ValueError, match="redundant = 3.*must divide"):
+        placement.replicated(np.ones(8), 4, 3)
+    with pytest.raises(ValueError, match="groups = 4, nodes = 3: must divide"):
+        placement.replicated(np.ones(8), 6, 4, groups=4, nodes=3)
+    with pytest.raises(ValueError, match="expert 2: must stand on at least one device"):
+        placement.share(np.array([[0, 1], [0, 1]]), 3, 2)
+    with pytest.raises(ValueError, match=r"shape \(4,\): must be for 3 experts and 2 devices"):
+        placement.device_load(np.ones(3), np.array([0, 0, 1, 1]), 2)
 
 
 def test_matrix_by_hand():
@@ -117,6 +188,17 @@ def test_the_top_of_the_range_and_beyond():
         traffic.inclusion(32, 2, 0.5, "zipf")
     with pytest.raises(ValueError, match="top_k = 32"):
         traffic.inclusion(32, 32, 0.0)
+
+
+@pytest.mark.parametrize("family", ["power", "lognormal"])
+@pytest.mark.parametrize("k", [1, 8, 128, 250, 255])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999999, 1 - 1e-12])
+def test_every_level_of_the_range_is_reached(family, k, share):
+    level = share * traffic.highest_level(256, k, family)
+    probability = traffic.inclusion(256, k, level, family)
+    assert probability.sum() == pytest.approx(k, abs=1e-9) and probability.max() <= 1 + 1e-15
+    assert (np.diff(probability) <= 0).all()
+    assert stats.gini(probability) == pytest.approx(level, abs=1e-9)
 
 
 def test_time_rises_with_the_level():

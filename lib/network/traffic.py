@@ -6,8 +6,6 @@ expert is to get.  It ranges from 0 up to, not including, 1 − k/E, the most th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtri
@@ -32,15 +30,23 @@ def _capped(weights: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate([np.ones(k), np.zeros(len(weights) - k)])
 
 
-def _power(experts: int) -> Callable[[float], np.ndarray]:
-    return lambda s: np.arange(1, experts + 1.0) ** -s
+def _steep(log_weights: np.ndarray, steepness: float, k: int) -> np.ndarray:
+    """Weights exp(s · log weight) [experts] for _capped, anchored at the k-th expert.
+
+    All above e^40 times the k-th weight are cut to that: their share is full long before, and none overflows.
+    """
+    return np.exp(np.minimum(steepness * (log_weights - log_weights[k - 1]), 40.0))
 
 
-def _lognormal(experts: int) -> Callable[[float], np.ndarray]:
-    z = ndtri((np.arange(experts, 0, -1) - 0.5) / experts)
-    return lambda s: np.exp(s * (z - z[0]))
+def _power(experts: int) -> np.ndarray:
+    return -np.log(np.arange(1, experts + 1.0))
 
 
+def _lognormal(experts: int) -> np.ndarray:
+    return ndtri((np.arange(experts, 0, -1) - 0.5) / experts)
+
+
+# the logarithm of each family's weights at steepness 1; at steepness s it is s times that
 SHAPES = {"power": _power, "lognormal": _lognormal}
 FAMILIES = (*SHAPES, "one_hot")
 
@@ -54,6 +60,7 @@ def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.n
     """Inclusion probabilities [experts], falling, with sum k, none above 1, and Gini = level.
 
     power: min(1, a i^−s); lognormal: min(1, a exp(s z_i)) at normal quantiles z; one_hot: one expert above the rest.
+    s is found on a log scale, whatever its size; a level below 1e-12 counts as even.
     Refused: an unknown family, k not below E, a level outside the family's range.
     """
     if family not in FAMILIES:
@@ -66,14 +73,18 @@ def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.n
             f"traffic.inclusion: level = {level}: must be from 0 to below {most:.4g} "
             f"({family}, {experts} experts, top-{k})"
         )
-    if level == 0:
+    if level < 1e-12:
         return np.full(experts, k / experts)
     if family == "one_hot":
         hot = k * (level + 1 / experts)
         return np.array([hot, *np.full(experts - 1, (k - hot) / (experts - 1))])
-    weights = SHAPES[family](experts)
-    steepness = brentq(lambda s: _gini(_capped(weights(s), k)) - level, 0, 200, xtol=1e-12)
-    return _capped(weights(steepness), k)
+    log_weights = SHAPES[family](experts)
+    excess = lambda s: _gini(_capped(_steep(log_weights, s, k), k)) - level  # noqa: E731
+    high = 1.0
+    while excess(high) < 0 and high < 1e12:
+        high *= 2
+    steepness = brentq(excess, 0, high, xtol=1e-12) if excess(high) > 0 else high
+    return _capped(_steep(log_weights, steepness, k), k)
 
 
 def _exact(probability: np.ndarray, k: int) -> np.ndarray:
@@ -110,7 +121,7 @@ def matrix(
 ) -> np.ndarray:
     """Bytes sent in the dispatch, [devices, devices] source × destination; the combine is its transpose.
 
-    expert_index [tokens, k]; home [experts], the device of each expert.  Tokens lie on the devices in equal consecutive stretches.
+    expert_index [tokens, k]; home: a placement, [experts] or with copies [devices, slots].  Tokens lie on the devices in equal consecutive stretches.
     One copy of `bytes_per_token` per selection, or with `deduplicate` per device that holds any of its experts.  What
     lies on the diagonal stays home.
     """
@@ -121,7 +132,7 @@ def matrix(
         )
     tokens = len(expert_index)
     source = np.arange(tokens) * devices // tokens
-    target = home[expert_index]
+    target = placement.targets(expert_index, home)
     if deduplicate:
         ordered = np.sort(target, axis=1)
         keep = np.diff(ordered, axis=1, prepend=-1) != 0
