@@ -105,7 +105,7 @@ def test_a_run_is_whole(measured):
         assert (np.diff(quantiles, axis=1) >= 0).all() and (quantiles >= 0).all()
         assert {"fit", "held_out"} >= set(table.part) and (table.groupby("phase").size() == len(table) / len(records.PHASES[name])).all()
     slowest = tables["layer"][(tables["layer"]["rank"] == -1) & (tables["layer"].phase == "total")]
-    assert set(slowest.routes) > {"level"} and (slowest.rank_rows >= slowest.tokens * 2 * slowest.rho * 0.99).all()
+    assert set(slowest.routes) >= {"level"} and (slowest.rank_rows >= slowest.tokens * 2 * slowest.rho * 0.99).all()
 
 
 def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import hashlib
 import json
 import lzma
@@ -291,8 +292,9 @@ def publish(run: Path, record: dict) -> Path:
         shutil.copy(run / chapter / "values.json", target / "quick.json")
         return target / "quick.json"
     shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", ".*"))
-    for table in [path for path in target.rglob("*.csv") if path.stat().st_size > LARGE]:
-        Path(f"{table}.xz").write_bytes(lzma.compress(table.read_bytes(), preset=9))
+    for table in [path for path in target.rglob("*.csv*") if path.stat().st_size > LARGE and path.suffix != ".xz"]:
+        content = gzip.decompress(table.read_bytes()) if table.suffix == ".gz" else table.read_bytes()
+        Path(f"{str(table).removesuffix('.gz')}.xz").write_bytes(lzma.compress(content, preset=9))
         table.unlink()
     for figure in record["figures"].values():
         figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
