@@ -197,8 +197,10 @@ def test_markup_in_a_value_is_text():
     from lib.paper import sphinxext
 
     chapter = {"chapter": "07_x", "provenance": {"commit": "c", "hardware": "<script>", "run": dict(name="<script>", parameters_file="<script>")},
-               "values": {"a": dict(value="<script>", unit="", kind="measured", interval=None, text="<script>", cell=3)}}  # fmt: skip
+               "values": {"a": dict(value="<script>", unit="", kind="measured", interval=None, text="<script>", fmt="", cell=3),
+                          "b": dict(value=1.0, unit="s", kind="measured", interval=[0.5, 1.5], text="1.0", fmt=".1f", cell=3)}}  # fmt: skip
     assert "<script>" not in sphinxext.value_html(chapter, "a", "x.html")
+    assert ">1.0 s [0.5, 1.5]</a>" in sphinxext.value_html(chapter, "b", "x.html")
 
 
 def test_scripts_are_vendored_with_their_licences():

@@ -129,12 +129,13 @@ class Val(SphinxRole):
 
 
 def value_html(record: dict, name: str, link: str, other: dict | None = None) -> str:
-    """One value as HTML: text with unit, linked to the cell that made it, the kind as class, details as its title.
+    """One value as HTML: text with unit and interval, linked to the cell that made it, the kind as class, details as title.
 
     `other` is the published record of the chapter, whose value then stands among the details.
     """
     value, facts = record["values"][name], record["provenance"]
-    text = " ".join(part for part in (value["text"], value["unit"]) if part)
+    limits = "[" + ", ".join(values.show(edge, value["fmt"]) for edge in value["interval"]) + "]" if value["interval"] else ""
+    text = " ".join(part for part in (value["text"], value["unit"], limits) if part)
     details = [f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(), value["kind"]]
     if value["interval"]:
         low, high = value["interval"]
