@@ -8,7 +8,7 @@ from conftest import ROOT
 from lib.network import calibrate, grid
 
 TRUE = {
-    "exchange": dict(start_s=2.5e-5, message_s=1.5e-6, wire_bytes_per_s=3.6e11, copy_bytes_per_s=1.4e12),
+    "exchange": dict(start_s=1.2e-5, message_s=1.5e-6, small_bytes_per_s=1.6e11, large_s=2.6e-5, wire_bytes_per_s=3.6e11, copy_bytes_per_s=9e11),
     "expert": dict(start_s=1.5e-5, memory_bytes_per_s=3.9e12, flop_per_s=6.1e14, pad_rows=24.0, join=2.0),
 }
 
@@ -99,11 +99,13 @@ def test_published_tables_are_fitted_as_declared():
         features = dict(devices=own.devices, bytes=own.tokens * own.selections * own.bytes_per_selection)
         made = calibrate.fit(calibrate.published_s, features, 1e-6 * own.time_us, calibrate.START["published"], draws=0)
         assert np.abs(np.expm1(made.residuals)).max() <= most
+        others = calibrate.leave_one_out(calibrate.published_s, features, 1e-6 * own.time_us, calibrate.START["published"])
+        assert np.abs(1e6 * others / own.time_us - 1).iloc[1:].max() < 0.1
 
 
 def test_too_few_points_and_bad_times_are_refused():
-    features = {name: np.ones(5) for name in ("wire_bytes", "own_bytes", "messages")}
-    with pytest.raises(ValueError, match="5 points: must be at least 6"):
-        calibrate.fit(calibrate.exchange_s, features, np.ones(5), calibrate.START["exchange"])
+    features = {name: np.ones(6) for name in ("wire_bytes", "own_bytes", "messages")}
+    with pytest.raises(ValueError, match="6 points: must be more than 6"):
+        calibrate.fit(calibrate.exchange_s, features, np.ones(6), calibrate.START["exchange"])
     with pytest.raises(ValueError, match="> 0"):
-        calibrate.fit(calibrate.even_s, features, np.zeros(5), calibrate.START["even"])
+        calibrate.fit(calibrate.even_s, features, np.zeros(6), calibrate.START["even"])

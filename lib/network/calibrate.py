@@ -39,13 +39,13 @@ def fit(
 ) -> Fit:
     """Fit the parameters named by `start` (their first guesses, > 0) to measured times [n].
 
-    Intervals: percentile bootstrap over points.  Refused: times or guesses that are not positive, and fewer points than
-    parameters + 2, which would leave nothing to judge the fit by.
+    Intervals: percentile bootstrap over points.  Refused: times or guesses that are not positive, and no more points than
+    parameters, which would leave nothing to judge the fit by.
     """
     seconds = np.asarray(seconds, dtype=float)
     features = {name: np.asarray(values) for name, values in features.items()}
-    if len(seconds) < len(start) + 2:
-        raise ValueError(f"calibrate.fit: {len(seconds)} points: must be at least {len(start) + 2} for {len(start)} parameters")
+    if len(seconds) <= len(start):
+        raise ValueError(f"calibrate.fit: {len(seconds)} points: must be more than {len(start)}, its parameters")
     if not (np.isfinite(seconds).all() and (seconds > 0).all() and all(guess > 0 for guess in start.values())):
         raise ValueError("calibrate.fit: seconds and start: must hold finite numbers > 0")
     first = np.log(list(start.values()))
@@ -71,19 +71,27 @@ def _solve(model: Model, features: Features, seconds: np.ndarray, names: list[st
 # ---- models: (parameters, features) → seconds ----
 
 
-def exchange_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + messages · message + wire / B + own / C: one all-to-all.
-
-    wire: most bytes that one device sends to others or gets from them; own: most that it sends, its copy to itself
-    included; messages: most of one device.  See grid.features.
+def summed_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + messages · message + wire / B + own / C: the starting form, in which the copy to itself adds up.  wire: most bytes that one device sends to others or gets from them; own: most that it sends or gets, its copy to
+    itself included; messages: most of one device.  See grid.features.
     """
     return (p["start_s"] + p["message_s"] * f["messages"]
             + f["wire_bytes"] / p["wire_bytes_per_s"] + f["own_bytes"] / p["copy_bytes_per_s"])  # fmt: skip
 
 
+def exchange_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + messages · message + max(copy / C, min(wire / B₁, large + wire / B)): one all-to-all.  The copy to itself, own − wire, runs beside the wire; large exchanges take another path, which starts later and is
+    faster.  Features as for summed_s.
+    """
+    copy = (f["own_bytes"] - f["wire_bytes"]) / p["copy_bytes_per_s"]
+    small, large = f["wire_bytes"] / p["small_bytes_per_s"], p["large_s"] + f["wire_bytes"] / p["wire_bytes_per_s"]
+    return p["start_s"] + p["message_s"] * f["messages"] + np.maximum(copy, np.minimum(small, large))
+
+
 def even_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + wire / B: without split sizes all bytes go evenly, so wire and copy, messages and start, are one."""
-    return p["start_s"] + f["wire_bytes"] / p["wire_bytes_per_s"]
+    """T = start + min(wire / B₁, large + wire / B): without split sizes all goes evenly, and the copy stays hidden."""
+    small, large = f["wire_bytes"] / p["small_bytes_per_s"], p["large_s"] + f["wire_bytes"] / p["wire_bytes_per_s"]
+    return p["start_s"] + np.minimum(small, large)
 
 
 def expert_s(p: Mapping[str, float], f: Features) -> np.ndarray:
@@ -119,8 +127,9 @@ def published_s(p: Mapping[str, float], f: Features) -> np.ndarray:
 
 
 START = {
-    "exchange": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
-    "even": dict(start_s=2e-5, wire_bytes_per_s=2e11),
+    "summed": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
+    "exchange": dict(start_s=1e-5, message_s=2e-6, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11, copy_bytes_per_s=8e11),
+    "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
     "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, pad_rows=8.0, join=1.0),
     "layer": dict(start_s=2e-5, order_bytes_per_s=5e11),
     "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
@@ -156,6 +165,9 @@ def exchanges(table: pd.DataFrame, base: str, **options) -> tuple[pd.DataFrame, 
         model = exchange_s if call == "split" else even_s
         fits[call] = fit(model, _columns(known), known.s, START["exchange" if call == "split" else "even"], **options)
         rows.loc[own.index, "predicted_s"] = fits[call](_columns(own))
+        if call == "split":
+            fits["summed"] = fit(summed_s, _columns(known), known.s, START["summed"], **options)
+            rows.loc[own.index, "summed_s"] = fits["summed"](_columns(own))
     rows.loc[rows.machine != base, "part"] = "held_out"
     return rows, fits
 
@@ -210,9 +222,51 @@ def layers(
     return rows, made
 
 
+def leave_one_out(model: Model, features: Features, seconds: np.ndarray, start: Mapping[str, float]) -> np.ndarray:
+    """Predicted times [n], each from a fit on the other points; a parameter that those do not touch keeps its guess."""
+    seconds, features = np.asarray(seconds, dtype=float), {name: np.asarray(v) for name, v in features.items()}
+    found = np.empty(len(seconds))
+    for i in range(len(seconds)):
+        others = np.arange(len(seconds)) != i
+        made = fit(model, {name: v[others] for name, v in features.items()}, seconds[others], start, draws=0)
+        found[i] = made({name: v[i : i + 1] for name, v in features.items()})[0]
+    return found
+
+
 def errors(rows: pd.DataFrame) -> np.ndarray:
     """|predicted / measured − 1| of rows with s and predicted_s."""
     return np.abs(rows.predicted_s / rows.s - 1).to_numpy()
+
+
+def base(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The machine that is fitted on: of those with whole layers measured, one with the fewest devices; "" if there is none."""
+    if not {"exchange", "compute", "layer"} <= set(tables):
+        return ""
+    whole = set.intersection(*(set(tables[name].machine) for name in ("exchange", "compute", "layer")))
+    known = tables["layer"][tables["layer"].machine.isin(whole)]
+    return min(zip(known.devices, known.machine, strict=True))[1] if len(known) else ""
+
+
+def everything(tables: Mapping[str, pd.DataFrame], large_bytes: int, **options) -> tuple[pd.DataFrame, dict, pd.DataFrame]:
+    """All measured configurations with their predictions; the fits by name; and the layers with their parts.
+
+    Columns: experiment, machine, case (in words), part, s, predicted_s, error, summed_s (an exchange in the starting form).  The experiments are the exchange from `large_bytes`
+    per device on and below, expert compute, and the layer.
+    """
+    machine = base(tables)
+    rows, wire = exchanges(tables["exchange"], machine, **options)
+    work, expert = computes(tables["compute"], **options)
+    whole, step = layers(tables["layer"], wire["split"], {s: f for (m, s), f in expert.items() if m == machine}, machine, **options)
+    rows["experiment"] = np.where(rows.size_bytes >= large_bytes, "large exchange", "small exchange")
+    rows["case"] = rows["skew"] + ", " + (rows.size_bytes // 1024).astype(str) + " KiB, " + rows.call
+    work["case"] = work["shape"] + ", " + work.rows.astype(str) + " rows, " + work.active.astype(str) + " experts, " + work.spread
+    whole["case"] = whole["shape"] + ", " + whole.tokens.astype(str) + " tokens, ρ " + whole.rho.round(2).astype(str) + ", Gini " + whole.gini.round(2).astype(str)  # fmt: skip
+    columns = ["experiment", "machine", "case", "part", "s", "predicted_s", "summed_s"]
+    parts = [rows, work.assign(experiment="experts"), whole.assign(experiment="layer")]
+    table = pd.concat([part.reindex(columns=columns) for part in parts], ignore_index=True)
+    fits = {"exchange": wire["split"], "exchange, all added": wire["summed"], "exchange without split sizes": wire["single"], "layer": step}
+    fits |= {f"experts of {shape} ({m})": made for (m, shape), made in expert.items()}
+    return table.assign(error=errors(table)), fits, whole
 
 
 # ---- what imbalance costs ----

@@ -89,7 +89,7 @@ def features(sent: np.ndarray) -> dict[str, int]:
 def exchanges(devices: int, tiny: bool = False, seed: int = 0) -> list[dict]:
     """The exchanges: size and skew crossed, with split sizes; without them where all is even; and splits off 16-byte
     boundaries, a separate experiment (aligned = 0).  A row is 4,096 bytes, from 1 MiB up; below, 512."""
-    sizes = SIZES[:7] if tiny else SIZES
+    sizes = SIZES[:9] if tiny else SIZES
     found = []
     for size in sizes:
         row = 4096 if size >= 1 << 20 else 512

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def table(configs: list[dict], found: list[list], phases: list[str]) -> pd.DataF
     """One row per configuration, phase and rank; rank −1 is the slowest rank of each repetition.
 
     Phases last from the end of the one before; total from the barrier.  Times in µs: quantiles, ends and mean of all
-    repetitions, none left out; spread: (highest − lowest median of a visit) / median.
+    repetitions, none left out; between_visits: (highest − lowest median of a visit) / median.
     """
     rows = []
     for c, seen in zip(configs, found, strict=True):
@@ -40,7 +41,7 @@ def table(configs: list[dict], found: list[list], phases: list[str]) -> pd.DataF
                 rows.append(plain | own | dict(
                     rank=-1 if last else rank, phase=phase, visits=len(seen), n=len(t), mean_us=t.mean(), min_us=t.min(),
                     **{f"p{round(100 * q)}_us": np.quantile(t, q) for q in QUANTILES}, max_us=t.max(),
-                    spread=(max(medians) - min(medians)) / max(np.median(t), 1e-9)))  # fmt: skip
+                    between_visits=(max(medians) - min(medians)) / max(np.median(t), 1e-9)))  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -75,17 +76,36 @@ def save(folder: Path, name: str, results: pd.DataFrame, facts: dict) -> None:
     _place(folder / f"{name}.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0))
 
 
-def load(folder: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict]]:
-    """By experiment, all tables below a folder, with columns `machine` (the folder's name) and `devices`; and by
-    "machine/experiment" the provenance.  A table without its provenance is refused; none at all gives empty results."""
+def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list[Path]]:
+    """By experiment, all tables below the folders, with columns `machine` (their folder's name) and `devices`; by
+    "machine/experiment" the provenance; and the files.  None at all gives empty results.  Refused: a table that is of no
+    experiment, lacks its provenance, or is of a machine met before."""
     tables: dict[str, list[pd.DataFrame]] = {}
     facts: dict[str, dict] = {}
-    for path in sorted(folder.glob("*/*.csv.gz")):
+    files = []
+    for path in (path for folder in folders for path in sorted(folder.glob("*/*.csv.gz"))):
         name, machine = path.name.removesuffix(".csv.gz"), path.parent.name
         source = path.with_name(f"{name}.json")
-        if name not in PHASES or not source.is_file():
-            raise ValueError(f"records.load: {machine}/{path.name}: must be one of {', '.join(PHASES)} with its .json beside it")
-        facts[f"{machine}/{name}"] = json.loads(source.read_text())
-        made = pd.read_csv(path, dtype={"skew": str, "routes": str}).assign(machine=machine, devices=facts[f"{machine}/{name}"]["devices"])
-        tables.setdefault(name, []).append(made)
-    return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}, facts
+        if name not in PHASES or not source.is_file() or f"{machine}/{name}" in facts:
+            raise ValueError(f"records.load: {machine}/{path.name}: must be one of {', '.join(PHASES)}, once, with its .json beside it")
+        known = facts[f"{machine}/{name}"] = json.loads(source.read_text())
+        made = pd.read_csv(path, dtype={"skew": str, "routes": str})
+        tables.setdefault(name, []).append(made.assign(machine=machine, devices=known["devices"]))
+        files += [source, path]
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}, facts, files
+
+
+def run(folder: Path, devices: int, budget_s: float, traces: list[Path], seed: int = 0, commit: str = "unknown") -> str:
+    """Measure this machine's GPUs into `folder` with torchrun, and say so; with fewer than two, say that it cannot be.
+
+    Refused: a measurement that fails, with its own line.
+    """
+    if devices < 2:
+        return f"Not measured here: {devices} GPUs, where at least 2 are needed; recorded measurements are used."
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(devices),
+               "-m", "lib.network.collectives", str(folder), "--budget-s", str(budget_s), "--seed", str(seed), "--trace", *map(str, traces)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1", "MOE_COMMIT": commit})
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.startswith("collectives:")]
+        raise RuntimeError(lines[0] if lines else "records.run: torchrun failed: " + done.stderr[-500:])
+    return f"Measured here, on {devices} GPUs: " + "; ".join(done.stdout.splitlines())
