@@ -29,6 +29,7 @@ TINY = [
     "fit_steps=20",
     "seeds=20",
     "num_tokens=256",
+    "bootstrap_draws=20",
 ]
 
 

@@ -22,7 +22,7 @@ MAY = {
 OWNERS = {
     "torch": ("model/", "routing/adapter.py", "routing/probe.py", "routing/rule.py", "routing/observe.py",
               "routing/strategies.py", "routing/capacity.py", "routing/bind.py", "balance/", "network/collectives.py"),
-    "matplotlib": ("paper/plots.py",),
+    "matplotlib": ("paper/plots.py", "paper/plots_network.py"),
     "seaborn": ("paper/plots.py",),
     "sphinx": ("paper/sphinxext.py",),
     "docutils": ("paper/sphinxext.py",),

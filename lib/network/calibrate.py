@@ -54,18 +54,18 @@ def fit(
     for _ in range(draws):
         chosen = rng.integers(len(seconds), size=len(seconds))
         drawn = {name: values[chosen] for name, values in features.items()}
-        found.append(np.exp(_solve(model, drawn, seconds[chosen], list(start), best)))
+        found.append(np.exp(_solve(model, drawn, seconds[chosen], list(start), best, 15)))
     edges = np.quantile(found, [0.025, 0.975], axis=0).T if draws else np.full((len(start), 2), np.nan)
     parameters = dict(zip(start, np.exp(best).tolist(), strict=True))
     intervals = {name: (float(low), float(high)) for name, (low, high) in zip(start, edges, strict=True)}
     return Fit(model, parameters, intervals, np.log(model(parameters, features) / seconds))
 
 
-def _solve(model: Model, features: Features, seconds: np.ndarray, names: list[str], first: np.ndarray) -> np.ndarray:
+def _solve(model: Model, features: Features, seconds: np.ndarray, names: list[str], first: np.ndarray, most: int = 400) -> np.ndarray:
     def error(logs: np.ndarray) -> np.ndarray:
         return np.log(model(dict(zip(names, np.exp(logs), strict=True)), features) / seconds)
 
-    return least_squares(error, first, bounds=(first - 12, first + 12), max_nfev=400).x
+    return least_squares(error, first, bounds=(first - 12, first + 12), max_nfev=most).x
 
 
 # ---- models: (parameters, features) → seconds ----
