@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # Execute the notebooks themselves on a machine with a GPU.
 #   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
+#   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
+#                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
+#                                  `execute` reads them
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
+#   RUNS         runs.tar of an earlier `finetune`
+#   WORKERS      processes per GPU of `finetune`; default: 4, as one alone cannot fill a GPU with so small a model
 #   MOE_COMMIT   the commit, where git is absent
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|train OUT}
-mkdir -p "${2:?usage: gpu.sh execute|train OUT}"
+mode=${1:?usage: gpu.sh execute|finetune|train OUT}
+mkdir -p "${2:?usage: gpu.sh execute|finetune|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -35,7 +40,29 @@ END
   rm -f "$2/corpus.xz"
 }
 
-if [ "$mode" = execute ]; then
+if [ -n "${RUNS:-}" ]; then mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$RUNS"; fi
+
+if [ "$mode" = finetune ]; then
+  given=$(python3 - "${EXTRA:-{\}}" "${CORPUS:+$(realpath "${CORPUS:-.}")}" <<'END'
+import json, sys
+from lib.paper import workflow
+own = workflow.defaults("03_finetune")
+asked = workflow.load("paper") | ({"corpus_source": sys.argv[2], "allow_partial": True} if sys.argv[2] else {}) | json.loads(sys.argv[1])
+print(json.dumps(own | json.loads(workflow.settings("03_finetune", asked))))
+END
+  )
+  gpus=$(python3 -c 'import torch; print(max(1, torch.cuda.device_count()))')
+  each=${WORKERS:-4}
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+  for ((i = 0; i < gpus * each; i++)); do
+    CUDA_VISIBLE_DEVICES=$((i % gpus)) python3 -m lib.balance.finetune "$out/03_finetune" "$given" "$i" "$((gpus * each))" \
+      2> >(tr '\r' '\n' | grep -v '^$' | tail -n 3 >&2) & workers[i]=$!
+  done
+  status=0
+  for worker in "${workers[@]}"; do wait "$worker" || status=1; done
+  tar -C "$out/03_finetune" --exclude '.*' -cf "$out/runs.tar" runs && rm -r "$out/03_finetune"
+  exit "$status"
+elif [ "$mode" = execute ]; then
   for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
     chapter=$(basename "$notebook" .ipynb)
     case " ${CHAPTERS:-$chapter} " in *" $chapter "*) run "$chapter" "$out" '{}' ;; esac

@@ -18,6 +18,10 @@ TINY = [
     "null_draws=20",
     "seeds=20",
     "num_tokens=256",
+    "finetune_steps=2",
+    "finetune_sequences=2",
+    "sequence_tokens=32",
+    "training_stride=4000",
 ]
 
 

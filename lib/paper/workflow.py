@@ -285,7 +285,7 @@ def publish(run: Path, record: dict) -> Path:
     if all(theirs[name] == value for name, value in defaults(chapter).items() if name not in provenance.MACHINE):
         shutil.copy(run / chapter / "values.json", target / "quick.json")
         return target / "quick.json"
-    shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", ".*"))
+    shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", "runs", ".*"))
     notebook = json.loads((run / f"{chapter}.ipynb").read_text())
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
