@@ -212,7 +212,8 @@ def loss_curves(table: pd.DataFrame) -> Figure:
         for loss, part in table[table.layer == layer].groupby("loss", sort=False):
             ax.plot(part.step, part.gini, color=COLOURS[loss], lw=1.4, marker=LOSS_MARKS[loss], ms=4,
                     markevery=max(1, len(part) // 4), label=NAMES[loss])  # fmt: skip
-        ax.set(title=f"layer {layer}", ylim=(0, None))
+        ax.set_title(f"layer {layer}")
+    axes[0][0].set_ylim(0, 1.05 * table.gini.max())
     for ax in axes[-1]:
         ax.set_xlabel("optimizer step")
     for ax in axes[:, 0]:
