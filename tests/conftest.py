@@ -30,6 +30,10 @@ TINY = [
     "seeds=20",
     "num_tokens=256",
     "bootstrap_draws=20",
+    "finetune_steps=2",
+    "finetune_sequences=2",
+    "sequence_tokens=32",
+    "training_stride=4000",
 ]
 
 

@@ -76,7 +76,7 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(ti
 
 
 def test_runs_are_listed_shown_and_removed(wide):
-    assert "tests-wide: 00, 01, 02, 04" in command("list").stdout.replace(" (stale)", "")
+    assert "tests-wide: 00, 01, 02, 03, 04, 05" in command("list").stdout.replace(" (stale)", "")
     shown = command("show", "tests-wide").stdout
     assert "gini_without" in shown and "slowdown_trace" in shown
     missing = command("show", "tests-wid")

@@ -291,7 +291,7 @@ def publish(run: Path, record: dict) -> Path:
     if all(theirs[name] == value for name, value in defaults(chapter).items() if name not in provenance.MACHINE):
         shutil.copy(run / chapter / "values.json", target / "quick.json")
         return target / "quick.json"
-    shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", ".*"))
+    shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", "runs", ".*"))
     for table in [path for path in target.rglob("*.csv*") if path.stat().st_size > LARGE and path.suffix != ".xz"]:
         content = gzip.decompress(table.read_bytes()) if table.suffix == ".gz" else table.read_bytes()
         Path(f"{str(table).removesuffix('.gz')}.xz").write_bytes(lzma.compress(content, preset=9))
