@@ -274,9 +274,6 @@ def everything(tables: Mapping[str, pd.DataFrame], large_bytes: int, **options) 
     return table.assign(error=errors(table)), fits, whole
 
 
-# ---- what imbalance costs ----
-
-
 def elasticity(rho: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
     """(T₀, β) of T = T₀ (1 + β (ρ − 1)) by least squares: β = 0 says that imbalance does not matter, 1 that time follows
     the busiest device.  Refused: fewer than 3 points, or no two different ρ."""
