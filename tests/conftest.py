@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,14 @@ def chromium() -> str:
     if path is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     return path
+
+
+@pytest.fixture(scope="session")
+def simgrid(tmp_path_factory):
+    """(traffic, fabric) → SimGrid's completion times [devices, devices] in seconds, and its CPU seconds."""
+    import judge
+
+    return partial(judge.judge, judge.compiled(tmp_path_factory.mktemp("simgrid")))
 
 
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
