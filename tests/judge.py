@@ -1,13 +1,23 @@
-"""SimGrid as a judge of the fluid model: families of matrices, fabrics, and its program, compiled where it is installed."""
+"""SimGrid as a judge of the fluid model: families of matrices, fabrics, and its program, compiled where it is installed.
 
+python tests/judge.py FILE    writes the agreement on every fabric, size and family as a table, for the validation chapter
+"""
+
+import csv
+import os
 import shutil
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lib.network import fabric, traffic
+from lib.network import fabric, fluid, traffic
+
+SIZES = (8, 32, 64)
 
 
 def families(devices: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -62,3 +72,33 @@ def judge(program: Path, sent: np.ndarray, net: fabric.Fabric) -> tuple[np.ndarr
     times = np.zeros_like(sent)
     times[tuple(np.transpose(pairs))] = np.array(finish) / 1e3
     return times, cpu_s
+
+
+def agreement(program: Path) -> Iterator[dict]:
+    """Per fabric, size and family: the relative error of the makespan and the largest of a flow, exact and approximate."""
+    version = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "libsimgrid-dev"], capture_output=True, text=True, check=False)
+    for name, make in sorted(NETS.items()):
+        for devices in SIZES:
+            net = make(devices)
+            for family, sent in families(devices, np.random.default_rng(devices)).items():
+                times, _ = judge(program, sent, net)
+                found, near = fluid.completion_times_s(sent, net), fluid.makespan_s(sent, net, window=0.003)
+                away = times > 0
+                yield dict(fabric=name, devices=devices, family=family, flows=int(away.sum()), makespan_us=f"{1e6 * times.max():.6g}",
+                           makespan_error=f"{abs(found.max() / times.max() - 1):.2g}",
+                           flow_error=f"{abs(found[away] / times[away] - 1).max():.2g}",
+                           approximate_error=f"{abs(near / times.max() - 1):.2g}", judge=f"SimGrid {version.stdout or 'unknown'}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python tests/judge.py FILE")
+    with tempfile.TemporaryDirectory() as folder:
+        rows = list(agreement(compiled(Path(folder))))
+    target = Path(sys.argv[1])
+    part = target.with_name(f".part-{target.name}")
+    with part.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    os.replace(part, target)
