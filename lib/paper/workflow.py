@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -181,17 +182,19 @@ def asked(run: Path) -> dict | None:
 
 
 def execute(folder: Path, given: dict, only: list[str], *, jobs: int = 1, origin: str = "") -> bool:
-    """Run the chapters that are not up to date, `jobs` at a time; True if all that should be there are.
+    """Run the chapters that are not up to date, `jobs` at a time on equal shares of the cores; True if all that should be there are.
 
     A chapter that fails does not stop those that do not need it.  What an interrupted run left half-done is done again.
     `origin` names the file of the parameters, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.json"
-    content = {"name": folder.name, "parameters": given, "parameters_file": origin, "chapters": only}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // jobs)
+    content = {"name": folder.name, "parameters": given, "parameters_file": origin, "chapters": only, "threads": threads}
     config.write_text(json.dumps(content, indent=1) + "\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "notebooks" / "Snakefile"), "--directory",
-               str(folder), "--configfile", str(config), "--cores", str(jobs), "--keep-going", "--nolock",
+               str(folder), "--configfile", str(config), "--cores", str(jobs * threads), "--keep-going", "--nolock",
                "--rerun-incomplete", "--quiet", "all", "--rerun-triggers", "mtime", "params"]  # fmt: skip
     environment = provenance.environment(PAPER_RUN_NAME=folder.name, PAPER_PARAMETERS_FILE=origin)
     done = subprocess.run(command, check=False, env=environment).returncode == 0
