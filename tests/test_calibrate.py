@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from lib.network import calibrate, grid, records
+from lib.network import calibrate, elasticity, grid, records
 
 TRUE = {
     "exchange": dict(start_s=1.2e-5, message_s=1.5e-6, small_bytes_per_s=1.6e11, large_s=2.6e-5, wire_bytes_per_s=3.6e11, copy_bytes_per_s=9e11),
@@ -79,16 +79,16 @@ def test_a_layer_is_the_sum_of_its_parts():
     rows, made = calibrate.layers(pd.DataFrame(measured), exchange, {"olmoe": expert, "qwen3": expert}, "gpu-x2", draws=0)
     assert made.parameters["start_s"] == pytest.approx(4e-5, rel=1e-3) and calibrate.errors(rows).max() < 1e-3
     np.testing.assert_allclose(rows.compute_s + rows.wire_s, rows.s)
-    slopes = calibrate.elasticities(rows, draws=100)
+    slopes = elasticity.table(rows, draws=100)
     np.testing.assert_allclose(slopes.beta, slopes.beta_arithmetic + slopes.beta_wire)
-    rivals = calibrate.rivals(rows)
+    rivals = elasticity.rivals(rows)
     assert len(rivals) and (rivals.by_rho.mean() < rivals.by_gini.mean())
 
 
 def test_elasticity_by_hand():
-    assert calibrate.elasticity(np.array([1, 1.5, 2]), np.array([10, 12, 14.0])) == pytest.approx((10, 0.4))
+    assert elasticity.fit(np.array([1, 1.5, 2]), np.array([10, 12, 14.0])) == pytest.approx((10, 0.4))
     with pytest.raises(ValueError, match="2 points"):
-        calibrate.elasticity(np.array([1, 2]), np.array([1, 2.0]))
+        elasticity.fit(np.array([1, 2]), np.array([1, 2.0]))
 
 
 def test_published_tables_are_fitted_as_declared():

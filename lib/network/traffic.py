@@ -96,19 +96,64 @@ def _exact(probability: np.ndarray, k: int) -> np.ndarray:
     return parts
 
 
-def sample(probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator) -> np.ndarray:
+def sample(probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, share: int = 1) -> np.ndarray:
     """Routes [tokens, k]: k distinct experts a token, expert e with probability π_e exactly.
 
     Systematic sampling in a random order (Madow 1949): the experts' probabilities are laid end to end in an order drawn
-    anew for each token, and every whole number after a random start picks the expert it falls on.
+    anew for each token, and every whole number after a random start picks the expert it falls on.  share: this many
+    tokens share an order, which is far faster; every expert's count keeps its distribution, as the starts stay
+    independent, and only which experts meet in a token is less mixed.
     """
     parts = _exact(probability, k)
     if parts.sum() != k * UNIT:
         raise ValueError(f"traffic.sample: probabilities sum to {probability.sum()}: must sum to k = {k}")
+    if share > 1:
+        return np.concatenate([_shared(parts, k, min(share, tokens - first), rng) for first in range(0, tokens, share)])
     order = rng.random((tokens, len(parts)), dtype=np.float32).argsort(axis=1)
     ends = np.cumsum(parts[order], axis=1) + rng.integers(0, UNIT, (tokens, 1))
     picked = np.diff(ends // UNIT, axis=1, prepend=0) > 0
     return order[picked].reshape(tokens, k)
+
+
+def _shared(parts: np.ndarray, k: int, tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """Routes [tokens, k] in one order of the experts."""
+    order = rng.permutation(len(parts))
+    points = UNIT * np.arange(1, k + 1) - rng.integers(0, UNIT, (tokens, 1))
+    return order[np.searchsorted(np.cumsum(parts[order]), points)]
+
+
+def fitted(load: np.ndarray, experts: int, k: int) -> np.ndarray:
+    """Inclusion probabilities [experts], falling, that carry the imbalance of a recorded load to another layer.
+
+    The logarithm of the load [experts recorded], sorted, is read off at the new experts' ranks, and the steepness is kept
+    unless a probability would exceed 1.  What is drawn from it is synthetic.  Refused: loads that are negative or all 0.
+    """
+    load = np.sort(np.asarray(load, dtype=float))[::-1]
+    if load.ndim != 1 or not np.isfinite(load).all() or load[-1] < 0 or load[0] <= 0:
+        raise ValueError(f"traffic.fitted: load of shape {load.shape}: must be [experts], finite, ≥ 0 and not all 0")
+    ranks = [(np.arange(n) + 0.5) / n for n in (experts, len(load))]
+    logs = np.interp(ranks[0], ranks[1], np.log(np.maximum(load, load[0] * 1e-9)))
+    return _capped(_steep(logs, 1.0, k), k)
+
+
+def group_limited(
+    probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, *, groups: int, kept: int
+) -> np.ndarray:
+    """Routes [tokens, k] that touch at most `kept` of `groups` consecutive groups of experts.
+
+    Scores are log π plus Gumbel noise; groups are ranked by the sum of their two best, and the best k experts of the kept
+    groups are taken (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).  Refused: numbers that do not divide or leave fewer than k.
+    """
+    experts = len(probability)
+    if experts % groups or not 1 <= kept <= groups or kept * (experts // groups) < k or experts // groups < 2:
+        raise ValueError(f"traffic.group_limited: experts = {experts}, groups = {groups}, kept = {kept}, k = {k}: groups must divide "
+                         "experts, hold at least 2, and those kept at least k")  # fmt: skip
+    score = np.log(probability) + rng.gumbel(size=(tokens, experts))
+    grouped = score.reshape(tokens, groups, -1)
+    best = np.sort(grouped, axis=-1)[..., -2:].sum(-1)
+    out = np.argsort(-best, axis=1, kind="stable")[:, kept:]
+    np.put_along_axis(grouped, out[..., None], -np.inf, axis=1)
+    return np.argsort(-grouped.reshape(tokens, experts), axis=1, kind="stable")[:, :k]
 
 
 def matrix(
@@ -140,6 +185,32 @@ def matrix(
     else:
         key = (source[:, None] * devices + target).reshape(-1)
     return np.bincount(key, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token)
+
+
+def forwarded(
+    expert_index: np.ndarray, home: np.ndarray, devices: int, per_node: int, bytes_per_token: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes [devices, devices] of a dispatch in two hops: between nodes, then inside them.
+
+    A token crosses the network once for every other node that holds any of its experts, to the device at its own position
+    there, which forwards it over NVLink to each device that needs it; at home its own device does (DeepSeek-V3, arXiv
+    2412.19437, section 3.2.2).  Arguments as for `matrix`; devices in nodes of `per_node`.
+    """
+    tokens = len(expert_index)
+    source = np.arange(tokens) * devices // tokens
+    target = placement.targets(expert_index, home)
+    landing = target // per_node * per_node + (source % per_node)[:, None]  # the source itself in its own node
+    hops = []
+    for key in (source[:, None] * devices + landing, landing * devices + target):
+        pairs = np.unique(np.arange(tokens)[:, None] * devices**2 + key)  # once per token
+        hops.append(np.bincount(pairs % devices**2, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token))
+    return hops[0], hops[1]
+
+
+def slots(expert_index: np.ndarray, home: np.ndarray, devices: int, experts: int) -> np.ndarray:
+    """Rows [devices, experts] that each device computes for each expert, of routes [tokens, k] and a placement."""
+    target = placement.targets(expert_index, home)
+    return np.bincount((target * experts + expert_index).reshape(-1), minlength=devices * experts).reshape(devices, experts)
 
 
 def even(tokens: int, k: int, devices: int, bytes_per_token: float) -> np.ndarray:

@@ -1,0 +1,188 @@
+"""A layer's time by part: the parts add up, even routes cost nothing more, and on the measured machine it is the calibrated model."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from lib.network import calibrate, fabric, fluid, grid, placement, records, step, sweep, traffic
+
+SHAPE = grid.Shape(2048, 1024, 64, 8)
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def known():
+    """The calibrated machine with OLMoE's own experts, and the layers that were measured with their predictions."""
+    tables, _, _ = records.load(ROOT / "data/measured")
+    _, fits, layers = calibrate.everything(tables, 2**20, draws=0)
+    base = calibrate.base(tables)
+    machine = step.Machine("measured", fits["exchange"].parameters, fits[f"experts of olmoe ({base})"].parameters, fits["layer"].parameters, 50e9)
+    return machine, layers[(layers.machine == base) & (layers["shape"] == "olmoe")]
+
+
+def test_it_is_the_model_that_was_calibrated(known):
+    machine, layers = known
+    net = fabric.star(2, machine.exchange["wire_bytes_per_s"])
+    cases = [c for c in grid.layers(2, {}) if c["shape"] == "olmoe"][::5]
+    for c in cases:
+        sent, rows = sweep.routed(c["index"], c["home"], SHAPE, 2)
+        same = layers[(layers.tokens == c["tokens"]) & (layers.level == c["level"]) & (layers.rho_wanted == c["rho_wanted"]) & (layers.seed == c["seed"])]
+        assert step.total_s(step.layer_s(sent, rows, SHAPE, net, machine)) == pytest.approx(same.predicted_s.item(), rel=1e-6)
+    assert len(cases) > 20
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_parts_add_up_to_the_slowdown(known, overlap):
+    for machine in (known[0], step.published()):
+        net = fabric.nodes(16, 8, machine.exchange["wire_bytes_per_s"], 50e9)
+        even = step.layer_s(*step.even_layer(16 * 256, SHAPE, 16), SHAPE, net, machine, overlap=overlap)
+        parts = step.layer_s(*sweep.drawn(SHAPE, 16, 256, 0.5, 10), SHAPE, net, machine, overlap=overlap)
+        slowdown = step.total_s(parts) / step.total_s(even) - 1
+        np.testing.assert_allclose(sum(step.excess(parts, even).values()), slowdown, atol=1e-12)
+        assert (slowdown > 0.2).all()
+        assert sum(step.excess(even, even).values()) == 0
+        if overlap:
+            apart = step.layer_s(*sweep.drawn(SHAPE, 16, 256, 0.5, 10), SHAPE, net, machine)
+            longer = np.maximum(apart["wire"], apart["arithmetic"])
+            np.testing.assert_allclose(step.total_s(parts), apart["start"] + longer + apart["order"])
+
+
+def test_the_ideal_machine_by_hand():
+    """One device gets all: 64 rows of 4,096 bytes over 450 GB/s, there and twice as much back; one expert's tile of 128 rows."""
+    sent, rows = np.zeros((2, 2)), np.zeros((2, 64))
+    sent[0, 1], rows[1, 3] = 64 * 4096, 64
+    parts = step.layer_s(sent, rows, SHAPE, fabric.star(2, 450e9), step.published(), combine_share=2)
+    assert parts["start"] == parts["order"] == parts["hidden"] == 0
+    assert parts["wire"] == pytest.approx(3 * 64 * 4096 / 450e9)
+    assert parts["arithmetic"] == pytest.approx(max(6 * 2048 * 1024 / 3.35e12, 128 * 6 * 2048 * 1024 / 989.4e12), rel=1e-3)
+    with pytest.raises(ValueError, match="rows: must be finite and ≥ 0"):
+        step.experts_s(-rows, SHAPE, step.published())
+
+
+def test_a_step_is_its_layers_and_the_rest():
+    model, machine = step.models()["Mixtral-8x7B"], step.published()
+    assert model.rest_parameters == pytest.approx(12.9e9 - 32 * 2 * 3 * 4096 * 14336)
+    few, many = (step.step_s(np.full(32, 1e-3), tokens, model, machine) for tokens in (1, 10**6))
+    assert few == pytest.approx(32e-3 + 2 * model.rest_parameters / 3.35e12)
+    assert many == pytest.approx(32e-3 + 2e6 * model.rest_parameters / 989.4e12)
+
+
+def test_published_shapes_are_those_of_their_configurations():
+    """Where the defaults of transformers' configuration class are the published model's."""
+    transformers = pytest.importorskip("transformers")
+    models = step.models()
+    for name, kind, width, experts in (
+        ("DeepSeek-V3", "DeepseekV3Config", "moe_intermediate_size", "n_routed_experts"),
+        ("Mixtral-8x7B", "MixtralConfig", "intermediate_size", "num_local_experts"),
+        ("gpt-oss-120b", "GptOssConfig", "intermediate_size", "num_local_experts"),
+    ):
+        config, shape = getattr(transformers, kind)(), models[name].shape
+        assert (config.hidden_size, getattr(config, width), getattr(config, experts), config.num_experts_per_tok) == (
+            shape.hidden, shape.width, shape.experts, shape.k)  # fmt: skip
+        assert config.num_hidden_layers - (getattr(config, "first_k_dense_replace", 0) or 0) == models[name].layers
+
+
+def test_time_rises_with_the_level():
+    """Mean over paired seeds, 8 devices and more, wire and layer."""
+    machine = step.published()
+    clusters = {"star": lambda n: fabric.star(n), "tree": lambda n: fabric.nodes(n, 8, oversubscription=3)}
+    rows = sweep.levels([step.models()["OLMoE-1B-7B"]], [8, 32], [256], [0.0, 0.2, 0.4, 0.6, 0.8], clusters, machine, seeds=30)
+    for _, own in rows.groupby(["fabric", "devices"]):
+        for column in ("s", "wire", "rho"):
+            assert (np.diff(own.groupby("level")[column].mean()) > 0).all(), column
+    summary = sweep.summary(rows)
+    np.testing.assert_allclose(summary[list(step.PARTS)].sum(axis=1), summary.slowdown, atol=1e-12)
+
+
+# ---- routes and bytes
+
+
+@pytest.mark.parametrize("share", [1, 50])
+def test_drawn_experts_keep_their_probabilities_and_spread(share):
+    chances = traffic.inclusion(16, 4, 0.4)
+    draws = [np.bincount(traffic.sample(chances, 4, 200, np.random.default_rng(i), share).reshape(-1), minlength=16) for i in range(400)]
+    np.testing.assert_allclose(np.mean(draws, 0), 200 * chances, atol=4 * np.sqrt(200 / 4 / 400))
+    np.testing.assert_allclose(np.var(draws, 0), 200 * chances * (1 - chances), rtol=0.35, atol=0.5)
+    routes = traffic.sample(chances, 4, 200, RNG, share)
+    assert all(len(set(row)) == 4 for row in routes.tolist())
+
+
+def test_forwarding_crosses_once_per_node():
+    index, home = RNG.integers(0, 32, (64, 6)), placement.random(32, 16, RNG)
+    across, inside = traffic.forwarded(index, home, 16, 4, 100.0)
+    want_across, want_inside = np.zeros((16, 16)), np.zeros((16, 16))
+    for token, chosen in enumerate(index):
+        source = token * 16 // 64
+        for device in {int(home[e]) for e in chosen}:
+            landing = device // 4 * 4 + source % 4 if device // 4 != source // 4 else source
+            want_inside[landing, device] += 100
+        for node in {int(home[e]) // 4 for e in chosen}:
+            landing = node * 4 + source % 4
+            want_across[source, landing] += 100
+    np.testing.assert_array_equal(across, want_across)
+    np.testing.assert_array_equal(inside, want_inside)
+
+
+def test_limited_routes_stay_in_few_groups():
+    routes = traffic.group_limited(traffic.inclusion(32, 6, 0.3), 6, 500, RNG, groups=8, kept=3)
+    assert max(len(set(row)) for row in (routes // 4).tolist()) <= 3 and all(len(set(row)) == 6 for row in routes.tolist())
+    free = traffic.sample(traffic.inclusion(32, 6, 0.3), 6, 500, RNG)
+    assert max(len(set(row)) for row in (free // 4).tolist()) > 3
+    with pytest.raises(ValueError, match="groups must divide"):
+        traffic.group_limited(np.full(32, 6 / 32), 6, 5, RNG, groups=5, kept=3)
+
+
+def test_a_popularity_carries_its_imbalance():
+    chances = np.sort(traffic.inclusion(16, 2, 0.4))[::-1]
+    np.testing.assert_allclose(traffic.fitted(1e6 * chances, 16, 2), chances, rtol=1e-6)
+    larger = traffic.fitted(1e6 * chances, 64, 8)
+    assert larger.sum() == pytest.approx(8) and (larger <= 1).all()
+    from lib import stats
+
+    assert stats.gini(larger) == pytest.approx(stats.gini(chances), abs=0.05)
+    with pytest.raises(ValueError, match="must be \\[experts\\]"):
+        traffic.fitted(np.array([1.0, -1.0]), 8, 2)
+
+
+def test_rows_are_counted_where_they_are_computed():
+    index, home = RNG.integers(0, 8, (40, 2)), placement.replicated(np.arange(1.0, 9), 4, 4)
+    rows = traffic.slots(index, home, 4, 8)
+    assert rows.sum() == 80 and all(set(np.flatnonzero(rows[d])) <= set(home[d]) for d in range(4))
+    np.testing.assert_array_equal(rows.sum(0), np.bincount(index.reshape(-1), minlength=8))
+
+
+# ---- studies
+
+
+def test_packing_helps_where_it_was_packed():
+    """Two domains with busy experts of their own: packing takes them apart at home and not elsewhere."""
+    rng, load = np.random.default_rng(1), np.array([8.0, 8, 8, 8, 1, 1, 1, 1])
+    tokens = [rng.choice(8, (4000, 1), p=part / part.sum()) for part in (load, load[::-1])]
+    index, domain = np.concatenate(tokens)[None], np.repeat([0, 1], 4000)
+    document = np.arange(8000) // 10
+    shape = grid.Shape(256, 128, 8, 1)
+    found = sweep.domains(index, document, domain, shape, fabric.star(4), step.published(), tokens=500, batches=5, redundant=4)
+    rho = found.groupby(["placement", "where"]).rho.mean()
+    assert rho["packed", "same domain"] < 1.3 < rho["in order", "same domain"]
+    assert rho["replicated", "same domain"] < 1.3
+    with pytest.raises(ValueError, match="tokens = 9: must be from 1 to 8"):
+        sweep.windows(np.arange(8), 9, 1, rng)
+
+
+def test_published_counts_hold_what_the_chapter_says():
+    counts = pd.read_csv(ROOT / "data/published/real_router_counts.csv")
+    assert counts.groupby(["model", "layer", "domain"])["count"].sum().div(counts.groupby(["model", "layer", "domain"]).tokens.first()).isin([2, 8]).all()
+    found = sweep.moved_counts(counts, {"OLMoE-1B-7B": 8, "Mixtral-8x7B": 4}).groupby(["placement", "where"]).rho.mean()
+    assert found["packed", "packed for"] < found["packed", "another domain"]
+
+
+def test_tails_and_scale():
+    index = RNG.integers(0, 16, (2, 3000, 2))
+    index[..., 1] = (index[..., 0] + 1 + index[..., 1] % 15) % 16
+    found = sweep.tails(index, grid.SHAPES["trace"], fabric.star(4), step.published(), RNG.integers(0, 3000, (20, 64)), 20)
+    assert set(found.source) == {"batch", "placement", "both"} and (found.p99 >= found.p50).all()
+    nets = {"star": lambda n: fabric.star(n), "shared": lambda n: fabric.nodes(n, 4, oversubscription=4)}
+    scaled = sweep.scaling([8, 16], nets, 0.4, experts_per_device=4, k=4, tokens=32, hidden=64, seeds=3, exact_up_to=8)
+    assert (scaled.fair.dropna() >= 1 - 1e-9).all() and scaled.fair.isna().sum() == 2 and (scaled.bound_s > 0).all()
+    assert fluid.bottleneck_bound_s(np.zeros((4, 4)), fabric.star(4)) == 0
