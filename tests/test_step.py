@@ -8,6 +8,7 @@ from conftest import ROOT
 from lib.network import calibrate, fabric, fluid, grid, placement, records, step, sweep, traffic
 
 SHAPE = grid.Shape(2048, 1024, 64, 8)
+CHANCES = traffic.inclusion(64, 8, 0.5)
 RNG = np.random.default_rng(0)
 
 
@@ -37,13 +38,13 @@ def test_parts_add_up_to_the_slowdown(known, overlap):
     for machine in (known[0], step.published()):
         net = fabric.nodes(16, 8, machine.exchange["wire_bytes_per_s"], 50e9)
         even = step.layer_s(*step.even_layer(16 * 256, SHAPE, 16), SHAPE, net, machine, overlap=overlap)
-        parts = step.layer_s(*sweep.drawn(SHAPE, 16, 256, 0.5, 10), SHAPE, net, machine, overlap=overlap)
+        parts = step.layer_s(*sweep.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine, overlap=overlap)
         slowdown = step.total_s(parts) / step.total_s(even) - 1
         np.testing.assert_allclose(sum(step.excess(parts, even).values()), slowdown, atol=1e-12)
         assert (slowdown > 0.2).all()
         assert sum(step.excess(even, even).values()) == 0
         if overlap:
-            apart = step.layer_s(*sweep.drawn(SHAPE, 16, 256, 0.5, 10), SHAPE, net, machine)
+            apart = step.layer_s(*sweep.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine)
             longer = np.maximum(apart["wire"], apart["arithmetic"])
             np.testing.assert_allclose(step.total_s(parts), apart["start"] + longer + apart["order"])
 
@@ -91,6 +92,9 @@ def test_time_rises_with_the_level():
     for _, own in rows.groupby(["fabric", "devices"]):
         for column in ("s", "wire", "rho"):
             assert (np.diff(own.groupby("level")[column].mean()) > 0).all(), column
+    loads = np.stack([np.full(16, 100.0), 100 * traffic.inclusion(16, 2, 0.6)])
+    even, skewed = (sweep.carried([step.models()["OLMoE-1B-7B"]], 8, [256], load[None], clusters["star"], machine, seeds=10) for load in loads)
+    assert even.slowdown.item() < 0.1 < skewed.slowdown.item() and skewed.low.item() < skewed.slowdown.item() < skewed.high.item()
     summary = sweep.summary(rows)
     np.testing.assert_allclose(summary[list(step.PARTS)].sum(axis=1), summary.slowdown, atol=1e-12)
 

@@ -24,11 +24,10 @@ def routed(index: np.ndarray, home: np.ndarray, shape: grid.Shape, devices: int)
     return traffic.matrix(index, home, devices, 2.0 * shape.hidden), traffic.slots(index, home, devices, shape.experts)
 
 
-def drawn(shape: grid.Shape, devices: int, tokens: int, level: float, seeds: int, seed: int = 0, family: str = "power") -> Routes:
-    """Synthetic routes of `tokens` tokens on each device at a level, labels permuted per seed, experts in order: what
-    they send and compute, [seeds, …]."""
-    chances, home = traffic.inclusion(shape.experts, shape.k, level, family), placement.contiguous(shape.experts, devices)
-    found = []
+def drawn(shape: grid.Shape, devices: int, tokens: int, chances: np.ndarray, seeds: int, seed: int = 0) -> Routes:
+    """Synthetic routes of `tokens` tokens on each device with inclusion probabilities `chances` [experts], labels permuted
+    per seed, experts in order: what they send and compute, [seeds, …]."""
+    home, found = placement.contiguous(shape.experts, devices), []
     for i in range(seeds):
         rng = np.random.default_rng([seed, i])
         labels = rng.permutation(shape.experts)
@@ -58,7 +57,8 @@ def levels(
                 options = dict(machine=machine, overlap=overlap, time_s=time_s)
                 base = {name: step.layer_s(*even, model.shape, net, **options) for name, net in nets.items()}
                 for level in (level for level in wanted if level < top):
-                    sent, rows = drawn(model.shape, count, batch, level, seeds, seed)
+                    chances = traffic.inclusion(model.shape.experts, model.shape.k, level)
+                    sent, rows = drawn(model.shape, count, batch, chances, seeds, seed)
                     held = rows.sum(-1)
                     for name, net in nets.items():
                         parts = step.layer_s(sent, rows, model.shape, net, **options)
@@ -80,6 +80,26 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         parts = {part: own[f"excess_{part}"].mean() for part in step.PARTS}
         found.append(dict(zip(keys, key, strict=True)) | dict(rho=own.rho.mean(), slowdown=slowdown.mean(), low=low, high=high,
                           p95=np.quantile(slowdown, 0.95), even_us=1e6 * own.even_s.iloc[0]) | parts)  # fmt: skip
+    return pd.DataFrame(found)
+
+
+def carried(
+    models: Iterable[step.Model], devices: int, tokens: Iterable[int], loads: np.ndarray, make: Callable[[int], Fabric],
+    machine: step.Machine, *, seeds: int, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """The imbalance of recorded loads [layers, experts] carried to other models' layers (traffic.fitted): mean slowdown over
+    even routes and mean ρ per shape and tokens of a device, with intervals over seeds, each the mean over layers (synthetic)."""
+    found = []
+    for model in (model for model in models if model.shape.experts % devices == 0):
+        for batch in tokens:
+            even = step.total_s(step.layer_s(*step.even_layer(devices * batch, model.shape, devices), model.shape, make(devices), machine))
+            slowdown, rho = np.empty((len(loads), seeds)), np.empty((len(loads), seeds))
+            for layer, load in enumerate(loads):
+                sent, rows = drawn(model.shape, devices, batch, traffic.fitted(load, model.shape.experts, model.shape.k), seeds, seed)
+                slowdown[layer] = step.total_s(step.layer_s(sent, rows, model.shape, make(devices), machine)) / even - 1
+                rho[layer] = rows.sum(-1).max(-1) / rows.sum(-1).mean(-1)
+            low, high = stats.mean_interval(slowdown.mean(0))
+            found.append(dict(shape=model.name, devices=devices, tokens=batch, rho=rho.mean(), slowdown=slowdown.mean(), low=low, high=high))
     return pd.DataFrame(found)
 
 
