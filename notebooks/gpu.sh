@@ -6,6 +6,8 @@
 #   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
 #                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
 #                                  `execute` reads them
+#   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
+#                                  small matrices the network engine bounds in a second
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
@@ -17,8 +19,8 @@
 #   MOE_COMMIT   the commit, where the tree was copied without its history
 #   BUDGET_S     seconds for measure; default: 390
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|finetune|measure|train OUT}
-mkdir -p "${2:?usage: gpu.sh execute|finetune|measure|train OUT}"
+mode=${1:?usage: gpu.sh execute|finetune|measure|bench|train OUT}
+mkdir -p "${2:?usage: gpu.sh execute|finetune|measure|bench|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -55,6 +57,9 @@ if [ "$mode" = measure ]; then
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
   python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.network.collectives "$out/measured" \
     --budget-s "${BUDGET_S:-390}" --trace "$root"/data/reference/01/trace_*.npz
+elif [ "$mode" = bench ]; then
+  python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
+  python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"
 elif [ "$mode" = finetune ]; then
   given=$(python3 - "${EXTRA:-{\}}" "${CORPUS:+$(realpath "${CORPUS:-.}")}" <<'END'
 import json, sys
