@@ -6,19 +6,22 @@ import base64
 import gzip
 import json
 import lzma
+import os
 import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from lib.paper import compare, provenance, workflow
 
-LARGE = 300_000  # bytes of a table above which its published copy is compressed
+LARGE = 80_000  # bytes of a table above which its published copy is compressed
 
 
 def publish(run: Path, record: dict) -> Path:
     """Make a chapter of a run the published one; of one computed at the default parameters only its values, quick.json.
 
     Its executed copy is kept without what papermill and progress bars left, which names folders of the machine, and
-    without its figures, which lie beside it; large tables are compressed.
+    without its figures, which lie beside it; large tables are compressed, pictures shrunk.
     """
     chapter, target = record["chapter"], workflow.PUBLISHED / record["chapter"][:2]
     target.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,8 @@ def publish(run: Path, record: dict) -> Path:
             cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
     text = pictures(json.dumps(notebook), target, record["figures"], inside=False)
     _write(target / f"{chapter}.ipynb", json.loads(text))
+    for image in target.rglob("*.png"):
+        shrink(image)
     return target
 
 
@@ -67,6 +72,13 @@ def pictures(copy: str, folder: Path, figures: dict, *, inside: bool) -> str:
         forms = [json.dumps(f'src="{source}"')[1:-1] for source in (known["file"], f"data:image/png;base64,{content}")]
         copy = copy.replace(*(forms if inside else forms[::-1]))
     return copy
+
+
+def shrink(image: Path) -> None:
+    """Rewrite a PNG with at most 256 colours, a third of its size: enough for lines, areas and their edges."""
+    part = image.with_suffix(".part")
+    Image.open(image).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(part, "PNG", optimize=True)
+    os.replace(part, image)
 
 
 def _write(path: Path, content: dict) -> Path:
