@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -131,45 +132,58 @@ PART_COLOURS = {"start": "#7F7F7F", "wire": "#0072B2", "arithmetic": "#D55E00", 
 KEYS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
 
+def _panels(names: list, height: float, **options) -> tuple[Figure, list]:
+    """A panel per name, at most three a row; the rest of the last row is left empty."""
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    fig, axes = figure(rows, columns, height=height * rows + 0.9, **options)
+    for ax in list(axes.flat)[len(names) :]:
+        ax.axis("off")
+    return fig, list(axes.flat)[: len(names)]
+
+
 def step_levels(table: pd.DataFrame) -> Figure:
-    """Slowdown of a layer against the level with its band (columns shape, fabric, devices, tokens, level, slowdown, low,
-    high), a row of panels per fabric, a panel per shape; colour: tokens of a device, line: devices."""
-    fabrics, shapes = list(table.fabric.unique()), list(table["shape"].unique())
-    fig, axes = figure(len(fabrics), len(shapes), height=2.0 * len(fabrics) + 0.9, sharex=True, sharey="row")
-    tokens, styles = sorted(table.tokens.unique()), ("-", "--", ":", "-.")
-    counts = sorted(table.devices.unique())
-    for number, (row, fabric) in enumerate(zip(axes, fabrics, strict=True)):
-        for ax, shape in zip(row, shapes, strict=True):
-            own = table[(table.fabric == fabric) & (table["shape"] == shape)]
-            for (batch, devices), part in own.groupby(["tokens", "devices"]):
-                colour = KEYS[tokens.index(batch) % len(KEYS)]
-                ax.fill_between(part.level, 1 + part.low, 1 + part.high, color=colour, alpha=0.2, lw=0)
-                ax.plot(part.level, 1 + part.slowdown, styles[counts.index(devices) % len(styles)], color=colour, lw=1.4)
-            ax.set(yscale="log", title="" if number else shape, xlabel="level" if number == len(fabrics) - 1 else "")
-            ax.yaxis.set_major_locator(LogLocator(2))
-            ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
-            ax.yaxis.set_minor_formatter(NullFormatter())
-        row[0].set_ylabel(f"{fabric}\ntime / even", fontsize=9)
-    lines = [*(Line2D([], [], color=KEYS[i % len(KEYS)], label=f"{batch} tokens") for i, batch in enumerate(tokens)),
+    """Time of a layer over that of even routes against the level with its band (columns shape, devices, tokens, level,
+    slowdown, low, high), a panel per shape; the darker the fewer tokens of a device, line: devices."""
+    shapes, tokens, counts = (list(dict.fromkeys(table[name])) for name in ("shape", "tokens", "devices"))
+    fig, axes = _panels(shapes, 2.1, sharex=True, sharey=True)
+    colours, styles = colormaps["viridis"](np.linspace(0, 0.85, len(tokens))), ("-", "--", ":", "-.")
+    for ax, shape in zip(axes, shapes, strict=True):
+        for (batch, devices), part in table[table["shape"] == shape].groupby(["tokens", "devices"]):
+            colour = colours[tokens.index(batch)]
+            ax.fill_between(part.level, 1 + part.low, 1 + part.high, color=colour, alpha=0.2, lw=0)
+            ax.plot(part.level, 1 + part.slowdown, styles[counts.index(devices) % len(styles)], color=colour, lw=1.3)
+        ax.set(yscale="log", title=shape, xlabel="level")
+        ax.yaxis.set_major_locator(LogLocator(2))
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.axhline(1, color=COLOURS["null"], lw=0.8)
+    for ax in axes[::3]:
+        ax.set_ylabel("time / even")
+    lines = [*(Line2D([], [], color=colour, label=f"{batch} tokens") for colour, batch in zip(colours, tokens, strict=True)),
              *(Line2D([], [], color="#444444", ls=styles[i % len(styles)], label=f"{count} devices") for i, count in enumerate(counts))]  # fmt: skip
-    fig.legend(handles=lines, loc="outside upper center", ncols=3)
+    fig.legend(handles=lines, loc="outside upper center", ncols=4)
     return fig
 
 
 def anatomy(table: pd.DataFrame) -> Figure:
     """What the slowdown is made of (columns shape, tokens, start, wire, arithmetic, order as shares of the even time), a
-    panel per shape, stacked bars per number of tokens."""
-    shapes = list(table["shape"].unique())
-    fig, axes = figure(1, len(shapes), height=2.9)
-    for ax, shape in zip(axes[0], shapes, strict=True):
+    panel per shape, stacked bars per number of tokens; parts that save time hang below zero."""
+    shapes = list(dict.fromkeys(table["shape"]))
+    fig, axes = _panels(shapes, 2.1)
+    for ax, shape in zip(axes, shapes, strict=True):
         own = table[table["shape"] == shape]
-        bottom = np.zeros(len(own))
+        up, down = np.zeros(len(own)), np.zeros(len(own))
         for part in ("start", "wire", "arithmetic", "order"):
-            ax.bar([f"{n}" for n in own.tokens], 100 * own[part], bottom=np.maximum(bottom, 0), color=PART_COLOURS[part], label=part, width=0.7)
-            bottom = np.maximum(bottom, 0) + 100 * own[part].to_numpy()
+            share = 100 * own[part].to_numpy()
+            ax.bar(range(len(own)), share, bottom=np.where(share > 0, up, down), color=PART_COLOURS[part], label=part, width=0.7)
+            up, down = up + np.maximum(share, 0), down + np.minimum(share, 0)
+        ax.axhline(0, color=COLOURS["null"], lw=0.8)
         ax.set(title=shape, xlabel="tokens per device")
-    axes[0][0].set_ylabel("slowdown (%)")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        ax.set_xticks(range(len(own)), [f"{n}" for n in own.tokens], rotation=45 if len(own) > 4 else 0)
+    for ax in axes[::3]:
+        ax.set_ylabel("slowdown (%)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
 
 
