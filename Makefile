@@ -1,7 +1,7 @@
 # make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
 #             the published run, shown without computing it:  make book RUN=reference
 # make test   sets up, runs the tests
-# make bench  sets up, measures the speed of the strategies
+# make bench  sets up, measures the speed of the strategies and of the network engine
 # make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
@@ -19,7 +19,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest -q $(ARGS)
 
 bench: $(READY)
-	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py $(ARGS)
+	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py tests/bench_network.py $(ARGS)
 OLDER := _build/transformers-5.17.0
 test-long: $(READY) $(OLDER)
 	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)

@@ -245,3 +245,32 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return adjusted
+
+
+def equivalence_p(differences: ArrayLike, margin: float) -> float:
+    """p-value of the two one-sided t-tests (TOST) that the mean of paired differences [n] lies within ± margin.
+
+    The larger of the two one-sided p-values; ≤ α means equivalent, as does a 1 − 2α interval inside the margin.
+    Schuirmann 1987, J. Pharmacokinet. Biopharm. 15, 657.  Refused: fewer than two differences, a margin not above 0.
+    """
+    d = _samples(differences, "equivalence_p")
+    if not margin > 0:
+        raise ValueError(f"stats.equivalence_p: margin = {margin}: must be > 0")
+    error = max(d.std(ddof=1) / np.sqrt(len(d)), np.finfo(float).tiny)
+    return float(scipy_stats.t.sf((margin - abs(d.mean())) / error, len(d) - 1))
+
+
+def size_interval(interval: tuple[float, float]) -> tuple[float, float]:
+    """The interval of |x| for x in `interval`: from 0 where it holds 0."""
+    low, high = interval
+    inside = low <= 0 <= high
+    return (0.0 if inside else min(abs(low), abs(high))), max(abs(low), abs(high))
+
+
+def crossing(x: ArrayLike, y: ArrayLike, at: float) -> float:
+    """y at `at` on the straight lines between points (x, y) in order of x; NaN outside of them, never extrapolated."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if x.ndim != 1 or x.shape != y.shape or not x.size:
+        raise ValueError(f"stats.crossing: x {x.shape}, y {y.shape}: must be two equal rows of at least one number")
+    order = np.argsort(x)
+    return float(np.interp(at, x[order], y[order], left=np.nan, right=np.nan))

@@ -3,17 +3,24 @@
 #   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
 #   notebooks/gpu.sh measure OUT   the hardware: all-to-all, expert compute and expert-parallel layers on all GPUs (about
 #                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured
+#   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
+#                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
+#                                  `execute` reads them
+#   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
+#                                  small matrices the network engine bounds in a second
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
+#   RUNS         runs.tar of an earlier `finetune`
+#   WORKERS      processes per GPU of `finetune`; default: 4, as one alone cannot fill a GPU with so small a model
 #   MOE_COMMIT   the commit, where the tree was copied without its history
 #   BUDGET_S     seconds for measure; default: 390
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|train|measure OUT}
-mkdir -p "${2:?usage: gpu.sh execute|train|measure OUT}"
+mode=${1:?usage: gpu.sh execute|finetune|measure|bench|train OUT}
+mkdir -p "${2:?usage: gpu.sh execute|finetune|measure|bench|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -42,12 +49,38 @@ END
 
 gpus() { python3 -c 'import torch; print(torch.cuda.device_count())'; }
 
+if [ -n "${RUNS:-}" ]; then mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$RUNS"; fi
+
 if [ "$mode" = measure ]; then
   [ "$(gpus)" -ge 1 ] || { echo "gpu.sh measure: 0 GPUs: must be at least 1" >&2; exit 1; }
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
   python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.network.collectives "$out/measured" \
     --budget-s "${BUDGET_S:-390}" --trace "$root"/data/reference/01/trace_*.npz
+elif [ "$mode" = bench ]; then
+  python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
+  python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"
+elif [ "$mode" = finetune ]; then
+  given=$(python3 - "${EXTRA:-{\}}" "${CORPUS:+$(realpath "${CORPUS:-.}")}" <<'END'
+import json, sys
+from lib.paper import workflow
+own = workflow.defaults("03_finetune")
+asked = workflow.load("paper") | ({"corpus_source": sys.argv[2], "allow_partial": True} if sys.argv[2] else {}) | json.loads(sys.argv[1])
+print(json.dumps(own | json.loads(workflow.settings("03_finetune", asked))))
+END
+  )
+  count=$(gpus)
+  ((count)) || count=1
+  each=${WORKERS:-4}
+  export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+  for ((i = 0; i < count * each; i++)); do
+    CUDA_VISIBLE_DEVICES=$((i % count)) python3 -m lib.balance.finetune "$out/03_finetune" "$given" "$i" "$((count * each))" \
+      2> >(tr '\r' '\n' | grep -v '^$' | tail -n 3 >&2) & workers[i]=$!
+  done
+  status=0
+  for worker in "${workers[@]}"; do wait "$worker" || status=1; done
+  tar -C "$out/03_finetune" --exclude '.*' -cf "$out/runs.tar" runs && rm -r "$out/03_finetune"
+  exit "$status"
 elif [ "$mode" = execute ]; then
   for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
     chapter=$(basename "$notebook" .ipynb)

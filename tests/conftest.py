@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,19 @@ TINY = [
     "fit_steps=20",
     "seeds=20",
     "num_tokens=256",
+    'models=["Mixtral-8x7B", "DeepSeek-V3"]',
+    "device_tokens=[4, 64]",
+    "step_levels=[0.0, 0.3]",
+    "step_seeds=8",
+    "exact_up_to=8",
+    "placement_tokens=32",
+    "scale_devices=[8, 16]",
+    "scale_exact=8",
     "bootstrap_draws=20",
+    "finetune_steps=2",
+    "finetune_sequences=2",
+    "sequence_tokens=32",
+    "training_stride=4000",
 ]
 
 
@@ -50,6 +63,14 @@ def chromium() -> str:
     if path is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     return path
+
+
+@pytest.fixture(scope="session")
+def simgrid(tmp_path_factory):
+    """(traffic, fabric) → SimGrid's completion times [devices, devices] in seconds, and its CPU seconds."""
+    import judge
+
+    return partial(judge.judge, judge.compiled(tmp_path_factory.mktemp("simgrid")))
 
 
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.balance import evaluate, losses, train
+from lib.balance import evaluate, losses, objective, train
 from lib.model.corpus import Document
 from lib.routing import adapter
 
@@ -52,8 +52,10 @@ def test_switch_agrees_with_transformers_for_one_layer():
 def test_bad_shapes_and_unknown_losses_are_refused(tiny_model):
     with pytest.raises(ValueError, match=r"logits \(2, 3\), load \(4,\)"):
         losses.switch(torch.zeros(2, 3), torch.ones(4))
-    for bad in (dict(loss="swich"), dict(coefficient=-1.0)):
-        with pytest.raises(ValueError, match="must be one of none, switch, and at least 0"):
+    for bad, message in ((dict(loss="swich"), r"loss = 'swich': must be one of none, .* \(did you mean switch\?\)"),
+                         (dict(loss="gini", coefficient=-1.0), "coefficient = -1.0 of gini: must be a finite number ≥ 0"),
+                         (dict(micro_sequences=3), "batch_sequences = 4: must be a multiple of 3")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
             train.run(tiny_model, STREAM, replace(PLAN, **bad))
     with pytest.raises(ValueError, match="has 1 windows of 16 tokens"):
         train.run(tiny_model, STREAM[:20], PLAN)
@@ -107,7 +109,7 @@ def test_bf16_expert_products_really_are_bf16(tiny_model, monkeypatch):
 
     monkeypatch.setitem(train.ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", spy)
     with forward:
-        train.language_loss(tiny_model, torch.zeros(2, 9, dtype=torch.long)).backward()
+        objective.language_loss(tiny_model, torch.zeros(2, 9, dtype=torch.long)).backward()
     assert seen == [(torch.bfloat16,) * 3] * 3
     assert tiny_model.model.layers[0].mlp.experts.gate_up_proj.grad.dtype == torch.float32
 

@@ -9,7 +9,8 @@ from conftest import ROOT
 
 ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 PAGES = ["book/intro", "book/claims", "book/compare", "book/notation", "book/rerun", "book/families", "book/references",
-         "notebooks/00_base_model", "notebooks/01_profile", "notebooks/02_assignment", "notebooks/04_network", "notebooks/05_validation"]  # fmt: skip
+         "notebooks/00_base_model", "notebooks/01_profile", "notebooks/02_assignment", "notebooks/03_finetune",
+         "notebooks/04_network", "notebooks/05_validation"]  # fmt: skip
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 AXE = ROOT / "tests/vendor/axe.min.js"  # axe-core 4.10.3, from npm
 

@@ -5,11 +5,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from lib.network import calibrate, grid
+from lib.network import calibrate, elasticity, grid, records
 
 TRUE = {
     "exchange": dict(start_s=1.2e-5, message_s=1.5e-6, small_bytes_per_s=1.6e11, large_s=2.6e-5, wire_bytes_per_s=3.6e11, copy_bytes_per_s=9e11),
-    "expert": dict(start_s=1.5e-5, memory_bytes_per_s=3.9e12, flop_per_s=6.1e14, pad_rows=24.0, join=2.0),
+    "expert": dict(start_s=1.5e-5, memory_bytes_per_s=3.9e12, flop_per_s=6.1e14, join=2.0),
 }
 
 
@@ -64,31 +64,31 @@ def test_intervals_cover_what_made_the_times():
 def test_a_layer_is_the_sum_of_its_parts():
     exchange = calibrate.Fit(calibrate.exchange_s, TRUE["exchange"], {}, np.zeros(0))
     expert = calibrate.Fit(calibrate.expert_s, TRUE["expert"], {}, np.zeros(0))
-    records = []
+    measured = []
     for c in [c for c in grid.layers(2, {}) if c["shape"] != "mixtral" and c["tokens"] in (16, 64, 256)]:
-        plain = {k: v for k, v in c.items() if k not in ("index", "home", "rank_rows", "rank_active")}
-        frame = pd.DataFrame({"shape": [c["shape"]] * 2, "rows": c["rank_rows"], "active": c["rank_active"]})
-        compute = expert(calibrate.shaped(frame))
+        plain = {k: v for k, v in c.items() if k not in ("index", "home", *records.OF_RANK)}
+        ranks = pd.DataFrame({"shape": [c["shape"]] * 2} | {name: c[name] for name in records.OF_RANK})
+        compute = expert(calibrate.shaped(ranks, "rank_"))
         sent = {name: np.array([c[name]]) for name in ("wire_bytes", "own_bytes", "messages")}
         total = compute.max() + 2 * exchange(sent)[0] + 4e-5 + c["own_bytes"] / 8e11
-        for rank, (rows, active) in enumerate(zip(c["rank_rows"], c["rank_active"], strict=True)):
-            own = plain | dict(rank_rows=rows, rank_active=active, machine="gpu-x2", rank=rank)
-            records += [own | dict(phase="total", p50_us=1e6 * total), own | dict(phase="compute", p50_us=1e6 * compute[rank])]
-        slow = plain | dict(rank_rows=max(c["rank_rows"]), rank_active=max(c["rank_active"]), machine="gpu-x2", rank=-1)
-        records += [slow | dict(phase="total", p50_us=1e6 * total), slow | dict(phase="compute", p50_us=1e6 * compute.max())]
-    rows, made = calibrate.layers(pd.DataFrame(records), exchange, {"olmoe": expert, "qwen3": expert}, "gpu-x2", draws=0)
+        for rank, numbers in enumerate(ranks.drop(columns="shape").to_dict("records")):
+            own = plain | numbers | dict(machine="gpu-x2", rank=rank)
+            measured += [own | dict(phase="total", p50_us=1e6 * total), own | dict(phase="compute", p50_us=1e6 * compute[rank])]
+        slow = plain | {name: max(c[name]) for name in records.OF_RANK} | dict(machine="gpu-x2", rank=-1)
+        measured += [slow | dict(phase="total", p50_us=1e6 * total), slow | dict(phase="compute", p50_us=1e6 * compute.max())]
+    rows, made = calibrate.layers(pd.DataFrame(measured), exchange, {"olmoe": expert, "qwen3": expert}, "gpu-x2", draws=0)
     assert made.parameters["start_s"] == pytest.approx(4e-5, rel=1e-3) and calibrate.errors(rows).max() < 1e-3
     np.testing.assert_allclose(rows.compute_s + rows.wire_s, rows.s)
-    slopes = calibrate.elasticities(rows, draws=100)
+    slopes = elasticity.table(rows, draws=100)
     np.testing.assert_allclose(slopes.beta, slopes.beta_arithmetic + slopes.beta_wire)
-    rivals = calibrate.rivals(rows)
+    rivals = elasticity.rivals(rows)
     assert len(rivals) and (rivals.by_rho.mean() < rivals.by_gini.mean())
 
 
 def test_elasticity_by_hand():
-    assert calibrate.elasticity(np.array([1, 1.5, 2]), np.array([10, 12, 14.0])) == pytest.approx((10, 0.4))
+    assert elasticity.fit(np.array([1, 1.5, 2]), np.array([10, 12, 14.0])) == pytest.approx((10, 0.4))
     with pytest.raises(ValueError, match="2 points"):
-        calibrate.elasticity(np.array([1, 2]), np.array([1, 2.0]))
+        elasticity.fit(np.array([1, 2]), np.array([1, 2.0]))
 
 
 def test_published_tables_are_fitted_as_declared():

@@ -172,6 +172,8 @@ def test_recorded_routes_are_layers_too():
         routes = file["expert_index"]
     found = grid.recorded(4, {"trace_with": routes, "other": routes[:, :, :1]}, (64, 256))
     assert len(found) == 2 * len(routes) and {c["part"] for c in found} == {"held_out"}
+    assert all(rows <= tiles < rows + 128 * active for c in found
+               for rows, active, tiles in zip(c["rank_rows"], c["rank_active"], c["rank_tile_rows"], strict=True))  # fmt: skip
     assert all(sum(c["rank_rows"]) == 4 * c["tokens"] * 2 and c["index"].shape == (4 * c["tokens"], 2) for c in found)
 
 
@@ -179,6 +181,7 @@ def test_rows_of_experts():
     assert grid.expert_rows(10, 4, "even", 6).sum() == 10 and (grid.expert_rows(10, 4, "even", 6)[4:] == 0).all()
     assert grid.expert_rows(10, 3, "hot", 3).tolist() == [5, 2, 3]
     assert grid.expert_rows(1, 1, "even", 2).tolist() == [1, 0]
+    assert grid.tiled(np.array([0, 1, 128, 129])) == (0 + 1 + 1 + 2) * 128
 
 
 def test_parts_hold_each_other_out():

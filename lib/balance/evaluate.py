@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,9 @@ import torch
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
+from lib import stats
 from lib.model.corpus import Document
+from lib.routing import adapter
 
 
 def windows(tokens: Sequence[int], length: int) -> list[Sequence[int]]:
@@ -27,11 +29,13 @@ def per_document(
     context: int = 512,
     batch_tokens: int = 8192,
     progress: str = "evaluating",
+    seen: Callable[[np.ndarray, torch.Tensor], None] | None = None,
 ) -> pd.DataFrame:
     """One row per document: name, domain, cluster, bytes, tokens (predicted), nats (summed), correct (argmax hits).
 
     Teacher-forced in windows of `context` tokens that do not overlap; windows are padded at their end and batched by
     length.  Under a causal mask the padding cannot be seen by what is scored.
+    seen: called after each forward pass with the number of each row's document and [rows, tokens] which are no padding.
     """
     device = next(model.parameters()).device
     pieces = [(i, run) for i, doc in enumerate(documents) for run in windows(doc.token_ids, context)]
@@ -41,15 +45,18 @@ def per_document(
     for start in tqdm(range(0, len(pieces), size), desc=progress, mininterval=5.0, leave=False):
         batch = pieces[start : start + size]
         owner = np.array([i for i, _ in batch])
-        for column, part in enumerate(_score(model, [run for _, run in batch], device)):
-            np.add.at(sums[:, column], owner, part)
+        *parts, real = _score(model, [run for _, run in batch], device)
+        for column, part in enumerate(parts):
+            np.add.at(sums[:, column], owner, part.cpu().numpy())
+        if seen is not None:
+            seen(owner, real)
     table = pd.DataFrame([(d.name, d.domain, d.cluster, d.bytes) for d in documents],
                          columns=["name", "domain", "cluster", "bytes"])  # fmt: skip
     return table.assign(tokens=sums[:, 0].astype(int), nats=sums[:, 1], correct=sums[:, 2].astype(int))
 
 
-def _score(model, runs: list[Sequence[int]], device) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(tokens predicted, their nats, their hits) per run, each [runs]."""
+def _score(model, runs: list[Sequence[int]], device) -> tuple[torch.Tensor, ...]:
+    """(tokens predicted, their nats, their hits) per run, each [runs], and [runs, tokens] which tokens are no padding."""
     longest = max(map(len, runs))
     ids = torch.tensor([[*run, *[0] * (longest - len(run))] for run in runs], device=device)
     length = torch.tensor([len(run) for run in runs], device=device)
@@ -57,8 +64,64 @@ def _score(model, runs: list[Sequence[int]], device) -> tuple[np.ndarray, np.nda
     logits = model(input_ids=ids[:, :-1]).logits
     nats = cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(real)
     hits = logits.argmax(-1) == ids[:, 1:]
-    parts = (real.sum(1), (nats.double() * real).sum(1), (hits & real).sum(1))
-    return tuple(part.cpu().numpy() for part in parts)
+    return real.sum(1), (nats.double() * real).sum(1), (hits & real).sum(1), real
+
+
+def routed(
+    model: torch.nn.Module,
+    documents: Sequence[Document],
+    *,
+    serving_tokens: int,
+    seed: int = 0,
+    draws: int = 200,
+    **options,
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """`per_document`, and from the same forward passes what the router did, in arrays by name:
+
+    counts [documents, layers, experts] assignments; serving [batches, layers, experts], of at least `draws` batches of
+    `serving_tokens` tokens, cut from the documents in random orders; router_entropy [layers], the mean over tokens of
+    the entropy of the router's probabilities, in nats.
+    """
+    rows, owners, uncertain = [], [], 0
+    with adapter.record(model, indices=True, scores=True) as rec:
+
+        def seen(owner: np.ndarray, real: torch.Tensor) -> None:
+            nonlocal uncertain
+            keep = real.reshape(-1)
+            rows.append(torch.stack([index[-1][keep] for index in rec.indices]).to(torch.int16).cpu().numpy())
+            owners.append(np.repeat(owner, real.sum(1).cpu().numpy()))
+            logs = [scores[-1][keep].log_softmax(-1) for scores in rec.scores]
+            uncertain = uncertain + np.array([-float((log.exp() * log).sum()) for log in logs])
+            rec.clear()
+
+        table = per_document(model, documents, seen=seen, **options)
+    index, owner = np.concatenate(rows, axis=1), np.concatenate(owners)
+    counts = np.stack([_counts(owner, layer, len(documents), rec.experts) for layer in index], axis=1)
+    serving, rng = [], np.random.default_rng(seed)
+    size, n = min(serving_tokens, len(owner)), len(owner) // serving_tokens or 1
+    for _ in range(-(-draws // n)):
+        order = np.argsort(rng.permutation(len(documents))[owner], kind="stable")[: n * size]
+        batch = np.repeat(np.arange(n), size)
+        serving.append(np.stack([_counts(batch, layer[order], n, rec.experts) for layer in index], axis=1))
+    return table, dict(counts=counts, serving=np.concatenate(serving), router_entropy=uncertain / len(owner))
+
+
+def _counts(group: np.ndarray, index: np.ndarray, groups: int, experts: int) -> np.ndarray:
+    """[groups, experts] assignments, from the group [tokens] and the experts [tokens, k] of each token."""
+    flat = group[:, None] * experts + index
+    return np.bincount(flat.ravel(), minlength=groups * experts).reshape(groups, experts)
+
+
+def specialisation(counts: np.ndarray, domain: Sequence[str]) -> np.ndarray:
+    """Mutual information of domain and expert per layer in bits, domains weighted alike: 0, all use experts alike.
+
+    counts [documents, layers, experts].  It is the mean over domains of the divergence of a domain's load from their mean.
+    """
+    names = np.asarray(domain)
+    shares = np.stack([counts[names == name].sum(0) for name in np.unique(names)]).astype(float)
+    shares /= shares.sum(-1, keepdims=True)
+    bits = np.log2(counts.shape[-1])
+    return bits * (stats.entropy(shares.mean(0)) - stats.entropy(shares).mean(0))
 
 
 def by_domain(table: pd.DataFrame) -> pd.DataFrame:

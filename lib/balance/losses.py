@@ -1,31 +1,146 @@
-"""Losses against imbalance, each for one MoE layer and in float32; a training step takes the mean over layers.
+"""Losses against imbalance, each for one MoE layer and in float32 or better; a training step takes the mean over layers.
 
-Symbols: E experts, k chosen per token, c_e assignments of expert e over the *global* batch, f_e = c_e / Σc,
-P_e the mean router probability of expert e over the tokens at hand.
+Symbols: E experts, k chosen per token, c_e assignments of expert e over the *global* batch of N tokens, f_e = c_e / Σc,
+P_e the mean router probability of expert e, Nk the assignments in all.
+
+*Straight-through load* ℓ = f + P − stopgrad(P): its value is the hard share f, which is what a device sees, its gradient
+that of P.  So ∂L/∂logit_te = (1/N) p_te (g_e − Σ_j p_tj g_j) with g = ∂L/∂ℓ; only differences between experts matter.
+
+Every loss takes (logits, load, mean): router logits [tokens, experts] of the tokens at hand, with gradient; load
+[experts], counted over the global batch; mean [experts], the mean probability over the global batch where the tokens at
+hand are only a part of it (None: they are all of it).  Value and ∂L/∂P are then those of the global batch, and since P is
+a mean over tokens, the mean over parts of equal size is the loss and the gradient of the whole (arXiv 2501.11873).
 """
 
 from __future__ import annotations
 
+import difflib
+import math
+
 import torch
 from torch import Tensor
 
+TEMPERATURE = 0.1  # τ of `maximum`, in units of the mean load
 
-def switch(logits: Tensor, load: Tensor) -> Tensor:
-    """Load-balancing loss of Switch Transformer, E Σ_e f_e P_e (arXiv 2101.03961, eq. 4), for one layer.
 
-    logits: router logits [tokens, experts]; load: assignments [experts] counted over the global batch (any number
-    type, no gradient flows through it).  Returns a scalar: 1 when load and probabilities are both even, at most E.
-    Gradient: ∂/∂P_e = E f_e, so a token's probability is pushed away from experts in proportion to their load.
-    Since P is a mean over tokens, averaging the loss over micro-batches under one global `load` equals the loss of
-    the whole batch: accumulation does not change the coefficient (arXiv 2501.11873).
-    """
+def wide(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or as it is in float64."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def probability(logits: Tensor, mean: Tensor | None = None) -> Tensor:
+    """P [experts]: the mean over tokens of softmax(logits), with their gradient; its value is `mean` where that is given."""
+    own = torch.softmax(wide(logits), dim=-1).mean(dim=0)
+    return own if mean is None else mean.detach() + (own - own.detach())
+
+
+def _shares(where: str, logits: Tensor, load: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(f, P), both [experts]; no gradient flows through f.  A load without any assignment counts as 0 everywhere."""
     if logits.dim() != 2 or load.shape != logits.shape[1:]:
         raise ValueError(
-            f"losses.switch: logits {tuple(logits.shape)}, load {tuple(load.shape)}: must be [tokens, E], [E]"
+            f"losses.{where}: logits {tuple(logits.shape)}, load {tuple(load.shape)}: must be [tokens, E], [E]"
         )
-    fraction = load.detach().float() / load.detach().sum().clamp(min=1)
-    probability = torch.softmax(logits.float(), dim=-1).mean(dim=0)
-    return logits.shape[1] * (fraction * probability).sum()
+    known = probability(logits, mean)
+    count = load.detach().to(known.dtype)
+    return count / count.sum().clamp(min=1), known
 
 
-LOSSES = {"none": None, "switch": switch}
+def _through(where: str, logits: Tensor, load: Tensor, mean: Tensor | None) -> Tensor:
+    """The straight-through load ℓ [experts], exactly f in value (dead experts are 0, never below)."""
+    share, known = _shares(where, logits, load, mean)
+    return share + (known - known.detach())
+
+
+def switch(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Load-balancing loss of Switch Transformer, E Σ_e f_e P_e (arXiv 2101.03961, eq. 4).
+
+    1 when load or probabilities are even, at most E.  Gradient: ∂/∂P_e = E f_e, so a token's probability is pushed away
+    from experts in proportion to their load.
+    """
+    share, known = _shares("switch", logits, load, mean)
+    return logits.shape[1] * (share * known).sum()
+
+
+def load_cv2(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Squared coefficient of variation of the straight-through load, E Σ ℓ² − 1 (Σ ℓ = 1).
+
+    Gradient: ∂/∂ℓ_e = 2 E f_e, exactly twice that of `switch`: no arm of its own.
+    """
+    return logits.shape[1] * _through("load_cv2", logits, load, mean).square().sum() - 1
+
+
+def cv2(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Importance loss of Shazeer: squared coefficient of variation of P, E Σ P_e² − 1 (arXiv 1701.06538, eq. 6).
+
+    0 when probabilities are even, at most E − 1.  Soft: `load` does not enter, so it may be 0 while loads are not even.
+    Gradient: ∂/∂P_e = 2 E P_e.  (Importance there sums the gates after top-k; here, as for all losses, before it.)
+    """
+    known = _shares("cv2", logits, load, mean)[1]
+    return logits.shape[1] * known.square().sum() - 1
+
+
+def entropy(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Missing entropy of the load, 1 + Σ ℓ ln max(ℓ, 1/(Nk)) / ln E: 0 is even, 1 one expert only.
+
+    Gradient: ∂/∂ℓ_e = (1 + ln f_e) / ln E, and for a dead expert −ln(Nk) / ln E: finite, as if it had one assignment.
+    """
+    share = _through("entropy", logits, load, mean)
+    least = 1 / load.detach().sum().clamp(min=1).to(share.dtype)
+    return 1 + (share * torch.where(share >= least, share, least).log()).sum() / math.log(len(share))
+
+
+def gini(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Gini coefficient of the load, Σ_ij |ℓ_i − ℓ_j| / (2 E Σ ℓ): 0 is even, 1 − 1/E one expert only.
+
+    Gradient: ∂/∂ℓ_e = (Σ_j sign(f_e − f_j)) / E − G, by rank alone: as strong near balance as far from it.  Experts of
+    equal load are not pushed apart (sign(0) = 0).
+    """
+    share = _through("gini", logits, load, mean)
+    distance = (share[:, None] - share[None, :]).abs().sum()
+    return distance / (2 * len(share) * share.sum().clamp(min=torch.finfo(share.dtype).tiny))
+
+
+def maximum(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Smooth maximum violation, τ ln Σ exp(E ℓ_e / τ) − τ ln E − 1 with τ = `TEMPERATURE`: 0 is even, about MaxVio else.
+
+    Between MaxVio − τ ln E and MaxVio.  Gradient: ∂/∂ℓ_e = E softmax(E f / τ)_e: only the busiest experts are pushed.
+    """
+    share = _through("maximum", logits, load, mean)
+    experts = len(share)
+    return TEMPERATURE * ((experts * share / TEMPERATURE).logsumexp(0) - math.log(experts)) - 1
+
+
+def z(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Router z-loss, mean over tokens of (ln Σ_e exp z_e)² (ST-MoE, arXiv 2202.08906, eq. 5): stabilises, does not balance.
+
+    Gradient: ∂/∂z_te = (2/N) lse_t softmax(z_t)_e.
+    """
+    _shares("z", logits, load, mean)
+    return wide(logits).logsumexp(-1).square().mean()
+
+
+def stock(logits: tuple[Tensor, ...], k: int) -> Tensor:
+    """`load_balancing_loss_func` of transformers, unchanged, on the logits of *all* layers.
+
+    It adds up counts and probabilities of expert e over the layers before it multiplies them: E k Σ_e f̄_e P̄_e with
+    f̄, P̄ the means over layers (k, as it divides counts by tokens, not by assignments).  Gradient: ∂/∂P_e = E k f̄_e / L
+    in every layer, whatever that layer's own load: layers uneven in opposite ways look even to it.  It sees the tokens at
+    hand only, so accumulation and data parallelism change it.
+    """
+    from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
+
+    return load_balancing_loss_func(tuple(logits), logits[0].shape[-1], k)
+
+
+LOSSES = {"none": None, "switch": switch, "stock": stock, "cv2": cv2, "entropy": entropy, "gini": gini, "max": maximum,
+          "z": z, "bias": None}  # fmt: skip
+
+
+def check(name: str, coefficient: float) -> None:
+    """Refuse an unknown loss, naming the nearest, and a coefficient that is not a finite number ≥ 0."""
+    if name not in LOSSES:
+        near = difflib.get_close_matches(str(name), LOSSES, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"losses: loss = {name!r}: must be one of {', '.join(LOSSES)}{hint}")
+    if not 0 <= coefficient < math.inf:
+        raise ValueError(f"losses: coefficient = {coefficient!r} of {name}: must be a finite number ≥ 0")

@@ -43,15 +43,16 @@ def run(folder: Path, p) -> None:
         model, history = pretrain(arm, stream, _sample(held_out[0], p.sequence_tokens), where, p)
         load.save(model, folder / arm)
         history.to_csv(folder / f"training_{arm}.csv", index=False)
-        record(folder / f"provenance_{arm}.json", where, vars(p), time.time() - started)
+        known = facts(where, vars(p), time.time() - started)
+        (folder / f"provenance_{arm}.json").write_text(json.dumps(known, indent=1) + "\n")
         saved, _ = load.open(str(folder / arm), device=where)
         score(saved, held_out).to_csv(folder / f"held_out_{arm}.csv", index=False)
 
 
-def record(path: Path, where: torch.device, parameters: dict, seconds: float) -> None:
-    """Write down what a training run was; the commit comes from the environment, since git may be absent."""
+def facts(where: torch.device, parameters: dict, seconds: float) -> dict:
+    """What a training run was; the commit comes from the environment, since git may be absent."""
     device = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine()
-    facts = {
+    return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": os.environ.get("MOE_COMMIT", "unknown"),
         "device": device,
@@ -60,7 +61,6 @@ def record(path: Path, where: torch.device, parameters: dict, seconds: float) ->
         "seconds": round(seconds, 1),
         "parameters": {name: value for name, value in parameters.items() if name not in ("run_dir", "corpus_source")},
     }  # fmt: skip
-    path.write_text(json.dumps(facts, indent=1) + "\n")
 
 
 def _tokenizer(folder: Path, documents: list[corpus.Document]):

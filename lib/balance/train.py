@@ -1,7 +1,8 @@
 """The one training loop: from random weights (the base model) or from a checkpoint (fine-tuning).
 
 Plain torch, because what the project studies sits inside it: the balance loss and its statistics, seen through
-`lib.routing.adapter`, and the precision of the expert products.
+`lib.routing.adapter`, and the precision of the expert products.  Accumulation and the number of processes change neither
+the objective nor its gradient: losses see the statistics of the global batch (arXiv 2501.11873).
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import distributed as dist
 from tqdm import tqdm
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lib import stats
-from lib.balance import losses
+from lib.balance import checkpoint, losses, objective
 from lib.routing import adapter
 
 
@@ -37,10 +39,20 @@ class Plan:
     weight_decay: float = 0.1
     clip: float = 1.0  # largest norm of the gradient
     loss: str = "none"  # of losses.LOSSES
-    coefficient: float = 0.0
+    coefficient: float = 0.0  # weight of the balance loss; for "bias" the step of the bias per update
     seed: int = 0  # of the data order
     log_every: int = 20
     evaluate_every: int = 500
+    micro_sequences: int = 0  # sequences per pass, the gradient adding up over passes; 0: all at once
+
+    def divides(self, processes: int) -> None:
+        """Refuse a batch that does not split into equal parts."""
+        part = self.micro_sequences * processes or processes
+        if self.batch_sequences % part:
+            raise ValueError(
+                f"train.Plan: batch_sequences = {self.batch_sequences}: must be a multiple of {part}, "
+                f"processes ({processes}) × micro_sequences ({self.micro_sequences})"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate at `step` (from 0)."""
@@ -75,13 +87,18 @@ def use_precision(model: torch.nn.Module, precision: str) -> object:
     if precision not in ("bf16", "float32"):
         raise ValueError(f"train.use_precision: precision = {precision!r}: must be bf16 or float32")
     half = precision == "bf16"
-    model.set_experts_implementation("grouped_mm_bf16" if half else "grouped_mm")
-    kind = next(model.parameters()).device.type
-    return torch.autocast(kind, dtype=torch.bfloat16) if half else nullcontext()
+    first = next(model.parameters())
+    if getattr(model, "_can_set_experts_implementation", bool)():  # else its experts are plain products, which autocast
+        single = "grouped_mm" if first.dtype == torch.float32 else "eager"
+        model.set_experts_implementation("grouped_mm_bf16" if half else single)
+    return torch.autocast(first.device.type, dtype=torch.bfloat16) if half else nullcontext()
 
 
-def batches(stream: Tensor, plan: Plan) -> Iterator[Tensor]:
-    """Endless batches [sequences, sequence_tokens + 1] of a row of tokens, each epoch in its own seeded order."""
+def batches(stream: Tensor, plan: Plan, first: int = 0) -> Iterator[Tensor]:
+    """Endless batches [sequences, sequence_tokens + 1] of a row of tokens, from batch `first` on.
+
+    Each epoch has its own seeded order, which depends on the plan's seed and on nothing else.
+    """
     windows = (len(stream) - 1) // plan.sequence_tokens
     if windows < plan.batch_sequences:
         raise ValueError(
@@ -95,6 +112,9 @@ def batches(stream: Tensor, plan: Plan) -> Iterator[Tensor]:
             order = np.append(order, np.random.default_rng([plan.seed, epoch]).permutation(windows))
             epoch += 1
         pick, order = order[: plan.batch_sequences], order[plan.batch_sequences :]
+        if first > 0:
+            first -= 1
+            continue
         start = torch.from_numpy(pick).to(stream.device) * plan.sequence_tokens
         yield stream[start[:, None] + span].long()
 
@@ -108,26 +128,12 @@ def optimizer(model: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
 
 
-def language_loss(model: torch.nn.Module, batch: Tensor) -> Tensor:
-    """Mean next-token cross entropy in nats of a batch [sequences, tokens + 1]."""
-    logits = model(input_ids=batch[:, :-1], use_cache=False).logits
-    return cross_entropy(logits.flatten(0, 1).float(), batch[:, 1:].flatten())
-
-
-def balance_loss(rec: adapter.Record, name: str) -> Tensor:
-    """Mean over layers of the balance loss `name` on what `rec` holds of this step (0 for "none")."""
-    loss = losses.LOSSES[name]
-    if loss is None:
-        return torch.zeros((), device=rec.device)
-    return torch.stack([loss(scores[-1], rec.load[i]) for i, scores in enumerate(rec.scores)]).mean()
-
-
 @torch.no_grad()
 def held_out_nats(model: torch.nn.Module, sample: Tensor, sequences: int, forward) -> float:
     """Mean nats per token on windows [sequences, tokens + 1] that training never sees."""
     model.eval()
     with forward:
-        parts = [float(language_loss(model, part)) * len(part) for part in sample.split(sequences)]
+        parts = [float(objective.language_loss(model, part)) * len(part) for part in sample.split(sequences)]
     model.train()
     return sum(parts) / len(sample)
 
@@ -140,54 +146,105 @@ def run(
     sample: np.ndarray | None = None,
     precision: str = "float32",
     title: str = "training",
+    folder: Path | None = None,
+    checkpoint_every: int = 0,
 ) -> pd.DataFrame:
     """Train `model` in place on a row of tokens; returns its history, a row per `log_every` steps.
 
     Columns: step, tokens, nats (of the batches since the row before), balance (value of the balance loss), held_out
     (nats per token on `sample` [sequences, sequence_tokens + 1], every `evaluate_every` steps, else NaN),
     tokens_per_s, and gini_0 … of each layer's load over the batches since the row before.
-    Refused: a text too short for one batch, an unknown loss, a loss that is no longer finite.
+    folder: where a checkpoint is left every `checkpoint_every` steps, and from which the run goes on if there is one; on
+    a CPU it ends with the same bits as without the break.  Under torchrun each process takes its share of each batch.
+    Refused: a text too short for one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of
+    another run, a loss that is no longer finite.
     """
-    if plan.loss not in losses.LOSSES or plan.coefficient < 0:
-        raise ValueError(
-            f"train.run: loss = {plan.loss!r}, coefficient = {plan.coefficient}: "
-            f"must be one of {', '.join(losses.LOSSES)}, and at least 0"
-        )
+    losses.check(plan.loss, plan.coefficient)
+    plan.divides(objective.place()[1])
     device = next(model.parameters()).device
-    source = batches(torch.from_numpy(stream.astype(np.int32)).to(device), plan)
     sample = None if sample is None else torch.from_numpy(sample.astype(np.int64)).to(device)
     forward, step_optimizer = use_precision(model, precision), optimizer(model, plan)
-    history, log = [], _Log(plan, device)
+    bias = objective.selection_bias(model) if plan.loss == "bias" else None
+    log = _Log(plan, device)
+    keeper = _Keeper(folder, model, step_optimizer, stream, plan, log)
+    first = keeper.resume()
+    source = batches(torch.from_numpy(stream.astype(np.int32)).to(device), plan, first)
     model.train()
     with (
-        adapter.record(model, scores=plan.loss != "none") as rec,
-        tqdm(total=plan.steps, desc=title, mininterval=5.0) as bar,
+        objective.biased(model),
+        adapter.record(model, scores=losses.LOSSES[plan.loss] is not None) as rec,
+        tqdm(total=plan.steps, initial=first, desc=title, mininterval=5.0, disable=objective.place()[0] > 0) as bar,
     ):
-        for step in range(plan.steps):
+        for step in range(first, plan.steps):
             for group in step_optimizer.param_groups:
                 group["lr"] = plan.rate(step)
-            rec.clear()
-            batch = next(source)
-            with forward:
-                nats = language_loss(model, batch)
-                balance = balance_loss(rec, plan.loss)
-            (nats + plan.coefficient * balance).backward()
+            nats, balance, load = objective.gradients(
+                model,
+                rec,
+                next(source),
+                plan.loss,
+                plan.coefficient,
+                micro_sequences=plan.micro_sequences,
+                forward=forward,
+            )
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
             step_optimizer.step()
             step_optimizer.zero_grad(set_to_none=True)
-            log.add(nats.detach(), balance.detach(), rec.load)
+            if bias is not None:
+                objective.update_bias(bias, load, plan.coefficient)
+            log.add(nats, balance, load)
             last = step + 1 == plan.steps
             if (step + 1) % plan.log_every == 0 or last:
                 row = log.row(step + 1)
-                due = (step + 1) % plan.evaluate_every == 0 or last
-                if sample is not None and due:
+                if sample is not None and ((step + 1) % plan.evaluate_every == 0 or last):
                     row["held_out"] = held_out_nats(model, sample, plan.batch_sequences, forward)
                     log.restart()
-                history.append(row)
-                bar.set_postfix(nats=f"{row['nats']:.3f}", gini=f"{row['gini']:.3f}")
+                log.history.append(row)
+                layers = " ".join(f"{row[f'gini_{i}']:.2f}" for i in range(rec.layers))
+                bar.set_postfix_str(f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s")
+            if checkpoint_every and (step + 1) % checkpoint_every == 0:
+                keeper.save(step + 1)
             bar.update()
     model.eval()
-    return pd.DataFrame(history)
+    return pd.DataFrame(log.history)
+
+
+class _Keeper:
+    """The checkpoints of one run in `folder` (None: there are none)."""
+
+    def __init__(self, folder, model, step_optimizer, stream: np.ndarray, plan: Plan, log: _Log) -> None:
+        self.folder, self.model, self.optimizer, self.log = folder, model, step_optimizer, log
+        if folder is not None:
+            start = checkpoint.fingerprint(model, stream)
+            self.run = {"model": type(model).__name__, "start": start, "processes": objective.place()[1]} | asdict(plan)
+
+    def resume(self) -> int:
+        """The step to go on from, with all as it was then."""
+        if self.folder is None:
+            return 0
+        own = self.folder / str(objective.place()[0])
+        found = checkpoint.latest(own)
+        if objective.place()[1] > 1:  # one process may have been killed before it wrote what the others did
+            least = torch.tensor(found[1]["step"] if found else 0, device=self.log.device)
+            dist.all_reduce(least, dist.ReduceOp.MIN)
+            found = checkpoint.latest(own, int(least))
+        if found is None:
+            return 0
+        tensors, facts = found
+        checkpoint.same(self.folder, facts, self.run)
+        checkpoint.restore(self.model, self.optimizer, tensors)
+        device = self.log.device
+        self.log.load, self.log.sums = tensors["log.load"].to(device), tensors["log.sums"].to(device)
+        self.log.count, self.log.history = facts["count"], facts["history"]
+        return facts["step"]
+
+    def save(self, step: int) -> None:
+        """Leave a checkpoint of the run after `step` steps."""
+        if self.folder is not None:
+            tensors = checkpoint.gather(self.model, self.optimizer)
+            tensors |= {"log.sums": self.log.sums, "log.load": torch.as_tensor(self.log.load)}
+            facts = self.run | {"count": self.log.count, "history": self.log.history}
+            checkpoint.save(self.folder / str(objective.place()[0]), step, tensors, facts)
 
 
 class _Log:
@@ -195,6 +252,7 @@ class _Log:
 
     def __init__(self, plan: Plan, device: torch.device) -> None:
         self.plan, self.device = plan, device
+        self.history: list[dict] = []
         self.restart()
 
     def restart(self) -> None:

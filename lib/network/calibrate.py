@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from lib import stats
 from lib.network import grid
 
 Features = Mapping[str, np.ndarray]
@@ -72,16 +71,19 @@ def _solve(model: Model, features: Features, seconds: np.ndarray, names: list[st
 
 
 def summed_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + messages · message + wire / B + own / C: the starting form, in which the copy to itself adds up.  wire: most bytes that one device sends to others or gets from them; own: most that it sends or gets, its copy to
-    itself included; messages: most of one device.  See grid.features.
+    """T = start + messages · message + wire / B + own / C: the starting form, in which the copy to itself adds up.
+
+    Features: grid.features.
     """
     return (p["start_s"] + p["message_s"] * f["messages"]
             + f["wire_bytes"] / p["wire_bytes_per_s"] + f["own_bytes"] / p["copy_bytes_per_s"])  # fmt: skip
 
 
 def exchange_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + messages · message + max(copy / C, min(wire / B₁, large + wire / B)): one all-to-all.  The copy to itself, own − wire, runs beside the wire; large exchanges take another path, which starts later and is
-    faster.  Features as for summed_s.
+    """T = start + messages · message + max(copy / C, min(wire / B₁, large + wire / B)): one all-to-all.
+
+    The copy to itself, own − wire, runs beside the wire; large exchanges take another path, which starts later and is
+    faster.  Features: grid.features.
     """
     copy = (f["own_bytes"] - f["wire_bytes"]) / p["copy_bytes_per_s"]
     small, large = f["wire_bytes"] / p["small_bytes_per_s"], p["large_s"] + f["wire_bytes"] / p["wire_bytes_per_s"]
@@ -95,18 +97,18 @@ def even_s(p: Mapping[str, float], f: Features) -> np.ndarray:
 
 
 def expert_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + ((A w / M)^q + ((n + A pad) c / R)^q)^(1/q): n rows on A active experts of w bytes, c operations a row.
+    """T = start + ((A w / M)^q + (n c / R)^q)^(1/q): n rows in whole tiles on A active experts of w bytes, c operations a row.
 
     The first term is the floor of small batches, reading every active expert's weights at M bytes per second; the second
-    the arithmetic at R operations per second, where every active expert wastes `pad` rows; q joins them: 1 one after
-    the other, large: the longer one counts.  No row takes no time.
+    the arithmetic at R operations per second, on each expert's rows rounded up to tiles (grid.tiled); q joins them: 1 one
+    after the other, large: the longer one counts.  No row takes no time.
     """
     read = f["active"] * f["expert_bytes"] / p["memory_bytes_per_s"]
-    work = (f["rows"] + f["active"] * p["pad_rows"]) * f["row_flop"] / p["flop_per_s"]
+    work = f["tile_rows"] * f["row_flop"] / p["flop_per_s"]
     q = 1 + p["join"]
     longer = np.maximum(np.maximum(read, work), 1e-12)
     joined = longer * ((read / longer) ** q + (work / longer) ** q) ** (1 / q)
-    return np.where(np.asarray(f["rows"]) > 0, p["start_s"] + joined, 1e-9)
+    return np.where(np.asarray(f["tile_rows"]) > 0, p["start_s"] + joined, 1e-9)
 
 
 def layer_s(p: Mapping[str, float], f: Features) -> np.ndarray:
@@ -130,11 +132,10 @@ START = {
     "summed": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
     "exchange": dict(start_s=1e-5, message_s=2e-6, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11, copy_bytes_per_s=8e11),
     "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
-    "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, pad_rows=8.0, join=1.0),
+    "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, join=1.0),
     "layer": dict(start_s=2e-5, order_bytes_per_s=5e11),
     "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
 }  # first guesses
-
 
 # ---- the measured tables (records.load): what is predicted from, and what is predicted ----
 
@@ -145,10 +146,10 @@ def slowest(table: pd.DataFrame, phase: str = "total") -> pd.DataFrame:
     return rows.assign(s=1e-6 * rows.p50_us)
 
 
-def shaped(table: pd.DataFrame, rows: str = "rows", active: str = "active") -> Features:
-    """Features of expert compute from a table's shape, rows and active experts."""
+def shaped(table: pd.DataFrame, of: str = "") -> Features:
+    """Features of expert compute from a table's shape, rows in whole tiles and active experts; of: "rank_" for a rank's own."""
     shapes = [grid.SHAPES[name] for name in table["shape"]]
-    return dict(rows=table[rows].to_numpy(), active=table[active].to_numpy(),
+    return dict(tile_rows=table[of + "tile_rows"].to_numpy(), active=table[of + "active"].to_numpy(),
                 expert_bytes=np.array([s.expert_bytes for s in shapes]), row_flop=np.array([s.row_flop for s in shapes]))  # fmt: skip
 
 
@@ -211,7 +212,7 @@ def layers(
     ranks = table[(table["rank"] >= 0) & (table.phase == "total")].copy()
     ranks = ranks[ranks["shape"].replace("trace", "olmoe").isin(list(expert))]
     for name, own in ranks.groupby("shape"):
-        ranks.loc[own.index, "expert_s"] = expert["olmoe" if name == "trace" else name](shaped(own, "rank_rows", "rank_active"))
+        ranks.loc[own.index, "expert_s"] = expert["olmoe" if name == "trace" else name](shaped(own, "rank_"))
     longest = ranks.groupby(keys, dropna=False).expert_s.max().reset_index()
     rows = rows.merge(longest, on=keys).assign(exchange_s=lambda t: exchange(_columns(t)))
     names = ("exchange_s", "expert_s", "own_bytes")
@@ -250,8 +251,9 @@ def base(tables: Mapping[str, pd.DataFrame]) -> str:
 def everything(tables: Mapping[str, pd.DataFrame], large_bytes: int, **options) -> tuple[pd.DataFrame, dict, pd.DataFrame]:
     """All measured configurations with their predictions; the fits by name; and the layers with their parts.
 
-    Columns: experiment, machine, case (in words), part, s, predicted_s, error, summed_s (an exchange in the starting form).  The experiments are the exchange from `large_bytes`
-    per device on and below, expert compute, and the layer.
+    Columns: experiment, machine, case (in words), group (a size, or shape and batch: what errs together), part, s,
+    predicted_s, error, summed_s (an exchange in the starting form).  The experiments are the exchange from `large_bytes` per
+    device on and below, expert compute, and the layer.
     """
     machine = base(tables)
     rows, wire = exchanges(tables["exchange"], machine, **options)
@@ -261,58 +263,13 @@ def everything(tables: Mapping[str, pd.DataFrame], large_bytes: int, **options) 
     rows["case"] = rows["skew"] + ", " + (rows.size_bytes // 1024).astype(str) + " KiB, " + rows.call
     work["case"] = work["shape"] + ", " + work.rows.astype(str) + " rows, " + work.active.astype(str) + " experts, " + work.spread
     whole["case"] = whole["shape"] + ", " + whole.tokens.astype(str) + " tokens, ρ " + whole.rho.round(2).astype(str) + ", Gini " + whole.gini.round(2).astype(str)  # fmt: skip
-    columns = ["experiment", "machine", "case", "part", "s", "predicted_s", "summed_s"]
+    groups = [rows.size_bytes.astype(str), work["shape"] + work.rows.astype(str), whole["shape"] + whole.tokens.astype(str)]
+    columns = ["experiment", "machine", "case", "group", "part", "s", "predicted_s", "summed_s"]
     parts = [rows, work.assign(experiment="experts"), whole.assign(experiment="layer")]
-    table = pd.concat([part.reindex(columns=columns) for part in parts], ignore_index=True)
+    parts = [part.assign(group=group).reindex(columns=columns) for part, group in zip(parts, groups, strict=True)]
+    table = pd.concat(parts, ignore_index=True)
     fits = {"exchange": wire["split"], "exchange, all added": wire["summed"], "exchange without split sizes": wire["single"], "layer": step}
     fits |= {f"experts of {shape} ({m})": made for (m, shape), made in expert.items()}
+    known = work[(work.part == "fit") & (work.machine == machine)]
+    fits["experts of any shape"] = fit(expert_s, shaped(known), known.s, START["expert"], **options)
     return table.assign(error=errors(table)), fits, whole
-
-
-# ---- what imbalance costs ----
-
-
-def elasticity(rho: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
-    """(T₀, β) of T = T₀ (1 + β (ρ − 1)) by least squares: β = 0 says that imbalance does not matter, 1 that time follows
-    the busiest device.  Refused: fewer than 3 points, or no two different ρ."""
-    if len(rho) < 3 or np.ptp(rho) == 0:
-        raise ValueError(f"calibrate.elasticity: {len(rho)} points, ρ over {np.ptp(rho) if len(rho) else 0}: must be ≥ 3 points and > 0")
-    slope, base = np.polyfit(np.asarray(rho) - 1, seconds, 1)
-    return float(base), float(slope / base)
-
-
-def elasticities(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
-    """Per machine, shape and batch of layers at controlled ρ: T₀, β with its 95 % interval (bootstrap over draws of
-    routes), and β's parts, arithmetic (the slowest rank's experts) and wire (the rest), which add up to it."""
-    found = []
-    for (machine, shape, tokens), own in rows[rows.routes == "level"].groupby(["machine", "shape", "tokens"]):
-        if len(own) < 3 or np.ptp(own.rho) == 0:
-            continue
-        base, beta = elasticity(own.rho, own.s)
-        data = np.column_stack([own.rho, own.s])
-        edges = stats.bootstrap_interval(data, _beta, clusters=own.level.astype(str) + "/" + own.seed.astype(str), draws=draws)
-        arithmetic = np.polyfit(own.rho - 1, own.compute_s, 1)[0] / base
-        low, high = edges or (np.nan, np.nan)
-        found.append(dict(machine=machine, shape=shape, tokens=tokens, n=len(own), rho_most=own.rho.max(), t0_us=1e6 * base, beta=beta,
-                          low=low, high=high, beta_arithmetic=arithmetic, beta_wire=beta - arithmetic))  # fmt: skip
-    return pd.DataFrame(found)
-
-
-def _beta(data: np.ndarray) -> float:
-    return elasticity(data[:, 0], data[:, 1])[1] if np.ptp(data[:, 0]) > 0 else 0.0
-
-
-def rivals(rows: pd.DataFrame) -> pd.DataFrame:
-    """Held-out relative errors of T(ρ) and T(Gini), straight lines per machine, shape and batch, fitted on the first draw of routes
-    (seed 0) and tested on the second: the configurations tested, with columns by_rho and by_gini."""
-    found = []
-    for _, own in rows[rows.routes == "level"].groupby(["machine", "shape", "tokens"]):
-        known, test = own[own.seed == 0], own[own.seed == 1]
-        if len(known) < 4 or test.empty:
-            continue
-        tested = test[["machine", "shape", "tokens", "level", "rho", "gini", "s"]].copy()
-        for name in ("rho", "gini"):
-            line = np.polyfit(known[name], known.s, 1)
-            tested[f"by_{name}"] = np.abs(np.polyval(line, test[name]) / test.s - 1)
-        found.append(tested)
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["machine", "shape", "tokens", "by_rho", "by_gini"])

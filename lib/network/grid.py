@@ -47,6 +47,7 @@ FIT_SKEWS = ("even", "0.5", "shift", "home")
 BATCHES = (4, 16, 64, 256, 1024, 4096)  # tokens of one device: decode to prefill
 FIT_BATCHES = (16, 256, 4096)
 LEVELS = (0.0, 0.3, 0.5, 0.65, 0.8)  # as far as below the shape's highest, 1 − k/E
+TILE = 128  # rows of a tile of PyTorch's grouped products on Hopper (aten/src/ATen/native/cuda/GroupMM.cu)
 RHOS = (1.0, 1.3, 1.6, 1.9, 2.5, 3.5)  # as far as the devices and routes allow
 
 
@@ -116,11 +117,18 @@ def computes(tiny: bool = False) -> list[dict]:
             active = 1
             while active <= min(SHAPES[name].experts, 2**i):
                 fits = i % 2 == 0
-                found.append(dict(shape=name, rows=2**i, active=active, spread="even", part="fit" if fits else "held_out"))
-                if active > 1 and i % 3 == 0 and 2**i >= 2 * active:
-                    found.append(dict(shape=name, rows=2**i, active=active, spread="hot", part="held_out"))
+                spreads = ("even", "hot") if active > 1 and i % 3 == 0 and 2**i >= 2 * active else ("even",)
+                for spread in spreads:
+                    tiles = tiled(expert_rows(2**i, active, spread, SHAPES[name].experts))
+                    part = "fit" if fits and spread == "even" else "held_out"
+                    found.append(dict(shape=name, rows=2**i, active=active, spread=spread, tile_rows=tiles, part=part))
                 active *= 2
     return found
+
+
+def tiled(rows: np.ndarray) -> int:
+    """Rows that grouped products of `rows` [experts] work on: each expert's, rounded up to whole tiles."""
+    return int((-(-rows // TILE) * TILE).sum())
 
 
 def expert_rows(rows: int, active: int, spread: str, experts: int) -> np.ndarray:
@@ -160,14 +168,15 @@ def placed(load: np.ndarray, devices: int, rho: float, rng: np.random.Generator)
 
 
 def described(index: np.ndarray, home: np.ndarray, shape: Shape, devices: int) -> dict:
-    """Gini over experts and ρ = max/mean over devices of routes [tokens, k], what they send, and per device its rows and
-    its active experts (lists)."""
+    """Gini over experts and ρ = max/mean over devices of routes [tokens, k], what they send, and per device its rows, its
+    active experts and its rows in whole tiles (lists)."""
     load = np.bincount(index.reshape(-1), minlength=shape.experts)
     held = placement.device_load(load, home, devices)
     sent = traffic.matrix(index, home, devices, 2 * shape.hidden)
     return dict(
         gini=round(float(stats.gini(load)), 5), rho=round(float(held.max() / held.mean()), 5), **features(sent),
         rank_rows=held.astype(int).tolist(), rank_active=[int((load[home == i] > 0).sum()) for i in range(devices)],
+        rank_tile_rows=[tiled(load[home == i]) for i in range(devices)],
     )  # fmt: skip
 
 

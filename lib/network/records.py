@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+OF_RANK = ("rank_rows", "rank_active", "rank_tile_rows")  # lists, a number per rank; see grid.described
 PHASES = {"exchange": ["total"], "compute": ["total"], "layer": ["dispatch", "compute", "combine", "total"]}
 
 
@@ -25,7 +27,7 @@ def table(configs: list[dict], found: list[list], phases: list[str]) -> pd.DataF
     """
     rows = []
     for c, seen in zip(configs, found, strict=True):
-        plain = {name: value for name, value in c.items() if name not in ("index", "home", "rank_rows", "rank_active")}
+        plain = {name: value for name, value in c.items() if name not in ("index", "home", *OF_RANK)}
         if not seen:
             continue
         ends = [1e6 * v for v in seen]
@@ -34,7 +36,7 @@ def table(configs: list[dict], found: list[list], phases: list[str]) -> pd.DataF
         whole = np.concatenate(parts, 1)  # [ranks + 1, repetitions, phases]
         for rank in range(len(whole)):
             last = rank == len(whole) - 1
-            own = {n: (max if last else lambda v, r=rank: v[r])(c[n]) for n in ("rank_rows", "rank_active") if n in c}
+            own = {n: (max if last else lambda v, r=rank: v[r])(c[n]) for n in OF_RANK if n in c}
             for number, phase in enumerate(phases):
                 t = whole[rank, :, number]
                 medians = [np.median(v[rank, :, number]) for v in parts]
@@ -53,7 +55,8 @@ def card() -> list[str]:
 
 def said(*command: str) -> list[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip().splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).strip().splitlines()  # without a terminal's colours
     except (OSError, subprocess.SubprocessError):
         return []
 

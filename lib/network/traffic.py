@@ -78,47 +78,13 @@ def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.n
     if family == "one_hot":
         hot = k * (level + 1 / experts)
         return np.array([hot, *np.full(experts - 1, (k - hot) / (experts - 1))])
-    return _levelled(SHAPES[family](experts), k, level)
-
-
-def _levelled(log_weights: np.ndarray, k: int, level: float) -> np.ndarray:
-    """Inclusion probabilities [experts] from falling log weights, at the steepness whose Gini is the level."""
+    log_weights = SHAPES[family](experts)
     excess = lambda s: _gini(_capped(_steep(log_weights, s, k), k)) - level  # noqa: E731
     high = 1.0
     while excess(high) < 0 and high < 1e12:
         high *= 2
     steepness = brentq(excess, 0, high, xtol=1e-12) if excess(high) > 0 else high
     return _capped(_steep(log_weights, steepness, k), k)
-
-
-def recorded(expert_index: np.ndarray, experts: int) -> np.ndarray:
-    """Inclusion probabilities [layers, experts] of recorded routes [layers, tokens, k]: each expert's share of the tokens."""
-    tokens = expert_index.shape[1]
-    return np.stack([np.bincount(index.reshape(-1), minlength=experts) for index in expert_index]) / tokens
-
-
-def carried(probability: np.ndarray, experts: int, k: int) -> np.ndarray:
-    """A measured popularity [experts of its model] carried to another number of experts and top-k, [experts], falling.
-
-    Its quantile curve, the logarithm of the falling probabilities against (rank − ½)/experts, is read at the new ranks and
-    made so steep that Gini / (1 − k/E), the share of the largest possible, stays what it was.  The same E and k give the
-    same probabilities back.  What is drawn from it is *synthetic*.  An expert that nobody chose counts as the least
-    chosen one's thousandth.  Refused: probabilities that are negative, above 1, or do not sum to a whole k below E.
-    """
-    probability = np.sort(np.asarray(probability, dtype=float))[::-1]
-    n, own_k = len(probability), round(float(probability.sum()))
-    if probability[-1] < 0 or probability[0] > 1 + 1e-9 or abs(probability.sum() - own_k) > 1e-6 or not 1 <= own_k < n:
-        raise ValueError(f"traffic.carried: probabilities of sum {probability.sum():.6g}: must be from 0 to 1 and sum to a whole k < {n}")
-    if not 1 <= k < experts:
-        raise ValueError(f"traffic.carried: top_k = {k}: must be from 1 to num_experts − 1 = {experts - 1}")
-    if (experts, k) == (n, own_k):
-        return probability
-    level = _gini(probability) / (1 - own_k / n) * (1 - k / experts)
-    if level < 1e-12:
-        return np.full(experts, k / experts)
-    known = np.log(np.maximum(probability, 1e-3 * probability[probability > 0].min()))
-    places = (np.arange(experts) + 0.5) / experts
-    return _levelled(np.interp(places, (np.arange(n) + 0.5) / n, known), k, level)
 
 
 def _exact(probability: np.ndarray, k: int) -> np.ndarray:
@@ -130,98 +96,64 @@ def _exact(probability: np.ndarray, k: int) -> np.ndarray:
     return parts
 
 
-def sample(probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator) -> np.ndarray:
+def sample(probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, share: int = 1) -> np.ndarray:
     """Routes [tokens, k]: k distinct experts a token, expert e with probability π_e exactly.
 
     Systematic sampling in a random order (Madow 1949): the experts' probabilities are laid end to end in an order drawn
-    anew for each token, and every whole number after a random start picks the expert it falls on.
+    anew for each token, and every whole number after a random start picks the expert it falls on.  share: this many
+    tokens share an order, which is far faster; every expert's count keeps its distribution, as the starts stay
+    independent, and only which experts meet in a token is less mixed.
     """
     parts = _exact(probability, k)
     if parts.sum() != k * UNIT:
         raise ValueError(f"traffic.sample: probabilities sum to {probability.sum()}: must sum to k = {k}")
+    if share > 1:
+        return np.concatenate([_shared(parts, k, min(share, tokens - first), rng) for first in range(0, tokens, share)])
     order = rng.random((tokens, len(parts)), dtype=np.float32).argsort(axis=1)
     ends = np.cumsum(parts[order], axis=1) + rng.integers(0, UNIT, (tokens, 1))
     picked = np.diff(ends // UNIT, axis=1, prepend=0) > 0
     return order[picked].reshape(tokens, k)
 
 
-def counts(probability: np.ndarray, k: int, tokens: int, sources: int, rng: np.random.Generator) -> np.ndarray:
-    """Selections [sources, experts] of `tokens` tokens on each source device, in the sum of each row tokens · k.
+def _shared(parts: np.ndarray, k: int, tokens: int, rng: np.random.Generator) -> np.ndarray:
+    """Routes [tokens, k] in one order of the experts."""
+    order = rng.permutation(len(parts))
+    points = UNIT * np.arange(1, k + 1) - rng.integers(0, UNIT, (tokens, 1))
+    return order[np.searchsorted(np.cumsum(parts[order]), points)]
 
-    As `sample` draws them, but that the tokens of one device share one random order; mean and covariance of the counts are
-    the same, as the mean does not depend on the order.  Takes time in experts, not in tokens: what counts of the random
-    starts is how many fall between the ends of experts, which is multinomial.
+
+def fitted(load: np.ndarray, experts: int, k: int) -> np.ndarray:
+    """Inclusion probabilities [experts], falling, that carry the imbalance of a recorded load to another layer.
+
+    The logarithm of the load [experts recorded], sorted, is read off at the new experts' ranks, and the steepness is kept
+    unless a probability would exceed 1.  What is drawn from it is synthetic.  Refused: loads that are negative or all 0.
+    """
+    load = np.sort(np.asarray(load, dtype=float))[::-1]
+    if load.ndim != 1 or not np.isfinite(load).all() or load[-1] < 0 or load[0] <= 0:
+        raise ValueError(f"traffic.fitted: load of shape {load.shape}: must be [experts], finite, ≥ 0 and not all 0")
+    ranks = [(np.arange(n) + 0.5) / n for n in (experts, len(load))]
+    logs = np.interp(ranks[0], ranks[1], np.log(np.maximum(load, load[0] * 1e-9)))
+    return _capped(_steep(logs, 1.0, k), k)
+
+
+def group_limited(
+    probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, *, groups: int, kept: int
+) -> np.ndarray:
+    """Routes [tokens, k] that touch at most `kept` of `groups` consecutive groups of experts.
+
+    Scores are log π plus Gumbel noise; groups are ranked by the sum of their two best, and the best k experts of the kept
+    groups are taken (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).  Refused: numbers that do not divide or leave fewer than k.
     """
     experts = len(probability)
-    order = rng.random((sources, experts), dtype=np.float32).argsort(axis=1)
-    ends = np.cumsum(_exact(probability, k)[order], axis=1)
-    short = (-ends) % UNIT  # a token whose start is not below it has passed one whole number more
-    by = short.argsort(axis=1)
-    gaps = np.diff(np.take_along_axis(short, by, axis=1), axis=1, prepend=0, append=UNIT) / UNIT
-    passed = tokens * (-(-ends // UNIT))
-    below = np.cumsum(rng.multinomial(tokens, gaps)[:, :-1], axis=1)
-    np.put_along_axis(passed, by, np.take_along_axis(passed, by, axis=1) - below, axis=1)
-    found = np.empty_like(order)
-    np.put_along_axis(found, order, np.diff(passed, axis=1, prepend=0), axis=1)
-    return found
-
-
-def node_limited(score: np.ndarray, node: np.ndarray, k: int, most: int) -> np.ndarray:
-    """Routes [tokens, k] by scores [tokens, experts], on at most `most` nodes a token; node [experts]: where each lies.
-
-    DeepSeek-V3 (arXiv 2412.19437, section 2.1.2): the `most` nodes whose k/most best scores have the highest sum, then
-    the k best experts of those.  Refused: k not a multiple of `most`, nodes of different size, fewer experts than k.
-    """
-    nodes, each = int(node.max()) + 1, np.bincount(node)
-    if most < 1 or k % most or len(set(each.tolist())) > 1 or min(most, nodes) * each[0] < k:
-        raise ValueError(
-            f"traffic.node_limited: k = {k}, most = {most}, experts per node = {each.tolist()}: "
-            "must be k a multiple of most, and nodes of one size that hold k experts"
-        )
-    if most >= nodes:
-        return np.argpartition(-score, k - 1, axis=1)[:, :k]
-    per_node = np.stack([score[:, node == n] for n in range(nodes)], 1)  # [tokens, nodes, experts of one]
-    best = np.partition(per_node, -(k // most), axis=2)[:, :, -(k // most) :].sum(2)
-    chosen = np.argpartition(-best, most - 1, axis=1)[:, :most]
-    open_ = np.zeros((len(score), nodes), dtype=bool)
-    np.put_along_axis(open_, chosen, True, axis=1)
-    return np.argpartition(np.where(open_[:, node], -score, np.inf), k - 1, axis=1)[:, :k]
-
-
-def scores(probability: np.ndarray, tokens: int, rng: np.random.Generator) -> np.ndarray:
-    """Scores [tokens, experts] whose best k, taken freely, favour experts by `probability`: its logarithm and Gumbel noise.
-
-    Their load's Gini is near the level, not at it: k without replacement flatten it, and so does a limit on nodes.
-    """
-    return np.log(np.maximum(probability, 1e-300)) + rng.gumbel(size=(tokens, len(probability)))
-
-
-def forwarded(expert_index: np.ndarray, home: np.ndarray, devices: int, per_node: int, bytes_per_token: float) -> np.ndarray:
-    """Bytes [devices, devices] of a dispatch that crosses the network once per node and is forwarded inside it.
-
-    A token of device i for another node goes to the device of i's position there, and from it over NVLink to every device
-    that holds one of its experts, once per device; in its own node it goes straight (DeepSeek-V3, section 3.2.2).  Both legs
-    are in the matrix: they run at the same time, as in a pipeline.  The combine, summed up on the way back, is the transpose.
-    """
-    if devices % per_node:
-        raise ValueError(f"traffic.forwarded: devices = {devices}: must be a multiple of per_node = {per_node}")
-    tokens = len(expert_index)
-    source = (np.arange(tokens) * devices // tokens)[:, None]
-    ordered = np.sort(placement.targets(expert_index, home), axis=1)
-    new = np.diff(ordered, axis=1, prepend=-1) != 0
-    relay = ordered // per_node * per_node + source % per_node
-    relay = np.where(ordered // per_node == source // per_node, source, relay)
-    crosses = (np.diff(ordered // per_node, axis=1, prepend=-1) != 0) & (relay != source)
-    key = np.concatenate([(source * devices + relay)[crosses], (relay * devices + ordered)[new]])
-    return np.bincount(key, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token)
-
-
-def row_bytes(hidden: int, form: str) -> float:
-    """Bytes on the wire of one token's hidden state: "bf16" 2 a number; "fp8" 1, and 4 of scale for every 128 (DeepSeek-V3,
-    section 3.3.2), as its dispatch goes out where its combine comes back in bf16."""
-    if form not in ("bf16", "fp8"):
-        raise ValueError(f"traffic.row_bytes: form = {form!r}: must be bf16 or fp8")
-    return 2.0 * hidden if form == "bf16" else float(hidden + 4 * -(-hidden // 128))
+    if experts % groups or not 1 <= kept <= groups or kept * (experts // groups) < k or experts // groups < 2:
+        raise ValueError(f"traffic.group_limited: experts = {experts}, groups = {groups}, kept = {kept}, k = {k}: groups must divide "
+                         "experts, hold at least 2, and those kept at least k")  # fmt: skip
+    score = np.log(probability) + rng.gumbel(size=(tokens, experts))
+    grouped = score.reshape(tokens, groups, -1)
+    best = np.sort(grouped, axis=-1)[..., -2:].sum(-1)
+    out = np.argsort(-best, axis=1, kind="stable")[:, kept:]
+    np.put_along_axis(grouped, out[..., None], -np.inf, axis=1)
+    return np.argsort(-grouped.reshape(tokens, experts), axis=1, kind="stable")[:, :k]
 
 
 def matrix(
@@ -253,6 +185,32 @@ def matrix(
     else:
         key = (source[:, None] * devices + target).reshape(-1)
     return np.bincount(key, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token)
+
+
+def forwarded(
+    expert_index: np.ndarray, home: np.ndarray, devices: int, per_node: int, bytes_per_token: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bytes [devices, devices] of a dispatch in two hops: between nodes, then inside them.
+
+    A token crosses the network once for every other node that holds any of its experts, to the device at its own position
+    there, which forwards it over NVLink to each device that needs it; at home its own device does (DeepSeek-V3, arXiv
+    2412.19437, section 3.2.2).  Arguments as for `matrix`; devices in nodes of `per_node`.
+    """
+    tokens = len(expert_index)
+    source = np.arange(tokens) * devices // tokens
+    target = placement.targets(expert_index, home)
+    landing = target // per_node * per_node + (source % per_node)[:, None]  # the source itself in its own node
+    hops = []
+    for key in (source[:, None] * devices + landing, landing * devices + target):
+        pairs = np.unique(np.arange(tokens)[:, None] * devices**2 + key)  # once per token
+        hops.append(np.bincount(pairs % devices**2, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token))
+    return hops[0], hops[1]
+
+
+def slots(expert_index: np.ndarray, home: np.ndarray, devices: int, experts: int) -> np.ndarray:
+    """Rows [devices, experts] that each device computes for each expert, of routes [tokens, k] and a placement."""
+    target = placement.targets(expert_index, home)
+    return np.bincount((target * experts + expert_index).reshape(-1), minlength=devices * experts).reshape(devices, experts)
 
 
 def even(tokens: int, k: int, devices: int, bytes_per_token: float) -> np.ndarray:

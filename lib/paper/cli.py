@@ -14,6 +14,7 @@ import typer
 
 from lib.paper import compare as views
 from lib.paper import params, workflow
+from lib.paper import publish as publishing
 
 RUNS = workflow.ROOT / "_build" / "runs"
 PUBLISHED = "reference"  # the name of the published run, which is shown and compared, never computed
@@ -144,7 +145,7 @@ def publish(name: str) -> None:
     """Make the chapters of a run the published ones; of those computed at the defaults only the values, for `check`."""
     run = existing(name)
     for record in views.records(run).values():
-        print(f"published: {workflow.publish(run, record)}")
+        print(f"published: {publishing.publish(run, record)}")
 
 
 def write(frame: pd.DataFrame) -> None:

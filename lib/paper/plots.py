@@ -23,6 +23,8 @@ plt.style.use(Path(__file__).with_name("paper.mplstyle"))
 COLOURS = {
     "model": "#D55E00",
     "without": "#D55E00", "with": "#0072B2", "null": "#7F7F7F", "predecessor": "#000000",
+    "none": "#D55E00", "switch": "#0072B2", "gini": "#009E73", "entropy": "#CC79A7", "cv2": "#E69F00", "max": "#56B4E9",
+    "stock": "#882255", "z": "#8C564B", "bias": "#000000", "start": "#7F7F7F",
     "power": "#009E73", "sorted": "#CC79A7", "lognormal": "#E69F00", "one_hot": "#56B4E9",
 }  # fmt: skip
 STRATEGIES = {
@@ -34,7 +36,9 @@ STRATEGY_MARKS = dict(zip(STRATEGIES, "Xx+1osPDv^*<>hd", strict=True))
 SOURCES = {"token": "#D55E00", "position": "#7F7F7F", "domain": "#009E73", "second": "#56B4E9", "before": "#0072B2"}
 NAMES = {"model": "the model", "without": "without balance loss", "with": "with balance loss", "one_hot": "one hot expert",
          "sorted": "power law, hot experts side by side", "power": "power law", "lognormal": "log-normal",
-         "predecessor": "the predecessor"}  # fmt: skip
+         "predecessor": "the predecessor", "none": "no loss", "switch": "Switch, per layer", "gini": "Gini", "cv2": "importance CV²",
+         "entropy": "entropy", "max": "maximum", "stock": "stock (transformers)", "z": "z-loss", "bias": "loss-free bias",
+         "start": "before training"}  # fmt: skip
 
 
 def figure(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lib.paper.plots import COLOURS, NAMES, figure
 
@@ -123,4 +125,133 @@ def published_times(table: pd.DataFrame) -> Figure:
         ax.set_xticks(own.devices, own.devices)
         ax.xaxis.set_minor_formatter(NullFormatter())
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return fig
+
+
+PART_COLOURS = {"start": "#7F7F7F", "wire": "#0072B2", "arithmetic": "#D55E00", "order": "#E69F00", "hidden": "#FFFFFF"}
+KEYS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
+
+
+def _panels(names: list, height: float, **options) -> tuple[Figure, list]:
+    """A panel per name, at most three a row; the rest of the last row is left empty."""
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    fig, axes = figure(rows, columns, height=height * rows + 0.9, **options)
+    for ax in list(axes.flat)[len(names) :]:
+        ax.axis("off")
+    return fig, list(axes.flat)[: len(names)]
+
+
+def step_levels(table: pd.DataFrame) -> Figure:
+    """Time of a layer over that of even routes against the level with its band (columns shape, devices, tokens, level,
+    slowdown, low, high), a panel per shape; the darker the fewer tokens of a device, line: devices."""
+    shapes, tokens, counts = (list(dict.fromkeys(table[name])) for name in ("shape", "tokens", "devices"))
+    fig, axes = _panels(shapes, 2.1, sharex=True, sharey=True)
+    colours, styles = colormaps["viridis"](np.linspace(0, 0.85, len(tokens))), ("-", "--", ":", "-.")
+    for ax, shape in zip(axes, shapes, strict=True):
+        for (batch, devices), part in table[table["shape"] == shape].groupby(["tokens", "devices"]):
+            colour = colours[tokens.index(batch)]
+            ax.fill_between(part.level, 1 + part.low, 1 + part.high, color=colour, alpha=0.2, lw=0)
+            ax.plot(part.level, 1 + part.slowdown, styles[counts.index(devices) % len(styles)], color=colour, lw=1.3)
+        ax.set(yscale="log", title=shape, xlabel="level")
+        ax.yaxis.set_major_locator(LogLocator(2))
+        ax.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.axhline(1, color=COLOURS["null"], lw=0.8)
+    for ax in axes[::3]:
+        ax.set_ylabel("time / even")
+    lines = [*(Line2D([], [], color=colour, label=f"{batch} tokens") for colour, batch in zip(colours, tokens, strict=True)),
+             *(Line2D([], [], color="#444444", ls=styles[i % len(styles)], label=f"{count} devices") for i, count in enumerate(counts))]  # fmt: skip
+    fig.legend(handles=lines, loc="outside upper center", ncols=4)
+    return fig
+
+
+def anatomy(table: pd.DataFrame) -> Figure:
+    """What the slowdown is made of (columns shape, tokens, start, wire, arithmetic, order as shares of the even time), a
+    panel per shape, stacked bars per number of tokens; parts that save time hang below zero."""
+    shapes = list(dict.fromkeys(table["shape"]))
+    fig, axes = _panels(shapes, 2.1)
+    for ax, shape in zip(axes, shapes, strict=True):
+        own = table[table["shape"] == shape]
+        up, down = np.zeros(len(own)), np.zeros(len(own))
+        for part in ("start", "wire", "arithmetic", "order"):
+            share = 100 * own[part].to_numpy()
+            ax.bar(range(len(own)), share, bottom=np.where(share > 0, up, down), color=PART_COLOURS[part], label=part, width=0.7)
+            up, down = up + np.maximum(share, 0), down + np.minimum(share, 0)
+        ax.axhline(0, color=COLOURS["null"], lw=0.8)
+        ax.set(title=shape, xlabel="tokens per device")
+        ax.set_xticks(range(len(own)), [f"{n}" for n in own.tokens], rotation=45 if len(own) > 4 else 0)
+    for ax in axes[::3]:
+        ax.set_ylabel("slowdown (%)")
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return fig
+
+
+def anatomy_explorer(table: pd.DataFrame) -> dict:
+    """A layer's time by part in µs as an interactive figure (columns shape, devices, tokens, level, start, wire, arithmetic,
+    order, hidden): a menu of shape and devices, stacked bars over tokens and level."""
+    parts = [part for part in PART_COLOURS if table[part].abs().max() > 0]
+    choices = {}
+    for (shape, devices), own in table.groupby(["shape", "devices"], sort=False):
+        x = [[f"{n} tokens" for n in own.tokens], [f"{level:g}" for level in own.level]]
+        choices[f"{shape}, {devices} devices"] = {"x": [x] * len(parts), "y": [np.round(own[part], 2).tolist() for part in parts]}
+    first = next(iter(choices.values()))
+    data = [dict(type="bar", name=part, x=first["x"][i], y=first["y"][i], marker=dict(color=PART_COLOURS[part]),
+                 hovertemplate="%{x}: %{y:.0f} µs<extra>" + part + "</extra>") for i, part in enumerate(parts)]  # fmt: skip
+    layout = dict(barmode="relative", xaxis=dict(title=dict(text="tokens per device, level"), fixedrange=True),
+                  yaxis=dict(title=dict(text="time of a layer (µs)"), fixedrange=True), legend=dict(orientation="h", y=1.12),
+                  margin=dict(l=60, r=10, t=30, b=70))  # fmt: skip
+    return dict(data=data, layout=layout, choices=choices)
+
+
+def betas(table: pd.DataFrame) -> Figure:
+    """Elasticity against tokens per device with its interval (columns fabric, shape, devices, tokens, beta, low, high), a
+    panel per fabric; colour: shape, line: devices."""
+    fabrics, shapes, counts = (list(table[name].unique()) for name in ("fabric", "shape", "devices"))
+    fig, axes = figure(1, len(fabrics), height=3.2, sharey=True)
+    styles = ("-", "--", ":", "-.", (0, (1, 5)))
+    for ax, fabric in zip(axes[0], fabrics, strict=True):
+        for (shape, devices), own in table[table.fabric == fabric].groupby(["shape", "devices"], sort=False):
+            colour = KEYS[shapes.index(shape) % len(KEYS)]
+            ax.plot(own.tokens, own.beta, styles[counts.index(devices) % len(styles)], marker=".", color=colour, lw=1.3)
+            ax.fill_between(own.tokens, own.low, own.high, color=colour, alpha=0.2, lw=0)
+        ax.axhline(0, color=COLOURS["null"], lw=1)
+        ax.set(title=fabric, xlabel="tokens per device", xscale="log")
+    axes[0][0].set_ylabel("elasticity β")
+    lines = [*(Line2D([], [], color=KEYS[i % len(KEYS)], label=shape) for i, shape in enumerate(shapes)),
+             *(Line2D([], [], color="#444444", ls=styles[i % len(styles)], label=f"{count} devices") for i, count in enumerate(counts))]  # fmt: skip
+    fig.legend(handles=lines, loc="outside upper center", ncols=3)
+    return fig
+
+
+def placements(table: pd.DataFrame, label: str) -> Figure:
+    """Mean ρ per placement, by where it is used (columns group, placement, where, rho), a panel per group."""
+    groups, names, where = (list(table[name].unique()) for name in ("group", "placement", "where"))
+    fig, axes = figure(1, len(groups), height=1.5 + 0.28 * len(names), sharey=True)
+    for ax, group in zip(axes[0], groups, strict=True):
+        for mark, colour, place in zip("os", (KEYS[0], KEYS[1]), where, strict=False):
+            own = table[(table.group == group) & (table["where"] == place)].set_index("placement").reindex(names)
+            ax.plot(own.rho, range(len(names)), mark, color=colour, label=place, mfc="none" if mark == "s" else colour)
+        ax.set(title=group, xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(0.95, None))
+        ax.axvline(1, color=COLOURS["null"], lw=1)
+    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return fig
+
+
+def scaling(table: pd.DataFrame) -> Figure:
+    """Slowdown (columns devices, fabric, slowdown, low, high) and seconds of one call (bound_s, exact_s) against devices."""
+    fig, axes = figure(1, 2, height=3.2)
+    left, right = axes[0]
+    for (fabric, own), colour, mark in zip(table.groupby("fabric", sort=False), KEYS, "osD^v", strict=False):
+        left.fill_between(own.devices, 1 + own.low, 1 + own.high, color=colour, alpha=0.2, lw=0)
+        left.plot(own.devices, 1 + own.slowdown, mark + "-", color=colour, ms=4, label=fabric)
+        right.plot(own.devices, own.bound_s, mark + "-", color=colour, ms=4, lw=1)
+        right.plot(own.devices, own.exact_s, mark + "--", color=colour, ms=4, lw=1)
+    left.set(xscale="log", yscale="log", xlabel="devices", ylabel="time / even")
+    left.yaxis.set_major_locator(LogLocator(2, numticks=12))
+    left.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
+    left.yaxis.set_minor_formatter(NullFormatter())
+    right.set(xscale="log", yscale="log", xlabel="devices", ylabel="seconds to compute")
+    styles = [Line2D([], [], color="#444444", ls=style, label=name) for style, name in (("-", "bound"), ("--", "exact"))]
+    fig.legend(handles=[*left.get_legend_handles_labels()[0], *styles], loc="outside upper center", ncols=3)
     return fig

@@ -18,7 +18,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import compare, values, workflow
+from lib.paper import compare, publish, values, workflow
 
 MISSING = "(not available in this run)"
 
@@ -62,12 +62,12 @@ def _anchor(cell: dict) -> list[dict]:
     return [_markdown(f'<div id="cell-{count}" class="paper-anchor"></div>')] if count else []
 
 
-def note(source: str, text: str) -> str:
-    """A notebook with a warning below its title."""
+def note(source: str, text: str, kind: str = "warning") -> str:
+    """A notebook with a warning, or another kind of box, below its title."""
     notebook = json.loads(source)
     first = notebook["cells"][0]
     title, _, rest = "".join(first["source"]).partition("\n")
-    first["source"] = f"{title}\n\n:::{{warning}}\n{text}\n:::\n{rest}"
+    first["source"] = f"{title}\n\n:::{{{kind}}}\n{text}\n:::\n{rest}"
     return json.dumps(notebook)
 
 
@@ -102,15 +102,23 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     if not copy.is_file():
         source[0] = note(source[0], "This chapter was not computed in this run.")
         return
-    source[0] = page(copy.read_text())
+    figures = record["figures"] if record else {}
+    source[0] = page(publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True))
     if record is None:
         source[0] = note(source[0], "This chapter failed in this run; what it had computed until then is shown.")
         return
     if changed := workflow.stale(run, record):
         names = ", ".join(f"`{name}`" for name in changed)
         source[0] = note(source[0], f"This page is stale: it was computed before a change of {names}.")
+    elif (later := workflow.confirmed(run, path.stem)) and later["sources"] != record["provenance"]["sources"]:
+        source[0] = note(source[0], _confirmed(record, later), "note")
     if run != workflow.PUBLISHED:
         source[0] = beside(source[0], record)
+
+
+def _confirmed(record: dict, later: dict) -> str:
+    return (f"Computed at commit `{record['provenance']['commit'][:12]}`. The library was changed since; at commit "
+            f"`{later['commit'][:12]}` its run at the default parameters reproduced all {later['values']} values.")  # fmt: skip
 
 
 class Val(SphinxRole):

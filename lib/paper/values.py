@@ -26,6 +26,7 @@ from IPython.display import HTML, display
 from lib.paper import params, provenance, workflow
 
 KINDS = ("measured", "simulated", "synthetic")
+NONE = "–"  # in a table, where there is no number
 TOLERANCE = {"measured": 0.02, "simulated": 0.02, "synthetic": 1e-6}  # relative, of the same computation elsewhere
 DPI = 160
 LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
@@ -158,11 +159,11 @@ class Chapter:
             table.to_csv(temporary, index=False)
         shown = table.copy()
         for column, form in (fmt or {}).items():
-            shown[column] = shown[column].map(lambda v, form=form: form.format(v))
+            shown[column] = shown[column].map(lambda v, form=form: form.format(v) if pd.notna(v) else NONE)
         wide = shown.map(lambda cell: len(str(cell)) > 48).to_numpy().any()
         classes = "paper-table paper-wrap" if wide else "paper-table"
         lines = shown.map(lambda cell: cell.replace("\n", LINE) if isinstance(cell, str) else cell)
-        body = lines.to_html(index=False, border=0, classes=classes, float_format="{:.4g}".format).replace(LINE, "\n")
+        body = lines.to_html(index=False, border=0, classes=classes, float_format="{:.4g}".format, na_rep=NONE).replace(LINE, "\n")
         label = html.escape(f"table {name}")
         display(HTML(f'<div class="paper-scroll" tabindex="0" role="region" aria-label="{label}">{body}</div>'
                      f'<p class="paper-caption">{_inline(caption)}</p>'))  # fmt: skip

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ast
-import gzip
 import hashlib
 import json
-import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -23,8 +22,8 @@ from lib.paper import params, provenance
 ROOT = provenance.repository()
 PARAMS = ROOT / "notebooks" / "params"
 PUBLISHED = ROOT / "data" / "reference"
+CONFIRMED = "confirmed.json"  # see publish.confirm
 RUNNER = "lib/paper/workflow.py"  # this file runs chapters and computes nothing in them
-LARGE = 300_000  # bytes of a table above which its published copy is compressed
 
 
 def source(chapter: str) -> Path:
@@ -153,8 +152,9 @@ def fingerprint(chapter: str) -> str:
 def stale(run: Path, record: dict) -> list[str]:
     """What changed since a chapter of a run was computed: names of files and of parameters; empty if nothing did."""
     facts, chapter = record["provenance"], record["chapter"]
-    now, then = sources(chapter) if source(chapter).is_file() else {}, facts["sources"]
-    changed = {name for name in (now.keys() | then.keys()) - {RUNNER} if now.get(name) != then.get(name)}
+    now = sources(chapter) if source(chapter).is_file() else {}
+    states = facts["sources"], confirmed(run, chapter).get("sources", facts["sources"])
+    changed = min(({name for name in (now.keys() | then.keys()) - {RUNNER} if now.get(name) != then.get(name)} for then in states), key=len)
     for name, sha in facts["files"].items():
         places = [run / name, run / name[:2] / Path(name).name, ROOT / name]
         path = next((place for place in places if place.is_file()), None)
@@ -167,6 +167,12 @@ def stale(run: Path, record: dict) -> list[str]:
     return sorted(changed)
 
 
+def confirmed(run: Path, chapter: str) -> dict:
+    """Of a published chapter, the later commit and sources that were seen to leave its values as they are; else empty."""
+    file = run / chapter[:2] / CONFIRMED
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
 def asked(run: Path) -> dict | None:
     """The parameters that a run was last asked for; for the published run those of its file; None if not known."""
     if run == PUBLISHED:
@@ -176,17 +182,19 @@ def asked(run: Path) -> dict | None:
 
 
 def execute(folder: Path, given: dict, only: list[str], *, jobs: int = 1, origin: str = "") -> bool:
-    """Run the chapters that are not up to date, `jobs` at a time; True if all that should be there are.
+    """Run the chapters that are not up to date, `jobs` at a time on equal shares of the cores; True if all that should be there are.
 
     A chapter that fails does not stop those that do not need it.  What an interrupted run left half-done is done again.
     `origin` names the file of the parameters, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.json"
-    content = {"name": folder.name, "parameters": given, "parameters_file": origin, "chapters": only}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = max(1, cores // jobs)
+    content = {"name": folder.name, "parameters": given, "parameters_file": origin, "chapters": only, "threads": threads}
     config.write_text(json.dumps(content, indent=1) + "\n")
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "notebooks" / "Snakefile"), "--directory",
-               str(folder), "--configfile", str(config), "--cores", str(jobs), "--keep-going", "--nolock",
+               str(folder), "--configfile", str(config), "--cores", str(jobs * threads), "--keep-going", "--nolock",
                "--rerun-incomplete", "--quiet", "all", "--rerun-triggers", "mtime", "params"]  # fmt: skip
     environment = provenance.environment(PAPER_RUN_NAME=folder.name, PAPER_PARAMETERS_FILE=origin)
     done = subprocess.run(command, check=False, env=environment).returncode == 0
@@ -277,37 +285,6 @@ def _book_state(run: Path) -> str:
     data = [path for path in (ROOT / "data").rglob("*") if path.is_file()]
     files = sorted({*made, *texts, *code, *data})
     return "\n".join(f"{path.name} {provenance.sha256(path)}" for path in files)
-
-
-def publish(run: Path, record: dict) -> Path:
-    """Make a chapter of a run the published one; of one computed at the default parameters only its values, quick.json.
-
-    Its executed copy is kept without what papermill and progress bars left, which names folders of the machine; large
-    tables are compressed.
-    """
-    chapter, target = record["chapter"], PUBLISHED / record["chapter"][:2]
-    target.mkdir(parents=True, exist_ok=True)
-    theirs = record["provenance"]["parameters"]
-    if all(theirs[name] == value for name, value in defaults(chapter).items() if name not in provenance.MACHINE):
-        shutil.copy(run / chapter / "values.json", target / "quick.json")
-        return target / "quick.json"
-    shutil.copytree(run / chapter, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model", ".*"))
-    for table in [path for path in target.rglob("*.csv*") if path.stat().st_size > LARGE and path.suffix != ".xz"]:
-        content = gzip.decompress(table.read_bytes()) if table.suffix == ".gz" else table.read_bytes()
-        Path(f"{str(table).removesuffix('.gz')}.xz").write_bytes(lzma.compress(content, preset=9))
-        table.unlink()
-    for figure in record["figures"].values():
-        figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
-    (target / "values.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
-    notebook = json.loads((run / f"{chapter}.ipynb").read_text())
-    notebook["metadata"].pop("papermill", None)
-    for cell in notebook["cells"]:
-        cell["metadata"].pop("papermill", None)
-        cell["metadata"].pop("execution", None)
-        if "outputs" in cell:
-            cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
-    (target / f"{chapter}.ipynb").write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
-    return target
 
 
 if __name__ == "__main__":  # what the Snakefile calls

@@ -195,7 +195,8 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
     def logits(number: int) -> Callable:
         def look(value: Tensor) -> None:
             if now.running:
-                rec.scores[number].append(now.rows(value.reshape(-1, value.shape[-1])).float())
+                rows = now.rows(value.reshape(-1, value.shape[-1]))
+                rec.scores[number].append(rows.to(torch.promote_types(rows.dtype, torch.float32)))
 
         return look
 

@@ -1,0 +1,159 @@
+"""What one training step minimises, and its gradient: language loss plus balance loss of the *global* batch.
+
+The global batch may come in parts, one after the other (accumulation) or on several processes: losses are given the
+statistics of all of it, so that neither changes the objective.  Whatever the model's family, they see it through
+`lib.routing.adapter`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+from torch.nn.functional import cross_entropy
+
+from lib.balance import losses
+from lib.routing import adapter
+
+
+def language_loss(model: torch.nn.Module, batch: Tensor) -> Tensor:
+    """Mean next-token cross entropy in nats of a batch [sequences, tokens + 1]."""
+    logits = model(input_ids=batch[:, :-1], use_cache=False).logits
+    return cross_entropy(losses.wide(logits.flatten(0, 1)), batch[:, 1:].flatten())
+
+
+def selection_bias(model: torch.nn.Module) -> Tensor:
+    """The loss-free bias [layers, experts] of a model, a buffer of it (made as zeros where there is none yet)."""
+    if not hasattr(model, "selection_bias"):
+        layers = adapter.layers(model)
+        kind = torch.promote_types(next(model.parameters()).dtype, torch.float32)
+        zeros = torch.zeros(len(layers), layers[0].num_experts, dtype=kind, device=next(model.parameters()).device)
+        model.register_buffer("selection_bias", zeros, persistent=False)
+    return model.selection_bias
+
+
+def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
+    """Inside it tokens choose by score + bias and are weighted by score alone (arXiv 2408.15664); without bias as ever."""
+    if not hasattr(model, "selection_bias"):
+        return nullcontext()
+
+    def choose(scores: Tensor, call: adapter.Call) -> tuple[Tensor, Tensor]:
+        ranked = scores if call.rule.on == "logit" else call.rule.choice(call.logits)
+        index = (ranked + model.selection_bias[call.layer]).topk(call.index.shape[1], dim=-1).indices
+        return index, call.rule.weights(call.logits, index)
+
+    return adapter.assign(model, choose)
+
+
+@torch.no_grad()
+def update_bias(bias: Tensor, load: Tensor, rate: float) -> None:
+    """b ← b + u sign(mean load − load) per layer, recentred, from the load [layers, experts] of a global batch."""
+    bias += rate * torch.sign(load.to(bias.dtype).mean(1, keepdim=True) - load)
+    bias -= bias.mean(1, keepdim=True)
+
+
+def _logits(model: torch.nn.Module, rec: adapter.Record, name: str) -> list[Tensor]:
+    """Per layer logits [tokens, experts] whose softmax is the router's probability (its scores over their sum)."""
+    found = []
+    for layer, scores in zip(adapter.layers(model), rec.scores, strict=True):
+        raw = scores[-1][:, : rec.experts]
+        soft = layer.rule is None or layer.rule.score == "softmax" or name == "z"
+        native = raw if soft else losses.wide(layer.rule.scores(scores[-1]))[:, : rec.experts]
+        found.append(raw if soft else (native / native.sum(-1, keepdim=True)).clamp(min=1e-30).log())
+    return found
+
+
+def balance_loss(
+    model, rec: adapter.Record, name: str, load: Tensor | None = None, mean: Tensor | None = None
+) -> Tensor:
+    """Mean over layers of the balance loss `name` on the logits that `rec` holds (0 for "none" and "bias").
+
+    load, mean [layers, experts]: of the global batch; None: what `rec` holds is the global batch.
+    """
+    loss = losses.LOSSES[name]
+    if loss is None:
+        return torch.zeros((), device=rec.device)
+    logits, load = _logits(model, rec, name), rec.load if load is None else load
+    if name == "stock":
+        return loss(tuple(logits), rec.k)
+    known = [None] * len(logits) if mean is None else mean
+    return torch.stack([loss(*parts) for parts in zip(logits, load, known, strict=True)]).mean()
+
+
+@torch.no_grad()
+def statistics(model: torch.nn.Module, rec: adapter.Record, parts: Sequence[Tensor], forward) -> tuple[Tensor, Tensor]:
+    """(load, mean probability), both [layers, experts], of the global batch of which `parts` are this process's share.
+
+    A pass of its own, before the first gradient; random generators are put back, so that dropout falls alike again.
+    """
+    load, mean = 0, 0
+    where = next(model.parameters()).device
+    with torch.random.fork_rng([where] if where.type == "cuda" else []):
+        for part in parts:
+            rec.clear()
+            with forward:
+                model(input_ids=part[:, :-1], use_cache=False)
+            load = load + rec.load
+            mean = mean + torch.stack([losses.probability(part) for part in _logits(model, rec, "")])
+    world = place()[1]
+    return spread([load])[0], spread([mean / len(parts) / world])[0]
+
+
+def place() -> tuple[int, int]:
+    """(rank, processes) of this process among those that train one model together."""
+    together = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+
+
+def spread(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Each tensor's sum over all processes, in place; one exchange per number type."""
+    if place()[1] > 1:
+        for kind in sorted({tensor.dtype for tensor in tensors}, key=str):
+            same = [tensor for tensor in tensors if tensor.dtype == kind]
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
+            dist.all_reduce(flat)
+            for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+    return tensors
+
+
+def gradients(
+    model: torch.nn.Module,
+    rec: adapter.Record,
+    batch: Tensor,
+    loss: str,
+    coefficient: float,
+    *,
+    micro_sequences: int = 0,
+    forward: AbstractContextManager | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Add the gradient of one global batch to the model; returns (nats, balance loss, load [layers, experts]) of it.
+
+    Each process takes its share of `batch`, in parts of `micro_sequences` (0: whole); neither changes objective or gradient
+    (but for the loss "stock", which knows no global batch).
+    """
+    forward = forward or nullcontext()
+    rank, world = place()
+    mine = batch.chunk(world)[rank]
+    parts = mine.split(micro_sequences or len(mine))
+    known = (None, None)
+    if len(parts) * world > 1 and losses.LOSSES[loss] and loss not in ("stock", "z"):
+        known = statistics(model, rec, parts, forward)
+    nats, balance, load = torch.zeros((), device=rec.device), torch.zeros((), device=rec.device), 0
+    for part in parts:
+        rec.clear()
+        with forward:
+            language = language_loss(model, part)
+            term = balance_loss(model, rec, loss, *known)
+        share = len(part) / len(batch)
+        ((language + coefficient * term if loss != "bias" else language) * share).backward()
+        nats, balance, load = nats + language.detach() * share, balance + term.detach() * share, load + rec.load
+    if world > 1:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        nats, balance, load, *_ = spread([nats, balance, load, *(parameter.grad for parameter in trained)])
+    return nats, balance, load

@@ -1,0 +1,171 @@
+"""The queue of fine-tuning runs: what is finished is not done again, what is broken off goes on."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from scipy.stats import entropy
+
+from lib import stats
+from lib.balance import evaluate, finetune, objective, train
+from lib.model.corpus import Document
+from lib.routing import adapter
+
+SMALL = dict(
+    model="embedded", finetune_steps=2, finetune_sequences=2, sequence_tokens=16, finetune_learning_rate=1e-4,
+    training_stride=4000, documents_per_domain=2, tokens_per_document=32, batch_tokens=64, seed=0, corpus_source="auto",
+    allow_partial=False, device="cpu", checkpoint_every=0, time_budget_s=600.0, training_seeds=2,
+    coefficients={"none": [0.0], "bias": [0.01]},
+)  # fmt: skip
+
+
+def parameters(**changes):
+    return SimpleNamespace(**SMALL | changes)
+
+
+def test_seeds_come_first_and_bad_losses_are_refused():
+    jobs = finetune.queue({"none": [0.0], "switch": [0.1, 1]}, 2)
+    assert [job.name for job in jobs] == [
+        "start_0_0",
+        "none_0_0",
+        "switch_0.1_0",
+        "switch_1_0",
+        "none_0_1",
+        "switch_0.1_1",
+        "switch_1_1",
+    ]
+    with pytest.raises(ValueError, match=r"loss = 'swtch': .*did you mean switch"):
+        finetune.queue({"swtch": [0.1]}, 1)
+    with pytest.raises(ValueError, match="coefficient = -1"):
+        finetune.queue({"switch": [-1]}, 1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder, p = tmp_path_factory.mktemp("queue"), parameters()
+    finetune.work(folder, p, finetune.queue(p.coefficients, 1))
+    return folder, p
+
+
+def test_a_result_says_what_it_is_worth(finished):
+    folder, p = finished
+    jobs = finetune.queue(p.coefficients, 1)
+    found = finetune.read(folder, p, jobs)
+    assert list(found) == jobs
+    for job, result in found.items():
+        held = result["held_out"]
+        assert len(result["curve"]) == (0 if job.loss == "start" else 2)
+        assert sum(held["documents"]["nats"]) / held["documents"]["tokens"] == pytest.approx(
+            held["nats_per_token"], abs=0.01
+        )
+        load = np.array(held["load"])
+        assert load.shape == (6, 16) and (load.sum(1) == 2 * held["documents"]["tokens"]).all()
+        assert held["layers"]["gini"] == pytest.approx(stats.gini(load).tolist(), abs=1e-5)
+    start, none = (found[job]["held_out"]["nats_per_token"] for job in jobs[:2])
+    assert start != none
+
+
+def test_finished_runs_are_not_done_again_and_can_be_packed(finished, monkeypatch, tmp_path):
+    folder, p = finished
+    jobs = finetune.queue(p.coefficients, 1)
+    times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
+    finetune.work(folder, p, jobs)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == times and len(times) == 3
+    found = finetune.read(folder, p, jobs)
+    (tmp_path / "runs.gz").write_bytes(finetune.pack(found.values()))
+    assert finetune.pack(found.values()) == (tmp_path / "runs.gz").read_bytes()
+    assert finetune.read(tmp_path, p, jobs, tmp_path / "runs.gz") == found
+    assert finetune.read(tmp_path, parameters(finetune_steps=3), jobs, tmp_path / "runs.gz") == {}
+    assert b"start" in gzip.decompress((tmp_path / "runs.gz").read_bytes())
+
+
+def test_the_time_budget_leaves_the_rest_to_the_next_command(tmp_path, capsys):
+    p = parameters(time_budget_s=0.0)
+    jobs = finetune.queue(p.coefficients, 1)
+    for done in (1, 2):
+        finetune.work(tmp_path, p, jobs)
+        assert len(finetune.read(tmp_path, p, jobs)) == done
+        assert f"finetune: {3 - done} of 3 runs left after" in capsys.readouterr().out
+
+
+def test_workers_share_a_queue(tmp_path):
+    p = parameters(coefficients={"none": [0.0]}, training_seeds=1)
+    jobs = finetune.queue(p.coefficients, 1)
+    finetune.work(tmp_path, p, jobs, 1, 2)
+    assert [job.loss for job in finetune.read(tmp_path, p, jobs)] == ["none"]
+    finetune.work(tmp_path, p, jobs, 0, 2)
+    assert len(finetune.read(tmp_path, p, jobs)) == 2
+
+
+def test_a_run_that_diverges_is_a_result_of_one_line(tmp_path, monkeypatch, capsys):
+    p = parameters(finetune_learning_rate=1e30, coefficients={"none": [0.0]}, finetune_steps=4)
+    job = finetune.Job("none", 0.0, 0)
+    finetune.work(tmp_path, p, [job])
+    (result,) = finetune.read(tmp_path, p, [job]).values()
+    assert "the run diverged" in result["diverged"] and "held_out" not in result
+    assert capsys.readouterr().out.count("finetune: none_0_0: train.run: step") == 1
+
+
+def test_torchrun_spreads_a_run_and_gives_what_one_process_gives(finished, tmp_path):
+    _, p = finished
+    one = finetune.Job("none", 0.0, 0)
+    given = json.dumps(vars(parameters(coefficients={"none": [0.0]}, training_seeds=1)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lib.balance.finetune",
+               str(tmp_path), given]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone, spread = (finetune.read(folder, p, [one])[one] for folder in (finished[0], tmp_path))
+    assert spread["held_out"]["nats_per_token"] == pytest.approx(alone["held_out"]["nats_per_token"], abs=1e-3)
+    assert [row["gini"] for row in spread["curve"]] == pytest.approx([row["gini"] for row in alone["curve"]], abs=5e-3)
+
+
+def test_routes_and_worth_come_from_one_pass(tiny_model):
+    rng = np.random.default_rng(0)
+    documents = [Document(str(n), "ab"[n % 2], "c", "", tuple(rng.integers(0, 97, n)), n) for n in (5, 40, 17, 33)]
+    table, routes = evaluate.routed(tiny_model, documents, serving_tokens=16, draws=12, context=16, batch_tokens=48)
+    assert table.equals(evaluate.per_document(tiny_model, documents, context=16, batch_tokens=48))
+    assert (routes["counts"].sum(2) == 2 * table.tokens.to_numpy()[:, None]).all()
+    assert len(routes["serving"]) >= 12 and (routes["serving"].sum(2) == 32).all()
+    for n, doc in enumerate(documents):
+        with adapter.record(tiny_model) as rec, torch.no_grad():
+            for run in evaluate.windows(doc.token_ids, 16):
+                tiny_model(input_ids=torch.tensor([run[:-1]]))
+        assert np.abs(rec.load.numpy() - routes["counts"][n]).sum() <= 2  # ties may fall otherwise in another batch
+    assert ((routes["router_entropy"] > 0) & (routes["router_entropy"] <= np.log(8))).all()
+
+
+def test_specialisation_is_mutual_information():
+    counts = np.random.default_rng(0).integers(0, 20, (6, 2, 5))
+    domain = list("aabbcc")
+    shares = np.stack([counts[i : i + 2].sum(0) for i in (0, 2, 4)]).astype(float)
+    shares /= shares.sum(-1, keepdims=True)
+    expected = np.mean([entropy(part, shares.mean(0), base=2, axis=-1) for part in shares], axis=0)
+    np.testing.assert_allclose(evaluate.specialisation(counts, domain), expected)
+
+
+def test_the_bias_moves_load_without_touching_weights(tiny_model):
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 97, (4, 33)))
+    bias = objective.selection_bias(tiny_model)
+    train.use_precision(tiny_model, "float32")
+    with (
+        torch.no_grad(),
+        objective.biased(tiny_model),
+        adapter.record(tiny_model, indices=True, weights=True, scores=True) as rec,
+    ):
+        tiny_model(input_ids=batch)
+        before = rec.load.clone()
+        for _ in range(200):
+            rec.clear()
+            tiny_model(input_ids=batch)
+            objective.update_bias(bias, rec.load, 0.0003)
+        probability = rec.scores[0][-1].softmax(-1)
+        torch.testing.assert_close(rec.weights[0][-1], probability.gather(1, rec.indices[0][-1]))
+    assert stats.gini(rec.load).mean() < 0.5 * stats.gini(before).mean() and bias.mean(1).abs().max() < 1e-6

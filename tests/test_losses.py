@@ -1,0 +1,150 @@
+"""The losses against imbalance: by hand, against the definition, their gradients, and where they could break."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib import stats
+from lib.balance import losses
+
+ARMS = {"switch": losses.switch, "load_cv2": losses.load_cv2, "cv2": losses.cv2, "entropy": losses.entropy,
+        "gini": losses.gini, "max": losses.maximum, "z": losses.z}  # fmt: skip
+THROUGH = ("load_cv2", "entropy", "gini", "max")
+LOAD = torch.tensor([9.0, 4, 2, 1, 0, 8])
+
+
+def logits(tokens=12, experts=6, dtype=torch.float64, seed=0):
+    made = torch.randn(tokens, experts, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+    return made.requires_grad_()
+
+
+def formula(name, share, load):
+    """Each loss as a plain function of a share vector, in other words than the library's."""
+    experts, total = len(share), load.sum().double()
+    if name == "load_cv2":
+        return share.var(unbiased=False) / share.mean() ** 2
+    if name == "entropy":
+        floored = torch.where(share >= 1 / total, share, 1 / total)
+        return 1 + (share * floored.log()).sum() / math.log(experts)
+    if name == "gini":
+        order = share.argsort()
+        weights = 2 * torch.arange(1, experts + 1) - experts - 1
+        return (weights * share[order]).sum() / (experts * share.sum())
+    tau = losses.TEMPERATURE
+    return tau * torch.log(torch.exp(experts * share / tau).sum() / experts) - 1
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_value_is_hard_and_gradient_is_that_of_the_formula_at_the_hard_load(name):
+    z = logits()
+    value = ARMS[name](z, LOAD)
+    share = (LOAD.double() / LOAD.sum()).requires_grad_()
+    expected = formula(name, share, LOAD)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
+    (slope,) = torch.autograd.grad(expected, share)
+    twin = logits()
+    (torch.softmax(twin, -1).mean(0) * slope).sum().backward()
+    value.backward()
+    torch.testing.assert_close(z.grad, twin.grad, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", THROUGH)
+def test_formulas_are_differentiable_where_the_gradient_is_taken(name):
+    share = torch.tensor([0.31, 0.22, 0.17, 0.13, 0.09, 0.08], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s: formula(name, s, LOAD), share)
+
+
+@pytest.mark.parametrize("name", ["switch", "cv2", "z"])
+def test_gradcheck_of_what_is_soft(name):
+    assert torch.autograd.gradcheck(lambda z: ARMS[name](z, LOAD), logits())
+
+
+def test_straight_through_load_cv2_is_twice_switch():
+    a, b = logits(), logits()
+    losses.load_cv2(a, LOAD).backward()
+    (2 * losses.switch(b, LOAD)).backward()
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-12, atol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=12).filter(lambda load: sum(load) > 0))
+def test_values_are_the_metrics_of_the_load(load):
+    counts, z = torch.tensor(load), torch.zeros(3, len(load))
+    assert losses.gini(z, counts).item() == pytest.approx(float(stats.gini(load)), abs=1e-5)
+    assert losses.load_cv2(z, counts).item() == pytest.approx(float(stats.cv(load)) ** 2, abs=1e-4)
+    assert losses.entropy(z, counts).item() == pytest.approx(1 - float(stats.entropy(load)), abs=1e-5)
+    violation = float(stats.max_violation(load))
+    assert violation - losses.TEMPERATURE * math.log(len(load)) - 1e-4 <= losses.maximum(z, counts) <= violation + 1e-4
+
+
+@pytest.mark.parametrize("name", [name for name in ARMS if name != "z"])
+def test_even_is_least_and_descent_goes_there(name):
+    even = torch.zeros(8, 6, requires_grad=True)
+    value = ARMS[name](even, torch.full((6,), 5))
+    value.backward()
+    assert value.item() == pytest.approx(1 if name == "switch" else 0, abs=1e-6) and even.grad.abs().max() < 1e-6
+    z = torch.tensor([[2.0, 0, 0, 0, 0, 0]] * 8, requires_grad=True)
+    ARMS[name](z, torch.tensor([11, 1, 1, 1, 1, 1])).backward()
+    assert (z.grad[:, 0] > 0).all() and (z.grad[:, 1:] < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("name", ARMS)
+def test_dead_experts_one_expert_and_half_precision_are_finite(name, dtype):
+    for load in ([40, 0, 0, 0], [0, 0, 0, 0], [20, 20, 0, 0], [1_000_000_007, 3, 0, 0]):
+        z = torch.tensor([[60.0, -60, 0, 0]] * 5, dtype=dtype).requires_grad_()
+        value = ARMS[name](z, torch.tensor(load))
+        value.backward()
+        assert value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(z.grad).all()
+
+
+def test_a_dead_expert_is_raised():
+    for name in ("entropy", "gini", "max", "switch"):
+        z = torch.zeros(6, 4, requires_grad=True)
+        ARMS[name](z, torch.tensor([6, 4, 2, 0])).backward()
+        assert (z.grad[:, 3] < 0).all() and z.grad[:, 3].min() == z.grad.min()
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_parts_under_the_statistics_of_the_whole_are_the_whole(name):
+    whole, parts = logits(), logits()
+    mean = losses.probability(parts).detach()
+    expected = ARMS[name](whole, LOAD)
+    expected.backward()
+    values = [ARMS[name](part, LOAD, mean) for part in parts.split(3)]
+    torch.stack(values).mean().backward()
+    assert torch.stack(values).mean().item() == pytest.approx(expected.item(), rel=1e-12)
+    torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-10, atol=1e-15)
+
+
+def test_the_stock_loss_adds_layers_up_and_is_blind_to_opposite_ones():
+    """Two layers, each with one expert that all tokens take, another one in each: pooled they look even."""
+    first = torch.tensor([[9.0, 0.0]] * 8, requires_grad=True)
+    second = torch.tensor([[0.0, 9.0]] * 8, requires_grad=True)
+    value = losses.stock((first, second), 1)
+    value.backward()
+    assert value.item() == pytest.approx(1, abs=1e-6) and first.grad.abs().max() < 1e-9
+    own = first.detach().clone().requires_grad_()
+    losses.switch(own, torch.tensor([8, 0])).backward()
+    assert own.grad.abs().max() > 1e-6
+
+
+def test_the_stock_loss_is_k_times_switch_of_the_pooled_load():
+    layers = [torch.randn(30, 8, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    load = sum(torch.bincount(z.topk(2).indices.flatten(), minlength=8) for z in layers)
+    pooled = losses.switch(torch.cat(layers), load)
+    torch.testing.assert_close(losses.stock(tuple(layers), 2), 2 * pooled)
+
+
+def test_bad_input_is_one_line():
+    with pytest.raises(ValueError, match=r"losses.gini: logits \(2, 3\), load \(4,\): must be"):
+        losses.gini(torch.zeros(2, 3), torch.ones(4))
+    with pytest.raises(ValueError, match=r"loss = 'entrpy': must be one of .* \(did you mean entropy\?\)"):
+        losses.check("entrpy", 0.1)
+    for bad in (-0.1, math.inf, np.nan):
+        with pytest.raises(ValueError, match="must be a finite number ≥ 0"):
+            losses.check("switch", bad)
