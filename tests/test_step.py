@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from lib import stats
 from lib.network import calibrate, fabric, fluid, grid, placement, records, step, sweep, traffic
 
 SHAPE = grid.Shape(2048, 1024, 64, 8)
@@ -93,7 +94,7 @@ def test_time_rises_with_the_level():
         for column in ("s", "wire", "rho"):
             assert (np.diff(own.groupby("level")[column].mean()) > 0).all(), column
     loads = np.stack([np.full(16, 100.0), 100 * traffic.inclusion(16, 2, 0.6)])
-    even, skewed = (sweep.carried([step.models()["OLMoE-1B-7B"]], 8, [256], load[None], clusters["star"], machine, seeds=10) for load in loads)
+    even, skewed = (sweep.carried([step.models()["OLMoE-1B-7B"]], 8, [256], load[None], 2, clusters["star"], machine, seeds=10) for load in loads)
     assert even.slowdown.item() < 0.1 < skewed.slowdown.item() and skewed.low.item() < skewed.slowdown.item() < skewed.high.item()
     summary = sweep.summary(rows)
     np.testing.assert_allclose(summary[list(step.PARTS)].sum(axis=1), summary.slowdown, atol=1e-12)
@@ -137,16 +138,30 @@ def test_limited_routes_stay_in_few_groups():
         traffic.group_limited(np.full(32, 6 / 32), 6, 5, RNG, groups=5, kept=3)
 
 
-def test_a_popularity_carries_its_imbalance():
-    chances = np.sort(traffic.inclusion(16, 2, 0.4))[::-1]
-    np.testing.assert_allclose(traffic.fitted(1e6 * chances, 16, 2), chances, rtol=1e-6)
-    larger = traffic.fitted(1e6 * chances, 64, 8)
-    assert larger.sum() == pytest.approx(8) and (larger <= 1).all()
-    from lib import stats
+@pytest.mark.parametrize(("experts", "k"), [(8, 2), (16, 2), (32, 4), (64, 8), (128, 4), (128, 8), (256, 8)])
+@pytest.mark.parametrize("level", [0.0, 0.2, 0.65])
+def test_a_popularity_carries_its_share_of_the_largest_gini(level, experts, k):
+    chances = traffic.inclusion(16, 2, level, "lognormal")
+    larger = traffic.fitted(1e6 * RNG.permutation(chances), experts, k, 2)
+    assert larger.sum() == pytest.approx(k) and (larger <= 1 + 1e-12).all() and (np.diff(larger) <= 1e-15).all()
+    assert stats.gini(larger) / (1 - k / experts) == pytest.approx(level / (1 - 2 / 16), abs=1e-9)
+    if (experts, k) == (16, 2):
+        np.testing.assert_allclose(larger, chances, rtol=1e-6)
+    drawn = traffic.sample(larger, k, 20_000, np.random.default_rng(0), share=50)
+    assert stats.gini(np.bincount(drawn.reshape(-1), minlength=experts)) == pytest.approx(stats.gini(larger), abs=0.03)
 
-    assert stats.gini(larger) == pytest.approx(stats.gini(chances), abs=0.05)
-    with pytest.raises(ValueError, match="must be \\[experts\\]"):
-        traffic.fitted(np.array([1.0, -1.0]), 8, 2)
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((np.array([1.0, -1.0]), 8, 2, 1), "must be \\[experts\\]"),
+        ((np.ones(16), 8, 8, 2), "top_k = 8 of 8, recorded 2 of 16: must be from 1 to below the experts"),
+        ((np.array([1.0, 0, 0, 0]), 8, 2, 2), "load of Gini 0.75: must be below 0.5, top-2's most"),
+    ],
+)
+def test_a_load_that_cannot_be_carried_is_refused(given, message):
+    with pytest.raises(ValueError, match=message):
+        traffic.fitted(*given)
 
 
 def test_rows_are_counted_where_they_are_computed():

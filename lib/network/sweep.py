@@ -84,10 +84,10 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def carried(
-    models: Iterable[step.Model], devices: int, tokens: Iterable[int], loads: np.ndarray, make: Callable[[int], Fabric],
+    models: Iterable[step.Model], devices: int, tokens: Iterable[int], loads: np.ndarray, recorded_k: int, make: Callable[[int], Fabric],
     machine: step.Machine, *, seeds: int, seed: int = 0,
 ) -> pd.DataFrame:  # fmt: skip
-    """The imbalance of recorded loads [layers, experts] carried to other models' layers (traffic.fitted): mean slowdown over
+    """The imbalance of recorded loads [layers, experts], top-recorded_k, carried to other models' layers (traffic.fitted): mean slowdown over
     even routes and mean ρ per shape and tokens of a device, with intervals over seeds, each the mean over layers (synthetic)."""
     found = []
     for model in (model for model in models if model.shape.experts % devices == 0):
@@ -95,7 +95,7 @@ def carried(
             even = step.total_s(step.layer_s(*step.even_layer(devices * batch, model.shape, devices), model.shape, make(devices), machine))
             slowdown, rho = np.empty((len(loads), seeds)), np.empty((len(loads), seeds))
             for layer, load in enumerate(loads):
-                sent, rows = drawn(model.shape, devices, batch, traffic.fitted(load, model.shape.experts, model.shape.k), seeds, seed)
+                sent, rows = drawn(model.shape, devices, batch, traffic.fitted(load, model.shape.experts, model.shape.k, recorded_k), seeds, seed)
                 slowdown[layer] = step.total_s(step.layer_s(sent, rows, model.shape, make(devices), machine)) / even - 1
                 rho[layer] = rows.sum(-1).max(-1) / rows.sum(-1).mean(-1)
             low, high = stats.mean_interval(slowdown.mean(0))

@@ -78,7 +78,11 @@ def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.n
     if family == "one_hot":
         hot = k * (level + 1 / experts)
         return np.array([hot, *np.full(experts - 1, (k - hot) / (experts - 1))])
-    log_weights = SHAPES[family](experts)
+    return _levelled(SHAPES[family](experts), k, level)
+
+
+def _levelled(log_weights: np.ndarray, k: int, level: float) -> np.ndarray:
+    """Inclusion probabilities [experts] from falling log weights, as steep as their Gini needs to be the level."""
     excess = lambda s: _gini(_capped(_steep(log_weights, s, k), k)) - level  # noqa: E731
     high = 1.0
     while excess(high) < 0 and high < 1e12:
@@ -122,18 +126,26 @@ def _shared(parts: np.ndarray, k: int, tokens: int, rng: np.random.Generator) ->
     return order[np.searchsorted(np.cumsum(parts[order]), points)]
 
 
-def fitted(load: np.ndarray, experts: int, k: int) -> np.ndarray:
+def fitted(load: np.ndarray, experts: int, k: int, recorded_k: int) -> np.ndarray:
     """Inclusion probabilities [experts], falling, that carry the imbalance of a recorded load to another layer.
 
-    The logarithm of the load [experts recorded], sorted, is read off at the new experts' ranks, and the steepness is kept
-    unless a probability would exceed 1.  What is drawn from it is synthetic.  Refused: loads that are negative or all 0.
+    The logarithm of the load [experts recorded, top-recorded_k], sorted, is read off at the new experts' ranks, and made so
+    steep that Gini / (1 − k/E), the share of the largest possible, is the recorded one.  What is drawn from it is synthetic.
+    Refused: loads that are negative or all 0, a k not below its experts, a load more uneven than its k allows.
     """
     load = np.sort(np.asarray(load, dtype=float))[::-1]
     if load.ndim != 1 or not np.isfinite(load).all() or load[-1] < 0 or load[0] <= 0:
         raise ValueError(f"traffic.fitted: load of shape {load.shape}: must be [experts], finite, ≥ 0 and not all 0")
+    if not (1 <= k < experts and 1 <= recorded_k < len(load)):
+        raise ValueError(f"traffic.fitted: top_k = {k} of {experts}, recorded {recorded_k} of {len(load)}: must be from 1 to below the experts")
+    share = _gini(load) / highest_level(len(load), recorded_k)
+    if share >= 1:
+        raise ValueError(f"traffic.fitted: load of Gini {_gini(load):.4g}: must be below {highest_level(len(load), recorded_k):.4g}, top-{recorded_k}'s most")
+    if share < 1e-12:
+        return np.full(experts, k / experts)
     ranks = [(np.arange(n) + 0.5) / n for n in (experts, len(load))]
     logs = np.interp(ranks[0], ranks[1], np.log(np.maximum(load, load[0] * 1e-9)))
-    return _capped(_steep(logs, 1.0, k), k)
+    return _levelled(logs, k, share * highest_level(experts, k))
 
 
 def group_limited(
