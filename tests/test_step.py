@@ -64,25 +64,45 @@ def test_the_ideal_machine_by_hand():
 
 def test_a_step_is_its_layers_and_the_rest():
     model, machine = step.models()["Mixtral-8x7B"], step.published()
-    assert model.rest_parameters == pytest.approx(12.9e9 - 32 * 2 * 3 * 4096 * 14336)
     few, many = (step.step_s(np.full(32, 1e-3), tokens, model, machine) for tokens in (1, 10**6))
     assert few == pytest.approx(32e-3 + 2 * model.rest_parameters / 3.35e12)
     assert many == pytest.approx(32e-3 + 2e6 * model.rest_parameters / 989.4e12)
 
 
 def test_published_shapes_are_those_of_their_configurations():
-    """Where the defaults of transformers' configuration class are the published model's."""
-    transformers = pytest.importorskip("transformers")
-    models = step.models()
-    for name, kind, width, experts in (
-        ("DeepSeek-V3", "DeepseekV3Config", "moe_intermediate_size", "n_routed_experts"),
-        ("Mixtral-8x7B", "MixtralConfig", "intermediate_size", "num_local_experts"),
-        ("gpt-oss-120b", "GptOssConfig", "intermediate_size", "num_local_experts"),
-    ):
-        config, shape = getattr(transformers, kind)(), models[name].shape
-        assert (config.hidden_size, getattr(config, width), getattr(config, experts), config.num_experts_per_tok) == (
-            shape.hidden, shape.width, shape.experts, shape.k)  # fmt: skip
-        assert config.num_hidden_layers - (getattr(config, "first_k_dense_replace", 0) or 0) == models[name].layers
+    """Sizes, layers and the rest, counted in transformers' own classes; where defaults are not the model's, what differs is named."""
+    t, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
+    configs = {
+        "OLMoE-1B-7B": (t.OlmoeConfig(intermediate_size=1024), 6.92), "Mixtral-8x7B": (t.MixtralConfig(), 46.70),
+        "Qwen3-30B-A3B": (t.Qwen3MoeConfig(num_hidden_layers=48, head_dim=128), 30.53), "DeepSeek-V3": (t.DeepseekV3Config(), 671.03),
+        "gpt-oss-20b": (t.GptOssConfig(num_hidden_layers=24, num_local_experts=32), 20.91), "gpt-oss-120b": (t.GptOssConfig(), 116.83),
+    }  # fmt: skip
+    assert set(configs) == set(step.models())
+    for name, model in step.models().items():
+        config, billions = configs[name]
+        with torch.device("meta"):
+            parts = {key: one.numel() for key, one in t.AutoModelForCausalLM.from_config(config).named_parameters()}
+        experts = {key: size for key, size in parts.items() if ".experts." in key}
+        assert sum(parts.values()) / 1e9 == pytest.approx(billions, abs=0.006)  # the published total
+        assert (config.hidden_size, config.num_experts_per_tok) == (model.shape.hidden, model.shape.k)
+        assert model.layers == len({key.split(".experts.")[0] for key in experts})
+        weights = sum(size for size in experts.values() if size > 1e6 * model.shape.experts / 8)  # without the biases of gpt-oss
+        assert weights == model.layers * model.shape.experts * 3 * model.shape.hidden * model.shape.width
+        embedding = sum(size for key, size in parts.items() if "embed_tokens" in key)
+        assert model.rest_parameters == sum(parts.values()) - sum(experts.values()) - embedding
+
+
+def test_what_goes_out_in_fp8_comes_back_in_bf16():
+    """DeepEP's published 7,408 bytes of a dispatched row are these and a header of 16; its combine's are 14,336."""
+    models, machine, net = step.models(), step.published(), fabric.star(8)
+    deep = models["DeepSeek-V3"]
+    assert 2 * deep.shape.hidden * deep.out_share + 16 == 7408
+    even = step.even_layer(8 * 256, deep.shape, 8)
+    plain, own = step.layer_s(*even, deep.shape, net, machine), step.of_model(*even, deep, net, machine=machine)
+    assert own["wire"] == pytest.approx(plain["wire"] * (deep.out_share + 1) / 2) and own["arithmetic"] == plain["arithmetic"]
+    olmoe = models["OLMoE-1B-7B"]
+    even = step.even_layer(8 * 256, olmoe.shape, 8)
+    assert step.of_model(*even, olmoe, net, machine=machine) == step.layer_s(*even, olmoe.shape, net, machine)
 
 
 def test_time_rises_with_the_level():

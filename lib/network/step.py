@@ -37,17 +37,22 @@ class Machine:
 
 @dataclass(frozen=True)
 class Model:
-    """A published model: its layer, its number of such layers, and the parameters that a token passes through."""
+    """A published model: its layer, its number of such layers, and the parameters outside of routed experts that a token passes
+    through (attention, dense and shared parts, routers, the output matrix; the input's embedding is read, not multiplied).
+
+    dispatch: "bf16", or "fp8": 1 byte a number and 4 of scale for every 128 on the way out, bfloat16 on the way back.
+    """
 
     name: str
     shape: grid.Shape
     layers: int
-    active_parameters: float
+    rest_parameters: float
+    dispatch: str = "bf16"
 
     @property
-    def rest_parameters(self) -> float:
-        """Parameters that a token passes through outside of its routed experts."""
-        return self.active_parameters - self.layers * self.shape.k * self.shape.row_flop / 2
+    def out_share(self) -> float:
+        """Bytes of a row of the dispatch over those of the combine."""
+        return {"bf16": 1.0, "fp8": (1 + 4 / 128) / 2}[self.dispatch]
 
 
 def published() -> Machine:
@@ -74,8 +79,8 @@ def models() -> dict[str, Model]:
     with (PUBLISHED / "shapes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     sizes = "hidden", "width", "experts", "k"
-    return {row["name"]: Model(row["name"], grid.Shape(*(int(row[size]) for size in sizes)), int(row["layers"]), float(row["active_parameters"]))
-            for row in rows}  # fmt: skip
+    return {row["name"]: Model(row["name"], grid.Shape(*(int(row[size]) for size in sizes)), int(row["layers"]), float(row["rest_parameters"]),
+                               row["dispatch"]) for row in rows}  # fmt: skip
 
 
 def experts_s(rows: np.ndarray, shape: grid.Shape, machine: Machine) -> np.ndarray:
@@ -129,6 +134,12 @@ def layer_s(
     )  # fmt: skip
     parts["hidden"] = -np.minimum(parts["wire"], parts["arithmetic"]) if overlap else np.zeros_like(parts["wire"])
     return parts
+
+
+def of_model(sent: np.ndarray, rows: np.ndarray, model: Model, fabric: Fabric, **options) -> dict[str, np.ndarray]:
+    """layer_s of a model's layer whose rows go out in its own form, from `sent` in bfloat16; options: as layer_s."""
+    share = model.out_share
+    return layer_s(share * np.asarray(sent, dtype=float), rows, model.shape, fabric, combine_share=1 / share, **options)
 
 
 def total_s(parts: Mapping[str, np.ndarray]) -> np.ndarray:

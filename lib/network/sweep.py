@@ -55,13 +55,13 @@ def levels(
                 nets = {name: make(count) for name, make in fabrics.items()}
                 time_s = fluid.makespan_s if count <= exact_up_to else fluid.bottleneck_bound_s
                 options = dict(machine=machine, overlap=overlap, time_s=time_s)
-                base = {name: step.layer_s(*even, model.shape, net, **options) for name, net in nets.items()}
+                base = {name: step.of_model(*even, model, net, **options) for name, net in nets.items()}
                 for level in (level for level in wanted if level < top):
                     chances = traffic.inclusion(model.shape.experts, model.shape.k, level)
                     sent, rows = drawn(model.shape, count, batch, chances, seeds, seed)
                     held = rows.sum(-1)
                     for name, net in nets.items():
-                        parts = step.layer_s(sent, rows, model.shape, net, **options)
+                        parts = step.of_model(sent, rows, model, net, **options)
                         excess = {f"excess_{part}": share for part, share in step.excess(parts, base[name]).items()}
                         found.append(pd.DataFrame(dict(
                             shape=model.name, devices=count, tokens=batch, fabric=name, level=level, seed=np.arange(seeds),
@@ -92,11 +92,11 @@ def carried(
     found = []
     for model in (model for model in models if model.shape.experts % devices == 0):
         for batch in tokens:
-            even = step.total_s(step.layer_s(*step.even_layer(devices * batch, model.shape, devices), model.shape, make(devices), machine))
+            even = step.total_s(step.of_model(*step.even_layer(devices * batch, model.shape, devices), model, make(devices), machine=machine))
             slowdown, rho = np.empty((len(loads), seeds)), np.empty((len(loads), seeds))
             for layer, load in enumerate(loads):
                 sent, rows = drawn(model.shape, devices, batch, traffic.fitted(load, model.shape.experts, model.shape.k, recorded_k), seeds, seed)
-                slowdown[layer] = step.total_s(step.layer_s(sent, rows, model.shape, make(devices), machine)) / even - 1
+                slowdown[layer] = step.total_s(step.of_model(sent, rows, model, make(devices), machine=machine)) / even - 1
                 rho[layer] = rows.sum(-1).max(-1) / rows.sum(-1).mean(-1)
             low, high = stats.mean_interval(slowdown.mean(0))
             found.append(dict(shape=model.name, devices=devices, tokens=batch, rho=rho.mean(), slowdown=slowdown.mean(), low=low, high=high))
@@ -201,7 +201,7 @@ def variants(model: step.Model, devices: int, per_node: int, tokens: int, level:
     nodes = np.arange(devices) // per_node
     for i in range(seeds):
         rng = np.random.default_rng([seed, i])
-        labels, bytes_ = rng.permutation(shape.experts), 2.0 * shape.hidden
+        labels, bytes_ = rng.permutation(shape.experts), 2.0 * shape.hidden * model.out_share
         free = labels[traffic.sample(chances, shape.k, devices * tokens, rng)]
         near = traffic.group_limited(chances[np.argsort(labels)], shape.k, devices * tokens, rng, groups=devices // per_node, kept=kept)
         hops = {
