@@ -109,3 +109,12 @@ def test_too_few_points_and_bad_times_are_refused():
         calibrate.fit(calibrate.exchange_s, features, np.ones(6), calibrate.START["exchange"])
     with pytest.raises(ValueError, match="> 0"):
         calibrate.fit(calibrate.even_s, features, np.zeros(6), calibrate.START["even"])
+
+
+def test_skewed_starts_show_in_even_exchanges():
+    rows = [dict(machine="m", size_bytes=size, call="split", skew=skew, aligned=1, phase="total", rank=rank, p50_us=us)
+            for size, skew, times in ((512, "even", (10.0, 8.0, 9.0)), (1024, "even", (20.0, 20.0, 20.0)), (512, "one", (90.0, 10.0, 10.0)))
+            for rank, us in zip((-1, 0, 1), times, strict=True)]  # fmt: skip
+    found = calibrate.skew(pd.DataFrame(rows))
+    assert found.size_bytes.tolist() == [512, 1024]  # even ones alone, by ranks and not by the slowest of each repetition
+    assert found.ratio.tolist() == [9 / 8, 1] and found.s.tolist() == pytest.approx([1e-6, 0])

@@ -146,6 +146,17 @@ def slowest(table: pd.DataFrame, phase: str = "total") -> pd.DataFrame:
     return rows.assign(s=1e-6 * rows.p50_us)
 
 
+def skew(table: pd.DataFrame) -> pd.DataFrame:
+    """How far apart ranks are in even exchanges, per machine, size and call: columns machine, size_bytes, call, s, the slowest
+    rank's median over the others' least, in seconds, and ratio.
+
+    Ranks of an even exchange end together, so the one that began last takes least: what is seen of a skewed start.
+    """
+    even = table[(table.phase == "total") & (table["rank"] >= 0) & (table["skew"] == "even") & (table.aligned == 1)]
+    ends = even.groupby(["machine", "size_bytes", "call"]).p50_us.agg(["min", "max"]).reset_index()
+    return ends.assign(s=1e-6 * (ends["max"] - ends["min"]), ratio=ends["max"] / ends["min"]).drop(columns=["min", "max"])
+
+
 def shaped(table: pd.DataFrame, of: str = "") -> Features:
     """Features of expert compute from a table's shape, rows in whole tiles and active experts; of: "rank_" for a rank's own."""
     shapes = [grid.SHAPES[name] for name in table["shape"]]
