@@ -225,15 +225,19 @@ def betas(table: pd.DataFrame) -> Figure:
 
 
 def placements(table: pd.DataFrame, label: str) -> Figure:
-    """Mean ρ per placement, by where it is used (columns group, placement, where, rho), a panel per group."""
+    """Mean ρ per placement, by where it is used (columns group, placement, where, rho), a panel per group, two in a row."""
     groups, names, where = (list(table[name].unique()) for name in ("group", "placement", "where"))
-    fig, axes = figure(1, len(groups), height=1.5 + 0.28 * len(names), sharey=True)
-    for ax, group in zip(axes[0], groups, strict=True):
+    rows = -(-len(groups) // 2)
+    fig, axes = figure(rows, min(2, len(groups)), height=0.6 + (0.9 + 0.28 * len(names)) * rows, sharey=True)
+    for ax in list(axes.flat)[len(groups) :]:
+        ax.axis("off")
+    for ax, group in zip(axes.flat, groups, strict=False):
         for mark, colour, place in zip("os", (KEYS[0], KEYS[1]), where, strict=False):
             own = table[(table.group == group) & (table["where"] == place)].set_index("placement").reindex(names)
             ax.plot(own.rho, range(len(names)), mark, color=colour, label=place, mfc="none" if mark == "s" else colour)
         ax.set(title=group, xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(0.95, None))
         ax.axvline(1, color=COLOURS["null"], lw=1)
+        ax.margins(x=0.08)
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
