@@ -235,9 +235,9 @@ def placements(table: pd.DataFrame, label: str) -> Figure:
         for mark, colour, place in zip("os", (KEYS[0], KEYS[1]), where, strict=False):
             own = table[(table.group == group) & (table["where"] == place)].set_index("placement").reindex(names)
             ax.plot(own.rho, range(len(names)), mark, color=colour, label=place, mfc="none" if mark == "s" else colour)
-        ax.set(title=group, xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5), xlim=(0.95, None))
+        ax.set(title=group, xlabel=label, yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5),
+               xlim=(0.95, 1.04 * table.rho[table.group == group].max()))
         ax.axvline(1, color=COLOURS["null"], lw=1)
-        ax.margins(x=0.08)
     fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return fig
 
