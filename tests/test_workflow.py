@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, TINY, command
 
-from lib.paper import workflow
+from lib.paper import cli, workflow
 
 
 def flags(*more: str) -> list[str]:
@@ -24,6 +24,8 @@ def test_misspelt_and_malformed_parameters_are_one_line():
         done = command("run", "--name", "refused", "-p", given)
         assert done.returncode == 2 and done.stderr.strip() == message
     assert command("run", "--only", "77").stderr.startswith("run: --only '77': must be one of 00, 01")
+    assert command("run", "--only", "04", "--only", "77").stderr.startswith("run: --only '77': must be one of 00, 01")
+    assert cli.chosen(["05", "04_network", "book"]) == ["04_network", "05_validation"] and cli.chosen(["book"]) == []
     assert command("run", "--name", "../x").returncode == 2
     assert not (ROOT / "_build/runs/refused").exists()
 

@@ -40,15 +40,13 @@ def existing(name: str) -> Path:
     return path
 
 
-def chosen(only: str | None) -> list[str]:
-    """The chapters that --only names by their number (all without it; none for "book")."""
-    if only is None:
-        return workflow.chapters()
-    found = [chapter for chapter in workflow.chapters() if only in (chapter[:2], chapter)]
-    if not found and only != "book":
+def chosen(only: list[str]) -> list[str]:
+    """The chapters that --only names by their numbers (all without it; "book" names none)."""
+    known = {name: chapter for chapter in workflow.chapters() for name in (chapter[:2], chapter)}
+    if unknown := [name for name in only if name not in (*known, "book")]:
         numbers = ", ".join(chapter[:2] for chapter in workflow.chapters())
-        raise ValueError(f"run: --only {only!r}: must be one of {numbers}, book")
-    return found
+        raise ValueError(f"run: --only {unknown[0]!r}: must be one of {numbers}, book")
+    return sorted({known[name] for name in only if name in known}) if only else workflow.chapters()
 
 
 @app.command()
@@ -56,15 +54,15 @@ def run(
     name: Name = "default",
     params: Annotated[str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")] = None,
     parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, for every chapter that has it")] = None,
-    only: Annotated[str | None, typer.Option(help="the number of one chapter, or book")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="the number of a chapter, or book; may be repeated")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
     open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
-    where, chapters = place(name), chosen(only)
+    where, chapters = place(name), chosen(only or [])
     given = (workflow.load(params) if params else {}) | workflow.parse(parameter or [])
     published = name == PUBLISHED
-    if published and (given or only not in (None, "book")):
+    if published and (given or set(only or []) - {"book"}):
         raise ValueError(f"run: --name {PUBLISHED}: the published run is shown, not computed: no parameters, no chapter")
     with workflow.sole(where):
         fine = published or not chapters or workflow.execute(where, given, chapters, jobs=jobs, origin=params or "")
