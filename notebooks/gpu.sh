@@ -18,6 +18,7 @@
 #   WORKERS      processes per GPU of `finetune`; default: 4, as one alone cannot fill a GPU with so small a model
 #   MOE_COMMIT   the commit, where the tree was copied without its history
 #   BUDGET_S     seconds for measure; default: 390
+#   SEED         of measure; another one than 0 draws other routes, and names its folder so; default: 0
 set -euo pipefail
 mode=${1:?usage: gpu.sh execute|finetune|measure|bench|train OUT}
 mkdir -p "${2:?usage: gpu.sh execute|finetune|measure|bench|train OUT}"
@@ -56,7 +57,7 @@ if [ "$mode" = measure ]; then
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
   python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.network.collectives "$out/measured" \
-    --budget-s "${BUDGET_S:-390}" --trace "$root"/data/reference/01/trace_*.npz
+    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz
 elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
   python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 
 from lib import stats
-from lib.network import grid, records
+from lib.network import calibrate, grid, records
 
 DELIVERED = """
 import sys
@@ -89,19 +89,20 @@ def test_on_gloo(devices, program):
 def measured(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("measured")
     traces = [str(path) for path in sorted((ROOT / "data/reference/01").glob("trace_*.npz"))]
-    arguments = ("-m", "lib.network.collectives", str(out), "--tiny", "--budget-s", "8", "--trace", *traces)
+    seed = {2: 0, 4: 1}[request.param]
+    arguments = ("-m", "lib.network.collectives", str(out), "--tiny", "--budget-s", "8", "--seed", str(seed), "--trace", *traces)
     for process in start(request.param, *arguments):
         said, errors = process.communicate(timeout=300)
         assert process.returncode == 0, said + errors[-2000:]
-    return request.param, out
+    return request.param, f"cpu-x{request.param}" + (f"-seed{seed}" if seed else ""), out
 
 
 def test_a_run_is_whole(measured):
-    devices, out = measured
+    devices, machine, out = measured
     tables, facts, _ = records.load(out)
     assert set(tables) == set(records.PHASES) and not list(out.rglob(".part-*"))
     for name, table in tables.items():
-        known = facts[f"cpu-x{devices}/{name}"]
+        known = facts[f"{machine}/{name}"]
         assert known["commit"] == "c0ffee" and known["devices"] == devices and known["backend"] == "gloo"
         assert "/" not in known["command"] and set(table["rank"]) == {-1, *range(devices)}
         quantiles = table[["min_us", "p10_us", "p25_us", "p50_us", "p75_us", "p90_us", "p95_us", "p99_us", "max_us"]].to_numpy()
@@ -112,12 +113,12 @@ def test_a_run_is_whole(measured):
     assert len(slowest) and (slowest.rank_rows >= slowest.tokens * 2 * slowest.rho * 0.99).all()
 
 
-def test_what_is_half_there_is_refused(measured, tmp_path):
-    devices, out = measured
-    shutil.copytree(out / f"cpu-x{devices}", tmp_path / "a" / f"cpu-x{devices}")
-    with pytest.raises(ValueError, match="once, with its .json beside it"):
-        records.load(out, tmp_path / "a")
-    (tmp_path / "a" / f"cpu-x{devices}" / "layer.json").unlink()
+def test_a_machine_met_again_is_named_so_and_what_is_half_there_is_refused(measured, tmp_path):
+    _, machine, out = measured
+    shutil.copytree(out / machine, tmp_path / "a" / machine)
+    tables, facts, _ = records.load(out, tmp_path / "a")
+    assert set(tables["layer"].machine) == {machine, f"{machine}, again"} and len(facts) == 6 and calibrate.base(tables) == machine
+    (tmp_path / "a" / machine / "layer.json").unlink()
     with pytest.raises(ValueError, match="layer.csv.gz: must be"):
         records.load(tmp_path / "a")
     assert records.load(tmp_path / "none") == ({}, {}, [])

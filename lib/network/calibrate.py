@@ -251,12 +251,12 @@ def errors(rows: pd.DataFrame) -> np.ndarray:
 
 
 def base(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The machine that is fitted on: of those with whole layers measured, one with the fewest devices; "" if there is none."""
+    """The machine that is fitted on: of those with whole layers measured, the first with the fewest devices; "" if there is none."""
     if not {"exchange", "compute", "layer"} <= set(tables):
         return ""
     whole = set.intersection(*(set(tables[name].machine) for name in ("exchange", "compute", "layer")))
     known = tables["layer"][tables["layer"].machine.isin(whole)]
-    return min(zip(known.devices, known.machine, strict=True))[1] if len(known) else ""
+    return known.machine.iloc[known.devices.argmin()] if len(known) else ""
 
 
 def everything(tables: Mapping[str, pd.DataFrame], large_bytes: int, **options) -> tuple[pd.DataFrame, dict, pd.DataFrame]:

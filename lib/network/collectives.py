@@ -282,7 +282,8 @@ def measure(given: argparse.Namespace, device: torch.device) -> None:
                               nccl=".".join(map(str, torch.cuda.nccl.version())) if device.type == "cuda" else None),
                 nccl_environment={k: v for k, v in sorted(os.environ.items()) if k.startswith("NCCL_")},
                 clocks_before=before, clocks_after=records.card(), topology=records.said("nvidia-smi", "topo", "-m"))  # fmt: skip
-            records.save(given.out / f"{label}-x{devices}", name, records.table(all_of, found, records.PHASES[name]), facts)
+            machine = f"{label}-x{devices}" + (f"-seed{given.seed}" if given.seed else "")
+            records.save(given.out / machine, name, records.table(all_of, found, records.PHASES[name]), facts)
             print(f"{name}: {facts['measured']} of {len(all_of)} configurations in {facts['seconds']:.0f} s", flush=True)
         del work, args
         torch.cuda.empty_cache()

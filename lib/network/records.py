@@ -81,16 +81,18 @@ def save(folder: Path, name: str, results: pd.DataFrame, facts: dict) -> None:
 
 def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list[Path]]:
     """By experiment, all tables below the folders, with columns `machine` (their folder's name) and `devices`; by
-    "machine/experiment" the provenance; and the files.  None at all gives empty results.  Refused: a table that is of no
-    experiment, lacks its provenance, or is of a machine met before."""
+    "machine/experiment" the provenance; and the files.  None at all gives empty results.  A machine that an earlier folder
+    holds too is named so.  Refused: a table that is of no experiment or lacks its provenance."""
     tables: dict[str, list[pd.DataFrame]] = {}
     facts: dict[str, dict] = {}
     files = []
-    for path in (path for folder in folders for path in sorted(folder.glob("*/*.csv.gz"))):
-        name, machine = path.name.removesuffix(".csv.gz"), path.parent.name
+    found = [(i, path) for i, folder in enumerate(folders) for path in sorted(folder.glob("*/*.csv.gz"))]
+    for i, path in found:
+        again = any(j < i and other.parent.name == path.parent.name for j, other in found)
+        name, machine = path.name.removesuffix(".csv.gz"), path.parent.name + (", again" if again else "")
         source = path.with_name(f"{name}.json")
-        if name not in PHASES or not source.is_file() or f"{machine}/{name}" in facts:
-            raise ValueError(f"records.load: {machine}/{path.name}: must be one of {', '.join(PHASES)}, once, with its .json beside it")
+        if name not in PHASES or not source.is_file():
+            raise ValueError(f"records.load: {machine}/{path.name}: must be one of {', '.join(PHASES)}, with its .json beside it")
         known = facts[f"{machine}/{name}"] = json.loads(source.read_text())
         made = pd.read_csv(path, dtype={"skew": str, "routes": str})
         tables.setdefault(name, []).append(made.assign(machine=machine, devices=known["devices"]))
