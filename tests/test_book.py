@@ -206,6 +206,8 @@ def test_markup_in_a_value_is_text():
                           "b": dict(value=1.0, unit="s", kind="measured", interval=[0.5, 1.5], text="1.0", fmt=".1f", cell=3)}}  # fmt: skip
     assert "<script>" not in sphinxext.value_html(chapter, "a", "x.html")
     assert ">1.0 s [0.5, 1.5]</a>" in sphinxext.value_html(chapter, "b", "x.html")
+    chapter["values"]["b"] |= dict(value=None, interval=None, text="not available")
+    assert ">not available</a>" in sphinxext.value_html(chapter, "b", "x.html")
 
 
 def test_scripts_are_vendored_with_their_licences():

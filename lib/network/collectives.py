@@ -259,6 +259,7 @@ def measure(given: argparse.Namespace, device: torch.device) -> None:
                "layer": lambda: grid.layers(devices, routes, given.tiny, given.seed)}  # fmt: skip
     names = [name for name in given.experiments if devices > 1 or name == "compute"]
     label = torch.cuda.get_device_name().lower().replace(" ", "-") if device.type == "cuda" else "cpu"
+    machine = f"{label}-x{devices}" + (f"-seed{given.seed}" if given.seed else "")
     for name in names:
         began, before, all_of = time.time(), records.card(), configs[name]()
         args = (all_of, rank, devices, device, given.seed)
@@ -267,22 +268,20 @@ def measure(given: argparse.Namespace, device: torch.device) -> None:
         budget_s = given.budget_s * SHARES[name] / sum(SHARES[n] for n in names)
         found = visits(all_of, work, Clock(device, name != "exchange"), began, budget_s, given.seed)
         if rank == 0:
-            command = f"torchrun --standalone --nproc-per-node {devices} -m lib.network.collectives OUT --budget-s "
-            command += f"{given.budget_s:g} --seed {given.seed} --experiments {' '.join(given.experiments)}"
+            command = f"torchrun --standalone --nproc-per-node {devices} -m lib.network.collectives OUT "
+            command += f"--budget-s {given.budget_s:g} --seed {given.seed} --experiments {' '.join(given.experiments)}"
             command += (" --trace " + " ".join(traces) if traces else "") + (" --tiny" if given.tiny else "")
             facts = dict(
                 experiment=name, devices=devices, device=label, backend=dist.get_backend(), command=command,
-                traces=traces, seed=given.seed, tiny=given.tiny,
-                commit=os.environ.get("MOE_COMMIT", "unknown"), date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-                seconds=round(time.time() - began, 1), declared=len(all_of), measured=sum(map(bool, found)),
-                fewest_visits=min(map(len, found)), warm_up=WARM + 1, cache_flushed=name != "exchange",
+                traces=traces, seed=given.seed, tiny=given.tiny, commit=os.environ.get("MOE_COMMIT", "unknown"),
+                date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), seconds=round(time.time() - began, 1),
+                declared=len(all_of), measured=sum(map(bool, found)), fewest_visits=min(map(len, found)), warm_up=WARM + 1, cache_flushed=name != "exchange",
                 experts_path="grouped_mm" if grouped(torch.empty(0, dtype=torch.bfloat16, device=device)) else "loop",
                 versions=dict(python=platform.python_version(), torch=torch.__version__, numpy=np.__version__,
                               pandas=importlib.metadata.version("pandas"), cuda=torch.version.cuda,
                               nccl=".".join(map(str, torch.cuda.nccl.version())) if device.type == "cuda" else None),
                 nccl_environment={k: v for k, v in sorted(os.environ.items()) if k.startswith("NCCL_")},
                 clocks_before=before, clocks_after=records.card(), topology=records.said("nvidia-smi", "topo", "-m"))  # fmt: skip
-            machine = f"{label}-x{devices}" + (f"-seed{given.seed}" if given.seed else "")
             records.save(given.out / machine, name, records.table(all_of, found, records.PHASES[name]), facts)
             print(f"{name}: {facts['measured']} of {len(all_of)} configurations in {facts['seconds']:.0f} s", flush=True)
         del work, args

@@ -143,7 +143,8 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
     """
     value, facts = record["values"][name], record["provenance"]
     limits = "[" + ", ".join(values.show(edge, value["fmt"]) for edge in value["interval"]) + "]" if value["interval"] else ""
-    text = " ".join(part for part in (value["text"], value["unit"], limits) if part)
+    unit = "" if value["value"] is None else value["unit"]
+    text = " ".join(part for part in (value["text"], unit, limits) if part)
     details = [f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(), value["kind"]]
     if value["interval"]:
         low, high = value["interval"]
