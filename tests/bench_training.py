@@ -23,10 +23,11 @@ from lib.routing import adapter
 
 WARM = 10  # first steps, left out
 ROUNDS = 3
-KINDS = {"expert products": ("grouped", "group_gemm"), "attention": ("flash", "attention", "fmha", "sdpa"),
+KINDS = {"expert products": ("groupproblem", "grouped", "group_gemm"), "attention": ("flash", "attention", "fmha", "sdpa"),
          "optimizer and clipping": ("adam", "multi_tensor", "lpnorm"), "other products": ("gemm", "cutlass", "nvjet", "addmm"),
          "sorting and counting": ("sort", "scatter", "histogram", "topk", "cumsum", "index"),
-         "softmax and loss": ("softmax", "nll", "cross")}  # fmt: skip
+         "softmax and loss": ("softmax", "nll", "cross"),
+         "elementwise, sums and copies": ("elementwise", "reduce", "catarray", "memcpy", "memset", "copy")}  # fmt: skip
 
 
 def fresh(device: torch.device, **changes):
@@ -70,16 +71,22 @@ def profiled(stream: np.ndarray, plan: train.Plan, device: torch.device) -> pd.D
     forward, optimizer = train.use_precision(model, "bf16"), train.optimizer(model, plan)
     source = train.batches(torch.from_numpy(stream.astype(np.int32)).to(device), plan)
     with adapter.record(model, scores=True) as rec:
-        for step in range(2 * WARM):
-            if step == WARM:
+
+        def step(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            optimizer.zero_grad(set_to_none=True)
+            found = objective.gradients(model, rec, batch, plan.loss, plan.coefficient, forward=forward)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+            return found
+
+        step = objective.replayed(step, model, next(source))
+        for number in range(2 * WARM):
+            if number == WARM:
                 if device.type == "cuda":
                     torch.cuda.synchronize()
                 watch, began = profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]), time.perf_counter()
                 watch.__enter__()
-            objective.gradients(model, rec, next(source), plan.loss, plan.coefficient, forward=forward)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+            step(next(source))
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize()
         wall = time.perf_counter() - began

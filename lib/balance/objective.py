@@ -7,13 +7,14 @@ statistics of all of it, so that neither changes the objective.  Whatever the mo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 from torch.nn.functional import cross_entropy
+from tqdm import tqdm
 
 from lib.balance import losses
 from lib.routing import adapter
@@ -45,7 +46,7 @@ def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
         index = (ranked + model.selection_bias[call.layer]).topk(call.index.shape[1], dim=-1).indices
         return index, call.rule.weights(call.logits, index)
 
-    return adapter.assign(model, choose)
+    return adapter.assign(model, choose, trusted=True)
 
 
 @torch.no_grad()
@@ -157,3 +158,32 @@ def gradients(
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         nats, balance, load, *_ = spread([nats, balance, load, *(parameter.grad for parameter in trained)])
     return nats, balance, load
+
+
+def replayed(step: Callable[[Tensor], tuple[Tensor, ...]], model: torch.nn.Module, batch: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """`step` as one CUDA graph, which spares the launch of each of its kernels; where that cannot be, `step` itself.
+
+    step(batch) clears the model's gradients, leaves new ones and returns tensors, which its next replay overwrites.  It
+    cannot be on a CPU, on several processes, and in a model that waits for the device, as a loop over the experts does.
+    """
+    if not batch.is_cuda or place()[1] > 1:
+        return step
+    still, graph, side = batch.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.random.fork_rng([batch.device]), torch.cuda.stream(side):
+        for _ in range(3):
+            step(still)
+    torch.cuda.current_stream().wait_stream(side)
+    try:
+        with torch.cuda.graph(graph, stream=side):
+            result = step(still)
+    except RuntimeError as error:
+        tqdm.write(f"objective.replayed: {type(model).__name__} cannot be captured: {str(error).splitlines()[0]}")
+        return step
+
+    def replay(new: Tensor) -> tuple[Tensor, ...]:
+        still.copy_(new)
+        graph.replay()
+        return result
+
+    return replay

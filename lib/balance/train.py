@@ -106,17 +106,17 @@ def batches(stream: Tensor, plan: Plan, first: int = 0) -> Iterator[Tensor]:
             f"must have at least batch_sequences = {plan.batch_sequences}"
         )
     span = torch.arange(plan.sequence_tokens + 1, device=stream.device)
-    epoch, order = 0, np.empty(0, dtype=np.int64)
+    epoch, order = 0, torch.empty(0, dtype=torch.int64, device=stream.device)
     while True:
         while len(order) < plan.batch_sequences:
-            order = np.append(order, np.random.default_rng([plan.seed, epoch]).permutation(windows))
+            fresh = np.random.default_rng([plan.seed, epoch]).permutation(windows)
+            order = torch.cat([order, torch.from_numpy(fresh).to(stream.device)])  # once an epoch, as it waits for the device
             epoch += 1
         pick, order = order[: plan.batch_sequences], order[plan.batch_sequences :]
         if first > 0:
             first -= 1
             continue
-        start = torch.from_numpy(pick).to(stream.device) * plan.sequence_tokens
-        yield stream[start[:, None] + span].long()
+        yield stream[pick[:, None] * plan.sequence_tokens + span].long()
 
 
 def optimizer(model: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
@@ -148,6 +148,7 @@ def run(
     title: str = "training",
     folder: Path | None = None,
     checkpoint_every: int = 0,
+    replay: bool = True,
 ) -> pd.DataFrame:
     """Train `model` in place on a row of tokens; returns its history, a row per `log_every` steps.
 
@@ -156,6 +157,7 @@ def run(
     tokens_per_s, and gini_0 … of each layer's load over the batches since the row before.
     folder: where a checkpoint is left every `checkpoint_every` steps, and from which the run goes on if there is one; on
     a CPU it ends with the same bits as without the break.  Under torchrun each process takes its share of each batch.
+    replay: on one GPU the step up to the optimizer's is one CUDA graph, unless the batch comes in parts.
     Refused: a text too short for one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of
     another run, a loss that is no longer finite.
     """
@@ -170,40 +172,41 @@ def run(
     first = keeper.resume()
     source = batches(torch.from_numpy(stream.astype(np.int32)).to(device), plan, first)
     model.train()
+
+    def step(batch: Tensor) -> tuple[Tensor, ...]:
+        step_optimizer.zero_grad(set_to_none=True)
+        options = dict(micro_sequences=plan.micro_sequences, forward=forward)
+        found = objective.gradients(model, rec, batch, plan.loss, plan.coefficient, **options)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+        return found
+
     with (
         objective.biased(model),
         adapter.record(model, scores=losses.LOSSES[plan.loss] is not None) as rec,
         tqdm(total=plan.steps, initial=first, desc=title, mininterval=5.0, disable=objective.place()[0] > 0) as bar,
     ):
-        for step in range(first, plan.steps):
+        for number in range(first, plan.steps):
             for group in step_optimizer.param_groups:
-                group["lr"] = plan.rate(step)
-            nats, balance, load = objective.gradients(
-                model,
-                rec,
-                next(source),
-                plan.loss,
-                plan.coefficient,
-                micro_sequences=plan.micro_sequences,
-                forward=forward,
-            )
-            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+                group["lr"] = plan.rate(number)
+            batch = next(source)
+            if replay and number == first and plan.micro_sequences in (0, plan.batch_sequences):
+                step = objective.replayed(step, model, batch)
+            nats, balance, load = step(batch)
             step_optimizer.step()
-            step_optimizer.zero_grad(set_to_none=True)
             if bias is not None:
                 objective.update_bias(bias, load, plan.coefficient)
             log.add(nats, balance, load)
-            last = step + 1 == plan.steps
-            if (step + 1) % plan.log_every == 0 or last:
-                row = log.row(step + 1)
-                if sample is not None and ((step + 1) % plan.evaluate_every == 0 or last):
+            last = number + 1 == plan.steps
+            if (number + 1) % plan.log_every == 0 or last:
+                row = log.row(number + 1)
+                if sample is not None and ((number + 1) % plan.evaluate_every == 0 or last):
                     row["held_out"] = held_out_nats(model, sample, plan.batch_sequences, forward)
                     log.restart()
                 log.history.append(row)
                 layers = " ".join(f"{row[f'gini_{i}']:.2f}" for i in range(rec.layers))
                 bar.set_postfix_str(f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s")
-            if checkpoint_every and (step + 1) % checkpoint_every == 0:
-                keeper.save(step + 1)
+            if checkpoint_every and (number + 1) % checkpoint_every == 0:
+                keeper.save(number + 1)
             bar.update()
     model.eval()
     return pd.DataFrame(log.history)
