@@ -129,7 +129,8 @@ def stock(logits: tuple[Tensor, ...], k: int) -> Tensor:
     """
     from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
-    return load_balancing_loss_func(tuple(logits), logits[0].shape[-1], k)
+    all_text = torch.ones(1, len(logits[0]), device=logits[0].device)  # without a mask it waits for the device
+    return load_balancing_loss_func(tuple(logits), logits[0].shape[-1], k, all_text)
 
 
 LOSSES = {"none": None, "switch": switch, "stock": stock, "cv2": cv2, "entropy": entropy, "gini": gini, "max": maximum,
