@@ -87,8 +87,10 @@ def test_finished_runs_are_not_done_again_and_can_be_packed(finished, monkeypatc
 
 
 def test_the_time_budget_leaves_the_rest_to_the_next_command(tmp_path, capsys):
-    p = parameters(time_budget_s=0.0)
+    p = parameters(time_budget_s=1e-6)
     jobs = finetune.queue(p.coefficients, 1)
+    finetune.work(tmp_path, parameters(time_budget_s=0.0), jobs)
+    assert not finetune.read(tmp_path, p, jobs)
     for done in (1, 2):
         finetune.work(tmp_path, p, jobs)
         assert len(finetune.read(tmp_path, p, jobs)) == done

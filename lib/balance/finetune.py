@@ -113,7 +113,8 @@ def prepare(p: SimpleNamespace, tokenizer, device: torch.device) -> Setup:
 
 
 def work(folder: Path, p: SimpleNamespace, jobs: Sequence[Job], worker: int = 0, workers: int = 1) -> None:
-    """Do what is missing of a queue's share (every `workers`-th run), until `time_budget_s` would be exceeded (one run is always done).
+    """Do what is missing of a queue's share (every `workers`-th run), until `time_budget_s` would be exceeded (one run is
+    always done, but none where it is 0).
 
     A run that was broken off goes on from its checkpoint, where `checkpoint_every` leaves any.  One that diverges ends
     with one line, which is its result.
@@ -121,7 +122,7 @@ def work(folder: Path, p: SimpleNamespace, jobs: Sequence[Job], worker: int = 0,
     device, target = load.device(p.device), place(folder, p)
     mine = [job for number, job in enumerate(jobs) if number % workers == worker]
     missing = [job for job in mine if not (target / f"{job.name}.json").is_file()]
-    if not missing:
+    if not missing or not p.time_budget_s:
         return
     began, slowest = time.monotonic(), 0.0
     setup = prepare(p, opened(p, torch.device("cpu"))[1], device)

@@ -10,7 +10,7 @@ import resource
 import subprocess
 from pathlib import Path
 
-MACHINE = {"run_dir", "device", "corpus_source"}  # parameters that say where, not what, is computed
+MACHINE = {"run_dir", "device", "corpus_source", "time_budget_s"}  # parameters that say where and how long, not what, is computed
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas", "numba", "matplotlib", "seaborn", "papermill")
 
 
