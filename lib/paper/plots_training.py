@@ -10,7 +10,7 @@ from lib.paper.plots import COLOURS, NAMES, figure
 LOSS_MARKS = {"none": "o", "switch": "s", "gini": "^", "entropy": "v", "cv2": "D", "max": "P", "stock": "X", "bias": "*", "z": "h"}
 
 
-def _keyed(fig: Figure, ax, columns: int = 4) -> None:
+def _keyed(fig: Figure, ax, columns: int = 3) -> None:
     """One legend for all panels, outside of them."""
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
 
