@@ -1,7 +1,10 @@
 """The balance loss, the training loop and the evaluation."""
 
+import copy
 import math
 from dataclasses import replace
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -47,6 +50,7 @@ def test_switch_agrees_with_transformers_for_one_layer():
     load = torch.bincount(logits.topk(2).indices.flatten(), minlength=8)
     stock = load_balancing_loss_func((logits,), 8, 2)
     torch.testing.assert_close(stock, 2 * losses.switch(logits, load))
+    torch.testing.assert_close(losses.stock((logits,), 2), stock)
 
 
 def test_bad_shapes_and_unknown_losses_are_refused(tiny_model):
@@ -71,8 +75,6 @@ def test_batches_see_every_window_once_an_epoch():
 
 
 def test_training_is_repeatable_and_learns(tiny_model):
-    import copy
-
     twin, sample = copy.deepcopy(tiny_model), STREAM[: 17 * 4].reshape(4, 17)
     plan = replace(PLAN, steps=30, learning_rate=1e-2)
     a = train.run(tiny_model, STREAM, plan, sample=sample)
@@ -83,8 +85,6 @@ def test_training_is_repeatable_and_learns(tiny_model):
 
 
 def test_the_balance_loss_balances(tiny_model):
-    import copy
-
     plan = replace(PLAN, steps=60, learning_rate=1e-2, log_every=20)
     free = train.run(copy.deepcopy(tiny_model), STREAM, plan)
     held = train.run(tiny_model, STREAM, replace(plan, loss="switch", coefficient=0.3))
@@ -138,3 +138,58 @@ def test_training_records_every_token(tiny_model):
     with adapter.record(tiny_model) as rec:
         tiny_model(input_ids=torch.zeros(2, 16, dtype=torch.long))
     assert rec.load.sum().item() == 2 * 16 * 2 * 3
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("loss", ["none", "switch", "stock", "entropy", "gini", "bias"])
+def test_a_replayed_step_is_the_step(tiny_model, device, loss):
+    """On a CPU nothing is replayed; on a GPU one CUDA graph gives the gradients, to the rounding of another attention."""
+    plan = replace(PLAN, loss=loss, coefficient=0.01)
+    ends = []
+    for replay in (False, True):
+        model = copy.deepcopy(tiny_model).to(device)
+        history = train.run(model, STREAM, plan, replay=replay)
+        ends.append((torch.cat([part.detach().flatten().cpu() for part in model.parameters()]), history.nats, history.gini))
+    for once, again in zip(*ends, strict=True):
+        np.testing.assert_allclose(np.asarray(once), np.asarray(again), atol=0 if device == "cpu" else 1e-3)
+
+
+def test_a_model_that_cannot_be_captured_trains_step_by_step(tiny_model, monkeypatch, capsys):
+    def refused(*_, **__):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    batch = SimpleNamespace(is_cuda=True, clone=lambda: None, device="cpu")
+    for name in ("CUDAGraph", "Stream", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", MagicMock())
+    monkeypatch.setattr(torch.random, "fork_rng", MagicMock())
+    monkeypatch.setattr(torch.cuda, "graph", refused)
+    seen = []
+    step = seen.append
+    assert objective.replayed(step, tiny_model, batch) is step and len(seen) == 3
+    assert capsys.readouterr().out == "objective.replayed: OlmoeForCausalLM cannot be captured: operation not permitted when stream is capturing\n"
+
+
+def test_fused_norms_compute_what_the_norms_did(tiny_model):
+    class ShiftedRMSNorm(torch.nn.Module):  # of a family that counts its weights from one
+        eps = 1e-6
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.full((16,), 0.25))
+
+        def forward(self, rows):
+            return rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+
+    model, ids = copy.deepcopy(tiny_model), torch.arange(48).view(2, 24)
+    norms = [part for part in model.modules() if type(part).__name__ == "OlmoeRMSNorm"]
+    for norm in norms:
+        torch.nn.init.uniform_(norm.weight, 0.5, 2)
+    before = model(input_ids=ids).logits
+    assert train.fuse_norms(model) == len(norms) > 0 and all("forward" in vars(norm) for norm in norms)
+    torch.testing.assert_close(model(input_ids=ids).logits, before)
+    assert train.fuse_norms(ShiftedRMSNorm()) == 0
+    assert train.fuse_norms(copy.deepcopy(tiny_model).bfloat16()) == len(norms)
