@@ -28,10 +28,10 @@ $(OLDER): | $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part transformers==5.17.0 \
 	  huggingface-hub==1.33.0 && mv $@.part $@
 
-# the whole text in one file, for a machine whose installed packages differ
+# the text in one file, for a machine whose installed packages differ; STRIDES="4 25": of the training text that part
 corpus: $(READY)
 	@mkdir -p _build
-	@$(BIN)/python -m lib.model.corpus _build/corpus.xz
+	@$(BIN)/python -m lib.model.corpus _build/corpus.xz $(STRIDES)
 
 $(READY): requirements.txt pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'make: Python %d.%d: must be 3.11 or newer (make PYTHON=…)' % sys.version_info[:2])"

@@ -14,7 +14,7 @@
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
-#   RUNS         runs.tar of an earlier `finetune`
+#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count
 #   WORKERS      processes per GPU of `finetune`; default: 4, as one alone cannot fill a GPU with so small a model
 #   MOE_COMMIT   the commit, where the tree was copied without its history
 #   BUDGET_S     seconds for measure; default: 390
@@ -50,7 +50,13 @@ END
 
 gpus() { python3 -c 'import torch; print(torch.cuda.device_count())'; }
 
-if [ -n "${RUNS:-}" ]; then mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$RUNS"; fi
+published=""
+for file in ${RUNS:-}; do
+  case "$file" in
+    *.xz) published=$(realpath "$file") ;;
+    *) mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$file" ;;
+  esac
+done
 
 if [ "$mode" = measure ]; then
   [ "$(gpus)" -ge 1 ] || { echo "gpu.sh measure: 0 GPUs: must be at least 1" >&2; exit 1; }
@@ -75,7 +81,7 @@ END
   each=${WORKERS:-4}
   export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
   for ((i = 0; i < count * each; i++)); do
-    CUDA_VISIBLE_DEVICES=$((i % count)) python3 -m lib.balance.finetune "$out/03_finetune" "$given" "$i" "$((count * each))" \
+    CUDA_VISIBLE_DEVICES=$((i % count)) python3 -m lib.balance.finetune "$out/03_finetune" "$given" "$i" "$((count * each))" "$published" \
       2> >(tr '\r' '\n' | grep -v '^$' | tail -n 3 >&2) & workers[i]=$!
   done
   status=0

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 TINY = [
     "documents_per_domain=2",
     "tokens_per_document=64",
@@ -42,7 +44,7 @@ TINY = [
     "finetune_steps=2",
     "finetune_sequences=2",
     "sequence_tokens=32",
-    "training_stride=4000",
+    "training_strides=[4000]",
 ]
 
 

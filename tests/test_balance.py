@@ -9,6 +9,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from conftest import DEVICES
 
 from lib.balance import evaluate, losses, objective, train
 from lib.model.corpus import Document
@@ -138,9 +139,6 @@ def test_training_records_every_token(tiny_model):
     with adapter.record(tiny_model) as rec:
         tiny_model(input_ids=torch.zeros(2, 16, dtype=torch.long))
     assert rec.load.sum().item() == 2 * 16 * 2 * 3
-
-
-DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.mark.parametrize("device", DEVICES)

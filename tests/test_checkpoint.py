@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import DEVICES, ROOT
 from training import KILLS, PLAN, STREAM, model
 
 from lib.balance import checkpoint, train
@@ -16,16 +16,17 @@ from lib.balance import checkpoint, train
 LOSSES = ("none", "switch", "cv2", "entropy", "gini", "max", "z", "bias")
 
 
-def in_processes(kind, folder):
+def in_processes(kind, folder, *options):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, str(ROOT / "tests/training.py"), kind, str(folder)], capture_output=True,
+    return subprocess.run([sys.executable, str(ROOT / "tests/training.py"), kind, str(folder), *options], capture_output=True,
                           text=True, check=False, env=environment, timeout=600)  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+@pytest.fixture(scope="module", params=DEVICES)
+def killed(tmp_path_factory, request):
+    """On a GPU under deterministic settings, in bfloat16 and with steps replayed, as the paper's runs are made."""
     folder = tmp_path_factory.mktemp("killed")
-    done = in_processes("resume", folder)
+    done = in_processes("resume", folder, request.param)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder, done.stderr
 

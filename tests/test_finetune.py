@@ -1,7 +1,7 @@
 """The queue of fine-tuning runs: what is finished is not done again, what is broken off goes on."""
 
-import gzip
 import json
+import lzma
 import os
 import subprocess
 import sys
@@ -20,7 +20,7 @@ from lib.routing import adapter
 
 SMALL = dict(
     model="embedded", finetune_steps=2, finetune_sequences=2, sequence_tokens=16, finetune_learning_rate=1e-4,
-    training_stride=4000, documents_per_domain=2, tokens_per_document=32, batch_tokens=64, seed=0, corpus_source="auto",
+    training_stride=4000, training_strides=[4000], deterministic=False, documents_per_domain=2, tokens_per_document=32, batch_tokens=64, seed=0, corpus_source="auto",
     allow_partial=False, device="cpu", checkpoint_every=0, time_budget_s=600.0, training_seeds=2,
     coefficients={"none": [0.0], "bias": [0.01]},
 )  # fmt: skip
@@ -79,11 +79,11 @@ def test_finished_runs_are_not_done_again_and_can_be_packed(finished, monkeypatc
     finetune.work(folder, p, jobs)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == times and len(times) == 3
     found = finetune.read(folder, p, jobs)
-    (tmp_path / "runs.gz").write_bytes(finetune.pack(found.values()))
-    assert finetune.pack(found.values()) == (tmp_path / "runs.gz").read_bytes()
-    assert finetune.read(tmp_path, p, jobs, tmp_path / "runs.gz") == found
-    assert finetune.read(tmp_path, parameters(finetune_steps=3), jobs, tmp_path / "runs.gz") == {}
-    assert b"start" in gzip.decompress((tmp_path / "runs.gz").read_bytes())
+    (tmp_path / "runs.xz").write_bytes(finetune.pack(found.values()))
+    assert finetune.pack(found.values()) == (tmp_path / "runs.xz").read_bytes()
+    assert finetune.read(tmp_path, p, jobs, tmp_path / "runs.xz") == found
+    assert finetune.read(tmp_path, parameters(finetune_steps=3), jobs, tmp_path / "runs.xz") == {}
+    assert b"start" in lzma.decompress((tmp_path / "runs.xz").read_bytes())
 
 
 def test_the_time_budget_leaves_the_rest_to_the_next_command(tmp_path, capsys):
@@ -95,6 +95,19 @@ def test_the_time_budget_leaves_the_rest_to_the_next_command(tmp_path, capsys):
         finetune.work(tmp_path, p, jobs)
         assert len(finetune.read(tmp_path, p, jobs)) == done
         assert f"finetune: {3 - done} of 3 runs left after" in capsys.readouterr().out
+
+
+def test_each_text_has_the_whole_queue_and_what_is_published_is_not_done_again(finished, tmp_path):
+    folder, p = finished
+    jobs = finetune.queue(p.coefficients, 1)
+    (tmp_path / "runs.xz").write_bytes(finetune.pack(finetune.read(folder, p, jobs).values()))
+    both = parameters(training_strides=[4000, 5000])
+    finetune.work(tmp_path, both, jobs, published=tmp_path / "runs.xz")
+    first, second = finetune.texts(both)
+    assert finetune.read(tmp_path, first, jobs) == {}
+    assert finetune.read(tmp_path, first, jobs, tmp_path / "runs.xz") == finetune.read(folder, p, jobs)
+    other = finetune.read(tmp_path, second, jobs)
+    assert list(other) == jobs and all(result["settings"]["training_stride"] == 5000 for result in other.values())
 
 
 def test_workers_share_a_queue(tmp_path):

@@ -1,4 +1,4 @@
-"""Training runs in processes of their own, for tests of what survives: ``python tests/training.py KIND FOLDER``.
+"""Training runs in processes of their own, for tests of what survives: ``python tests/training.py KIND FOLDER [DEVICE]``.
 
 Each run is forked before any tensor exists, so that it may be killed, or talk to another one.
 """
@@ -79,26 +79,29 @@ replace_file = os.replace
 KILLS = {f.__name__: f for f in (between_checkpoints, while_writing, after_renaming)}
 
 
-def run(folder: Path, result: Path, plan: train.Plan = PLAN, before=None) -> None:
+def run(folder: Path, result: Path, device: str, before=None) -> None:
     if before:
         before()
+    torch.use_deterministic_algorithms(device == "cuda")
     torch.manual_seed(5)
-    made = model()
-    history = train.run(made, STREAM, plan, sample=STREAM[:68].reshape(4, 17), folder=folder, checkpoint_every=2)
-    step = train.optimizer(made, plan)
+    made = model().to(device)
+    history = train.run(made, STREAM, PLAN, sample=STREAM[:68].reshape(4, 17), folder=folder, checkpoint_every=2,
+                        precision="bf16" if device == "cuda" else "float32")  # fmt: skip
+    step = train.optimizer(made, PLAN)
     bits = checkpoint.gather(made, step)
-    digest = {name: hashlib.sha256(part.contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+    digest = {name: hashlib.sha256(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
               for name, part in bits.items()}  # fmt: skip
     digest["history"] = history.drop(columns="tokens_per_s").to_csv()
     result.write_text(json.dumps(digest))
 
 
-def resume(folder: Path) -> None:
+def resume(folder: Path, device: str = "cpu") -> None:
     """An unbroken run, and for each way to be killed the broken one and the same command again."""
-    codes = {"unbroken": [forked(lambda: run(folder / "unbroken", folder / "unbroken.json"))]}
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    codes = {"unbroken": [forked(lambda: run(folder / "unbroken", folder / "unbroken.json", device))]}
     for name, kill in KILLS.items():
-        first = forked(lambda name=name, kill=kill: run(folder / name, folder / f"{name}.json", before=kill))
-        codes[name] = [first, forked(lambda name=name: run(folder / name, folder / f"{name}.json"))]
+        first = forked(lambda name=name, kill=kill: run(folder / name, folder / f"{name}.json", device, before=kill))
+        codes[name] = [first, forked(lambda name=name: run(folder / name, folder / f"{name}.json", device))]
     (folder / "codes.json").write_text(json.dumps(codes))
 
 
@@ -145,4 +148,4 @@ def one_step(plan: train.Plan, rank: int, world: int, micro: int, target: Path) 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"resume": resume, "together": together}[sys.argv[1]](Path(sys.argv[2]))
+    {"resume": resume, "together": together}[sys.argv[1]](Path(sys.argv[2]), *sys.argv[3:])

@@ -81,9 +81,7 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> Pa
         temporary.unlink(missing_ok=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        message = (
-            f"checkpoint.save: {path.name}: no space left for {len(content) / 1e6:.1f} MB: earlier checkpoints stay"
-        )
+        message = f"checkpoint.save: {path.name}: no space left for {len(content) / 1e6:.1f} MB: earlier checkpoints stay"
         raise OSError(error.errno, message) from None
     _sync(folder)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:

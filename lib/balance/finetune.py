@@ -2,15 +2,15 @@
 
 Every run starts from the same checkpoint and, for one seed, sees the same text in the same order.  A run leaves one JSON
 file: what it was, its curve, and what it is worth on held-out text, per document.  The files are the queue's memory: what
-is there is not computed again.  ``python -m lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS]`` works on a part of a
+is there is not computed again.  ``python -m lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS [PUBLISHED]]`` works on a part of a
 queue, and under torchrun spreads each run over all processes.
 """
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import sys
@@ -70,9 +70,14 @@ def place(folder: Path, p: SimpleNamespace) -> Path:
     return folder / "runs" / hashlib.sha256(json.dumps(settings(p), sort_keys=True).encode()).hexdigest()[:12]
 
 
+def texts(p: SimpleNamespace) -> list[SimpleNamespace]:
+    """`p` for each part of the training text that the queue is run on, with its `training_stride`."""
+    return [SimpleNamespace(**vars(p) | {"training_stride": stride}) for stride in p.training_strides]
+
+
 def read(folder: Path, p: SimpleNamespace, jobs: Iterable[Job], published: Path | None = None) -> dict[Job, dict]:
     """The finished ones of `jobs` with these settings, from `folder` or else from one packed file."""
-    packed = gzip.decompress(published.read_bytes()).decode().splitlines() if published and published.is_file() else []
+    packed = lzma.decompress(published.read_bytes()).decode().splitlines() if published and published.is_file() else []
     texts = [*packed, *(path.read_text() for path in sorted(place(folder, p).glob("*.json")))]
     known = (json.loads(text) for text in texts)
     found = {Job(**result["job"]): result for result in known if result["settings"] == settings(p)}
@@ -81,7 +86,7 @@ def read(folder: Path, p: SimpleNamespace, jobs: Iterable[Job], published: Path 
 
 def pack(results: Iterable[dict]) -> bytes:
     """Results as one file, a line each; equal results give equal bytes."""
-    return gzip.compress("".join(json.dumps(result, sort_keys=True) + "\n" for result in results).encode(), mtime=0)
+    return lzma.compress("".join(json.dumps(result, sort_keys=True) + "\n" for result in results).encode(), preset=9)
 
 
 @dataclass(frozen=True)
@@ -112,30 +117,32 @@ def prepare(p: SimpleNamespace, tokenizer, device: torch.device) -> Setup:
     return Setup(stream, held_out, device)
 
 
-def work(folder: Path, p: SimpleNamespace, jobs: Sequence[Job], worker: int = 0, workers: int = 1) -> None:
-    """Do what is missing of a queue's share (every `workers`-th run), until `time_budget_s` would be exceeded (one run is
-    always done, but none where it is 0).
+def work(folder: Path, p: SimpleNamespace, jobs: Sequence[Job], worker: int = 0, workers: int = 1, published: Path | None = None) -> None:
+    """Do what is missing of a queue's share (every `workers`-th run) on each of `texts`, until `time_budget_s` would be
+    exceeded (one run is always done, but none where it is 0).  What is `published` is not missing.
 
     A run that was broken off goes on from its checkpoint, where `checkpoint_every` leaves any.  One that diverges ends
     with one line, which is its result.
     """
-    device, target = load.device(p.device), place(folder, p)
-    mine = [job for number, job in enumerate(jobs) if number % workers == worker]
-    missing = [job for job in mine if not (target / f"{job.name}.json").is_file()]
-    if not missing or not p.time_budget_s:
-        return
-    began, slowest = time.monotonic(), 0.0
-    setup = prepare(p, opened(p, torch.device("cpu"))[1], device)
-    target.mkdir(parents=True, exist_ok=True)
-    for number, job in enumerate(missing):
+    device, mine = load.device(p.device), [job for number, job in enumerate(jobs) if number % workers == worker]
+    done = [read(folder, part, mine, published) for part in texts(p)]
+    missing = [(part, job) for part, known in zip(texts(p), done, strict=True) for job in mine if job not in known]
+    if p.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products
+    torch.use_deterministic_algorithms(p.deterministic)
+    began, slowest, setup = time.monotonic(), 0.0, None
+    for number, (part, job) in enumerate(missing if p.time_budget_s else []):
         spent = time.monotonic() - began
         if number and spent + slowest > p.time_budget_s:
-            tqdm.write(
-                f"finetune: {len(missing) - number} of {len(mine)} runs left after {spent:.0f} s: the same command goes on"
-            )
+            tqdm.write(f"finetune: {len(missing) - number} of {len(mine) * len(done)} runs left after {spent:.0f} s: the same command goes on")
             break
-        result = run(job, p, setup, target / f".{job.name}")
-        slowest = max(slowest, time.monotonic() - began - spent)
+        if setup is None or part is not missing[number - 1][0]:
+            setup = prepare(part, opened(part, torch.device("cpu"))[1], device)
+        target = place(folder, part)
+        target.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        result = run(job, part, setup, target / f".{job.name}")
+        slowest = max(slowest, time.monotonic() - started)
         if objective.place()[0] == 0:
             temporary = target / f".part-{job.name}.json"
             temporary.write_text(json.dumps(result) + "\n")
@@ -165,7 +172,7 @@ def run(job: Job, p: SimpleNamespace, setup: Setup, folder: Path) -> dict:
         except FloatingPointError as error:
             tqdm.write(f"finetune: {job.name}: {error}")
             return result | {"diverged": str(error)}
-        result["curve"] = json.loads(history.drop(columns="held_out").to_json(orient="records", double_precision=5))
+        result["curve"] = json.loads(history.drop(columns="held_out").to_json(orient="records", double_precision=4))
     trained = time.monotonic()
     facts = pretrain.facts(setup.device, {}, trained - began) | {"precision": setup.precision}
     return result | {
@@ -196,12 +203,12 @@ def worth(model: torch.nn.Module, p: SimpleNamespace, setup: Setup) -> dict:
         "load": routes["counts"].sum(0).tolist(),
         "documents": {"names_sha256": hashlib.sha256(names.encode()).hexdigest(), "count": len(table),
                       "clusters": int(table.cluster.nunique()), "tokens": int(table.tokens.sum()),
-                      "nats": table.nats.round(2).tolist()},
+                      "nats": table.nats.round(1).tolist()},
         "training_tokens": len(setup.stream),
     }  # fmt: skip
 
 
-def main(folder: str, given: str, worker: str = "0", workers: str = "1") -> None:
+def main(folder: str, given: str, worker: str = "0", workers: str = "1", published: str = "") -> None:
     """Work on a queue's share; under torchrun (WORLD_SIZE > 1) every run is spread over the processes instead."""
     p = SimpleNamespace(**json.loads(given))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -210,7 +217,8 @@ def main(folder: str, given: str, worker: str = "0", workers: str = "1") -> None
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         dist.init_process_group("nccl" if cuda else "gloo")
     try:
-        work(Path(folder), p, queue(p.coefficients, p.training_seeds), int(worker), int(workers))
+        jobs = queue(p.coefficients, p.training_seeds)
+        work(Path(folder), p, jobs, int(worker), int(workers), Path(published) if published else None)
     except (ValueError, OSError) as error:
         sys.exit(f"finetune: {error}")
     finally:

@@ -37,9 +37,7 @@ def probability(logits: Tensor, mean: Tensor | None = None) -> Tensor:
 def _shares(where: str, logits: Tensor, load: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
     """(f, P), both [experts]; no gradient flows through f.  A load without any assignment counts as 0 everywhere."""
     if logits.dim() != 2 or load.shape != logits.shape[1:]:
-        raise ValueError(
-            f"losses.{where}: logits {tuple(logits.shape)}, load {tuple(load.shape)}: must be [tokens, E], [E]"
-        )
+        raise ValueError(f"losses.{where}: logits {tuple(logits.shape)}, load {tuple(load.shape)}: must be [tokens, E], [E]")
     known = probability(logits, mean)
     count = load.detach().to(known.dtype)
     return count / count.sum().clamp(min=1), known
@@ -55,18 +53,10 @@ def switch(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
     """Load-balancing loss of Switch Transformer, E Σ_e f_e P_e (arXiv 2101.03961, eq. 4).
 
     1 when load or probabilities are even, at most E.  Gradient: ∂/∂P_e = E f_e, so a token's probability is pushed away
-    from experts in proportion to their load.
+    from experts in proportion to their load: half that of the squared coefficient of variation of ℓ.
     """
     share, known = _shares("switch", logits, load, mean)
     return logits.shape[1] * (share * known).sum()
-
-
-def load_cv2(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
-    """Squared coefficient of variation of the straight-through load, E Σ ℓ² − 1 (Σ ℓ = 1).
-
-    Gradient: ∂/∂ℓ_e = 2 E f_e, exactly twice that of `switch`: no arm of its own.
-    """
-    return logits.shape[1] * _through("load_cv2", logits, load, mean).square().sum() - 1
 
 
 def cv2(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:

@@ -67,9 +67,7 @@ def _logits(model: torch.nn.Module, rec: adapter.Record, name: str) -> list[Tens
     return found
 
 
-def balance_loss(
-    model, rec: adapter.Record, name: str, load: Tensor | None = None, mean: Tensor | None = None
-) -> Tensor:
+def balance_loss(model, rec: adapter.Record, name: str, load: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
     """Mean over layers of the balance loss `name` on the logits that `rec` holds (0 for "none" and "bias").
 
     load, mean [layers, experts]: of the global batch; None: what `rec` holds is the global batch.

@@ -233,8 +233,9 @@ def stream(documents: Iterable[Document]) -> np.ndarray:
     return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
 
 
-if __name__ == "__main__":  # python -m lib.model.corpus FILE
+if __name__ == "__main__":  # python -m lib.model.corpus FILE [STRIDE …]: of the training text every STRIDE-th document
     import sys
 
     table = manifest()
-    write_pack(table[table.split != "copy"], Path(sys.argv[1]))
+    parts = [table[table.split == "train"].iloc[:: int(stride)] for stride in sys.argv[2:] or ["1"]]
+    write_pack(pd.concat([*parts, table[table.split == "held-out"]]).drop_duplicates("sha256"), Path(sys.argv[1]))

@@ -16,13 +16,15 @@ def _keyed(fig: Figure, ax, columns: int = 3) -> None:
 
 
 def loss_curves(table: pd.DataFrame) -> Figure:
-    """Gini of the training load against steps, a panel per layer, a line per loss (columns loss, step, layer, gini)."""
+    """Gini of the training load against steps, a panel per layer, a line per loss with its band
+    (columns loss, step, layer, gini, gini_low, gini_high)."""
     layers = sorted(table.layer.unique())
     columns = min(3, len(layers))
     rows = -(-len(layers) // columns)
     fig, axes = figure(rows, columns, height=2.2 * rows + 0.8, sharex=True, sharey=True)
     for ax, layer in zip(axes.flat, layers, strict=False):
         for loss, part in table[table.layer == layer].groupby("loss", sort=False):
+            ax.fill_between(part.step, part.gini_low, part.gini_high, color=COLOURS[loss], alpha=0.25, lw=0)
             ax.plot(part.step, part.gini, color=COLOURS[loss], lw=1.4, marker=LOSS_MARKS[loss], ms=4,
                     markevery=max(1, len(part) // 4), label=NAMES[loss])  # fmt: skip
         ax.set_title(f"layer {layer}")
@@ -70,11 +72,12 @@ def matched(table: pd.DataFrame, margin: float) -> Figure:
 
 
 def layer_gini(table: pd.DataFrame) -> Figure:
-    """Held-out Gini per layer, a line per loss (columns loss, layer, gini)."""
+    """Held-out Gini per layer, a line per loss with its band (columns loss, layer, gini, gini_low, gini_high)."""
     fig, axes = figure(height=3.6)
     ax = axes[0][0]
     for loss, part in table.groupby("loss", sort=False):
         line = ":" if loss == "start" else "-"
+        ax.fill_between(part.layer, part.gini_low, part.gini_high, color=COLOURS[loss], alpha=0.25, lw=0)
         ax.plot(part.layer, part.gini, line, marker=LOSS_MARKS.get(loss, "."), color=COLOURS[loss], label=NAMES[loss])
     ax.set(xlabel="layer", ylabel="Gini of the held-out load", ylim=(0, None), xticks=sorted(table.layer.unique()))
     _keyed(fig, ax)
@@ -82,13 +85,17 @@ def layer_gini(table: pd.DataFrame) -> Figure:
 
 
 def router_states(table: pd.DataFrame) -> Figure:
-    """Router entropy and specialisation per loss, the line is before training (columns loss, router_entropy, specialisation)."""
+    """Router entropy and specialisation per loss, with their intervals; the line is before training.
+
+    Columns: loss, and of router_entropy and specialisation the value, <name>_low and <name>_high.
+    """
     fig, axes = figure(1, 2, height=1.6 + 0.3 * len(table), sharey=True)
     start, after = table[table.loss == "start"].iloc[0], table[table.loss != "start"]
     labels = {"router_entropy": "router entropy (nats)", "specialisation": "specialisation (bits)"}
     for ax, (column, label) in zip(axes[0], labels.items(), strict=True):
         for place, row in enumerate(after.to_dict("records")):
-            ax.plot(row[column], place, LOSS_MARKS[row["loss"]], color=COLOURS[row["loss"]], ms=8)
+            error = [[row[column] - row[f"{column}_low"]], [row[f"{column}_high"] - row[column]]]
+            ax.errorbar(row[column], place, xerr=error, fmt=LOSS_MARKS[row["loss"]], color=COLOURS[row["loss"]], ms=6, capsize=3)
         ax.axvline(start[column], color=COLOURS["start"], ls=":")
         ax.set(xlabel=label, yticks=range(len(after)), yticklabels=[NAMES[loss] for loss in after.loss])
         ax.set_ylim(len(after) - 0.5, -0.5)
