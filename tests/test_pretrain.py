@@ -31,7 +31,7 @@ def test_everything_a_reader_needs_is_written(trained):
         assert history.step.iloc[-1] == 3 and history.held_out.notna().iloc[-1]
         facts = json.loads((folder / f"provenance_{arm}.json").read_text())
         assert facts["parameters"]["seed"] == 0 and "corpus_source" not in facts["parameters"]
-        table = pd.read_csv(folder / f"held_out_{arm}.csv")
+        table = pd.read_csv(folder / f"held_out_{arm}.csv.xz")
         assert set(table.cut) == set(pretrain.CUTS) and (table.tokens > 0).all()
     bars = pd.read_csv(folder / "bars.csv", index_col="domain")
     assert len(bars) == 5 and (bars[["5-gram", "xz -9"]] > 0).all(axis=None)
@@ -42,7 +42,7 @@ def test_the_recorded_evaluation_is_that_of_the_saved_file(trained):
     model, _ = load.open(str(folder / "with"))
     documents = corpus.held_out(None, 512, load.tokenizer(), source=p.corpus_source, allow_partial=True)
     again = evaluate.per_document(model, documents)
-    recorded = pd.read_csv(folder / "held_out_with.csv").query("cut == 512")
+    recorded = pd.read_csv(folder / "held_out_with.csv.xz").query("cut == 512")
     assert again.nats.sum() == pytest.approx(recorded.nats.sum(), rel=1e-5)
 
 

@@ -1,7 +1,7 @@
 """Train the embedded checkpoints from random weights, evaluate them on all held-out text, and compute the bars.
 
 Everything is written below one folder: `tokenizer.json`, per arm the checkpoint, `training_<arm>.csv` (its history) and
-`held_out_<arm>.csv` (per document; column `cut` = tokens of each document evaluated, 0 for all), and `bars.csv`.
+`held_out_<arm>.csv.xz` (per document; column `cut` = tokens of each document evaluated, 0 for all), and `bars.csv`.
 `adopt` makes such a folder the repository's own.
 """
 
@@ -46,7 +46,7 @@ def run(folder: Path, p) -> None:
         known = facts(where, vars(p), time.time() - started)
         (folder / f"provenance_{arm}.json").write_text(json.dumps(known, indent=1) + "\n")
         saved, _ = load.open(str(folder / arm), device=where)
-        score(saved, held_out).to_csv(folder / f"held_out_{arm}.csv", index=False)
+        score(saved, held_out).to_csv(folder / f"held_out_{arm}.csv.xz", index=False)
 
 
 def facts(where: torch.device, parameters: dict, seconds: float) -> dict:
