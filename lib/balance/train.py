@@ -51,10 +51,8 @@ class Plan:
         """Refuse a batch that does not split into equal parts."""
         part = self.micro_sequences * processes or processes
         if self.batch_sequences % part:
-            raise ValueError(
-                f"train.Plan: batch_sequences = {self.batch_sequences}: must be a multiple of {part}, "
-                f"processes ({processes}) × micro_sequences ({self.micro_sequences})"
-            )
+            raise ValueError(f"train.Plan: batch_sequences = {self.batch_sequences}: must be a multiple of {part}, "
+                             f"processes ({processes}) × micro_sequences ({self.micro_sequences})")  # fmt: skip
 
     def rate(self, step: int) -> float:
         """Learning rate at `step` (from 0)."""
@@ -128,10 +126,8 @@ def batches(stream: Tensor, plan: Plan, first: int = 0) -> Iterator[Tensor]:
     """
     windows = (len(stream) - 1) // plan.sequence_tokens
     if windows < plan.batch_sequences:
-        raise ValueError(
-            f"train.batches: the text has {windows} windows of {plan.sequence_tokens} tokens: "
-            f"must have at least batch_sequences = {plan.batch_sequences}"
-        )
+        raise ValueError(f"train.batches: the text has {windows} windows of {plan.sequence_tokens} tokens: "
+                         f"must have at least batch_sequences = {plan.batch_sequences}")  # fmt: skip
     span = torch.arange(plan.sequence_tokens + 1, device=stream.device)
     epoch, order = 0, torch.empty(0, dtype=torch.int64, device=stream.device)
     while True:

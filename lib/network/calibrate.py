@@ -251,7 +251,7 @@ def errors(rows: pd.DataFrame) -> np.ndarray:
 
 
 def base(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The machine that is fitted on: of those with whole layers measured, the first with the fewest devices; "" if there is none."""
+    """The machine that is fitted on: the first measured of those with whole layers and the fewest devices; "" if there is none."""
     if not {"exchange", "compute", "layer"} <= set(tables):
         return ""
     whole = set.intersection(*(set(tables[name].machine) for name in ("exchange", "compute", "layer")))

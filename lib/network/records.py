@@ -79,14 +79,19 @@ def save(folder: Path, name: str, results: pd.DataFrame, facts: dict) -> None:
     _place(folder / f"{name}.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0))
 
 
+def _date(table: Path) -> tuple[str, Path]:
+    source = table.with_name(table.name.replace(".csv.gz", ".json"))
+    return json.loads(source.read_text())["date"] if source.is_file() else "", table
+
+
 def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list[Path]]:
     """By experiment, all tables below the folders, with columns `machine` (their folder's name) and `devices`; by
     "machine/experiment" the provenance; and the files.  None at all gives empty results.  A machine that an earlier folder
-    holds too is named so.  Refused: a table that is of no experiment or lacks its provenance."""
+    holds too is named so.  Within a folder the earliest measured stands first.  Refused: a table that is of no experiment or lacks its provenance."""
     tables: dict[str, list[pd.DataFrame]] = {}
     facts: dict[str, dict] = {}
     files = []
-    found = [(i, path) for i, folder in enumerate(folders) for path in sorted(folder.glob("*/*.csv.gz"))]
+    found = [(i, path) for i, folder in enumerate(folders) for path in sorted(folder.glob("*/*.csv.gz"), key=_date)]
     for i, path in found:
         again = any(j < i and other.parent.name == path.parent.name for j, other in found)
         name, machine = path.name.removesuffix(".csv.gz"), path.parent.name + (", again" if again else "")
