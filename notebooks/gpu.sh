@@ -62,7 +62,7 @@ if [ "$mode" = measure ]; then
   [ "$(gpus)" -ge 1 ] || { echo "gpu.sh measure: 0 GPUs: must be at least 1" >&2; exit 1; }
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
-  python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.network.collectives "$out/measured" \
+  python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.measure.collectives "$out/measured" \
     --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz
 elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110

@@ -1,4 +1,6 @@
-"""How fast the strategies are, not collected by a plain test run: ``make bench``, on the GPU too where there is one."""
+"""How fast the strategies are, not collected by a plain test run: ``make bench``, on the GPU too
+where there is one.
+"""
 
 import timeit
 from functools import partial
@@ -9,12 +11,17 @@ import torch
 from lib.routing import capacity, strategies
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-LIMIT_S = {"cpu": 3.0, "cuda": 0.1}  # for 65,536 tokens × 64 experts top-8 on 2 CPU cores, on an H100
+LIMIT_S = {
+    "cpu": 3.0,
+    "cuda": 0.1,
+}  # for 65,536 tokens × 64 experts top-8 on 2 CPU cores, on an H100
 
 
 def logits(tokens, experts, device="cpu", spread=0.7):
     generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(tokens, experts, generator=generator) + spread * torch.randn(experts, generator=generator)
+    drawn = torch.randn(tokens, experts, generator=generator) + spread * torch.randn(
+        experts, generator=generator
+    )
     return drawn.to(device)
 
 
@@ -36,8 +43,10 @@ def test_reroute(benchmark, device, gamma):
     size = capacity.capacity(65536, 64, 8, gamma)
     _, kept, rounds = capacity.reroute(gates[None], 8, size)
     empty = 1 - float(kept.double().mean())
-    print(f"\nγ = {gamma}, {device}: {rounds} rounds (bound {64 * (65536 - size) + 1:,}), empty slots {empty:.2%}, "
-          f"{benchmark.stats['median'] * 1e3:.0f} ms")  # fmt: skip
+    print(
+        f"\nγ = {gamma}, {device}: {rounds} rounds (bound {64 * (65536 - size) + 1:,}), empty slots {empty:.2%}, "
+        f"{benchmark.stats['median'] * 1e3:.0f} ms"
+    )
     if gamma == "1.25":
         assert benchmark.stats["min"] <= LIMIT_S[device]  # the least disturbed of five
 
@@ -46,7 +55,11 @@ def test_reroute(benchmark, device, gamma):
 @pytest.mark.parametrize("group", [1, 16, 256, 4096])
 def test_reroute_in_groups(benchmark, device, group):
     gates = logits(65536, 64, device).softmax(-1)
-    timed(benchmark, partial(strategies.in_groups(partial(strategies.reroute, k=8, gamma=1.25), group), gates), device)
+    timed(
+        benchmark,
+        partial(strategies.in_groups(partial(strategies.reroute, k=8, gamma=1.25), group), gates),
+        device,
+    )
 
 
 @pytest.mark.parametrize("shape", [(4096, 16, 2), (4096, 64, 8)], ids=str)
@@ -57,12 +70,19 @@ def test_against_the_optimum(benchmark, shape, gamma):
     scores = logits(tokens, experts).double().softmax(-1)
     call = partial(strategies.optimal, scores, k, gamma)
     found = {"optimal": (benchmark.pedantic(call, rounds=3), benchmark.stats["min"])}
-    for name, bound in {"reroute": {"gamma": gamma}, "drop": {"gamma": gamma}, "native": {}}.items():
+    for name, bound in {
+        "reroute": {"gamma": gamma},
+        "drop": {"gamma": gamma},
+        "native": {},
+    }.items():
         call = partial(strategies.find(name), scores, k, **bound)
         found[name] = call(), min(timeit.repeat(call, number=1, repeat=5))
     print(f"\n{tokens} tokens × {experts} experts top-{k}, γ = {gamma}:", end="")
     for name, ((index, weight), seconds) in found.items():
-        each, empty = float((scores.gather(-1, index) * (weight > 0)).sum() / tokens), (weight == 0).double().mean()
+        each, empty = (
+            float((scores.gather(-1, index) * (weight > 0)).sum() / tokens),
+            (weight == 0).double().mean(),
+        )
         print(f" {name} {each:.4f} ({empty:.2%} empty, {seconds * 1e3:.0f} ms)", end="")
 
 
@@ -75,8 +95,16 @@ def test_single_optimum(benchmark):
 def test_others(benchmark, device, name):
     gates = logits(65536, 64, device).softmax(-1)
     bound = dict(
-        random={"seed": 0}, drop={"gamma": 1.25}, expanded_drop={"gamma": 1.25, "extra": 8}, least_loaded={"among": 16},
-        hashed={"token_ids": torch.arange(65536) % 8192, "table": capacity.hash_table(range(1, 8193), 64, 8)},
-        biased={"bias": torch.zeros(64)}, threshold={"cut": torch.full((64,), 0.05)}, activate_fewer={"least": 4},
-    )  # fmt: skip
+        random={"seed": 0},
+        drop={"gamma": 1.25},
+        expanded_drop={"gamma": 1.25, "extra": 8},
+        least_loaded={"among": 16},
+        hashed={
+            "token_ids": torch.arange(65536) % 8192,
+            "table": capacity.hash_table(range(1, 8193), 64, 8),
+        },
+        biased={"bias": torch.zeros(64)},
+        threshold={"cut": torch.full((64,), 0.05)},
+        activate_fewer={"least": 4},
+    )
     timed(benchmark, partial(strategies.find(name), gates, 8, **bound.get(name, {})), device)

@@ -1,5 +1,8 @@
-"""Shared by all tests: a skip is a failure under REQUIRE_ALL=1, and one tiny run of the whole pipeline."""
+"""Shared by all tests: a skip is a failure under REQUIRE_ALL=1, and one tiny run of the whole
+pipeline.
+"""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -61,7 +64,11 @@ def pytest_runtest_makereport(item, call):
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of Chromium."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    path = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if path is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     return path
@@ -69,16 +76,30 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def simgrid(tmp_path_factory):
-    """(traffic, fabric) → SimGrid's completion times [devices, devices] in seconds, and its CPU seconds."""
+    """(traffic, fabric) → SimGrid's completion times [devices, devices] in seconds, and its CPU
+    seconds.
+    """
     import judge
 
     return partial(judge.judge, judge.compiled(tmp_path_factory.mktemp("simgrid")))
 
 
+def data_script(name: str):
+    """A script that stands beside the data, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "data" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     """Run ``python -m lib`` as a user would."""
     return subprocess.run(
-        [sys.executable, "-m", "lib", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "lib", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -93,12 +114,16 @@ def tiny_run() -> Path:
 
 @pytest.fixture
 def tiny_model():
-    """A randomly initialised OLMoE with 3 layers × 8 experts top-2: for mechanics, never for results."""
+    """A randomly initialised OLMoE with 3 layers × 8 experts top-2: for mechanics, never for
+    results.
+    """
     import torch
     from transformers import OlmoeForCausalLM
 
     from lib.model import load
 
     torch.manual_seed(0)
-    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_experts=8)
+    sizes = dict(
+        vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_experts=8
+    )
     return OlmoeForCausalLM(load.config(**sizes)).eval()

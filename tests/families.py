@@ -1,8 +1,9 @@
-"""The adapter against every mixture-of-experts family of the installed transformers: a table of verdicts.
+"""The adapter against every mixture-of-experts family of the installed transformers: a table of
+verdicts.
 
-Families are found by scanning the library: every causal language model whose configuration counts experts.  Each is
-built from its own configuration class at a tiny size, with random weights.  ``python tests/families.py`` writes the
-table to ``data/published/families-<version>.csv``.
+Families are found by scanning the library: every causal language model whose configuration counts
+experts.  Each is built from its own configuration class at a tiny size, with random weights.
+``python tests/families.py`` writes the table to ``data/published/families-<version>.csv``.
 """
 
 from __future__ import annotations
@@ -46,23 +47,30 @@ SIZES = {
     r"max_position_embeddings$|max_seq_len$": 256,
     r"^(pad|bos|eos)_token_id$": 1,
 }
-# what some classes ask for besides: tried alone, then in twos and threes, until the model builds, runs and has experts
+# what some classes ask for besides: tried alone, then in twos and threes, until the model builds,
+# runs and has experts
 VARIANTS = (
     {},
     {r"key_value_heads$": 4},
     {r"num_experts_per_tok$": 1},
-    {r"num_experts_per_tok$|top_k_experts$": 2, r"^(n|num)_(routed_)?experts$": EXPERTS,
-     r"shared_experts$": 1, r"^moe_intermediate_size$": 16},
+    {
+        r"num_experts_per_tok$|top_k_experts$": 2,
+        r"^(n|num)_(routed_)?experts$": EXPERTS,
+        r"shared_experts$": 1,
+        r"^moe_intermediate_size$": 16,
+    },
     {r"^head_dim$": 8},
     {r"^layer_types$": ["full_attention"] * 4},
     {r"^layer_types$": ["linear_attention"] * 4},
     {r"moe(?!_apply)": True},
     {r"rope_theta": 1e4, r"clip_qkv": 8.0},
-)  # fmt: skip
+)
 
 
 def families() -> dict[str, type]:
-    """Model class by name of every causal language model whose configuration has a field that counts experts."""
+    """Model class by name of every causal language model whose configuration has a field that
+    counts experts.
+    """
     found = {}
     for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
         model = getattr(transformers, name, None)
@@ -73,7 +81,10 @@ def families() -> dict[str, type]:
 
 def _counts_experts(config: type) -> bool:
     """Whether `config` or a part of it for text has a field that is named for experts."""
-    parts = [config, *(part for name, part in _parts(config).items() if not re.search("vision|audio", name))]
+    parts = [
+        config,
+        *(part for name, part in _parts(config).items() if not re.search("vision|audio", name)),
+    ]
     return any("experts" in name for part in parts for name in _fields(part))
 
 
@@ -82,15 +93,23 @@ def _fields(config: type) -> dict[str, inspect.Parameter]:
 
 
 def _parts(config: type) -> dict[str, type]:
-    return {name: part for name, part in getattr(config, "sub_configs", {}).items() if inspect.isclass(part)}
+    return {
+        name: part
+        for name, part in getattr(config, "sub_configs", {}).items()
+        if inspect.isclass(part)
+    }
 
 
 def shrink(config: type, variant: dict) -> dict:
-    """Arguments that make `config` tiny: each number named like a size is replaced, and what `variant` says set."""
+    """Arguments that make `config` tiny: each number named like a size is replaced, and what
+    `variant` says set.
+    """
     chosen = {}
     for name, field in _fields(config).items():
         for pattern, value in SIZES.items():
-            if re.search(pattern, name) and (type(field.default) is int or name.endswith("token_id")):
+            if re.search(pattern, name) and (
+                type(field.default) is int or name.endswith("token_id")
+            ):
                 chosen.setdefault(name, value)
         for pattern, value in variant.items():
             if re.search(pattern, name) and (field.default is False or value is not True):
@@ -109,7 +128,9 @@ def configuration(kind: type, variant: dict) -> transformers.PreTrainedConfig:
 
 
 def build(family: type) -> nn.Module:
-    """A tiny model of `family` with random weights whose routers decide clearly; the first telling error where none runs."""
+    """A tiny model of `family` with random weights whose routers decide clearly; the first telling
+    error where none runs.
+    """
     errors = []
     for first, second, third in itertools.combinations_with_replacement(VARIANTS, 3):
         try:
@@ -133,7 +154,9 @@ def tokens() -> Tensor:
 
 @torch.no_grad()
 def _randomise(model: nn.Module) -> None:
-    """Weights, vectors per expert (biases and scales that start at 0 or 1) and tables of experts by token."""
+    """Weights, vectors per expert (biases and scales that start at 0 or 1) and tables of experts by
+    token.
+    """
     for value in (*model.parameters(), *model.buffers()):
         if not value.is_floating_point():
             if value.dim() == 2 and len(value) == 128:
@@ -145,10 +168,12 @@ def _randomise(model: nn.Module) -> None:
 
 
 def computed(model: nn.Module, layers: list[probe.Layer]) -> list[np.ndarray]:
-    """Per layer [experts] rows that each expert's own weights were multiplied with in an eager forward pass.
+    """Per layer [experts] rows that each expert's own weights were multiplied with in an eager
+    forward pass.
 
-    Counted at the matrix products themselves, from where in the stack of weights the factor lies; a product with the
-    whole stack counts the rows that are not 0.  Independent of how and where the adapter reads the assignment.
+    Counted at the matrix products themselves, from where in the stack of weights the factor lies; a
+    product with the whole stack counts the rows that are not 0.  Independent of how and where the
+    adapter reads the assignment.
     """
     stacks = [_stack(model, layer) for layer in layers]
     counts = [np.zeros(len(stack), dtype=int) for stack in stacks]
@@ -158,7 +183,9 @@ def computed(model: nn.Module, layers: list[probe.Layer]) -> list[np.ndarray]:
         if len(factors) < 2:
             return
         for stack, count in zip(stacks, counts, strict=True):
-            place = (factors[1].data_ptr() - stack.data_ptr()) / (stack[0].numel() * stack.element_size())
+            place = (factors[1].data_ptr() - stack.data_ptr()) / (
+                stack[0].numel() * stack.element_size()
+            )
             if not 0 <= place < len(stack) or factors[0].dim() < 2:
                 continue
             if factors[0].is_floating_point() and factors[1].dim() == 2:
@@ -174,7 +201,9 @@ def computed(model: nn.Module, layers: list[probe.Layer]) -> list[np.ndarray]:
 
 
 def _stack(model: nn.Module, layer: probe.Layer) -> Tensor:
-    """A stack of experts' weights [experts, …] of a layer: the shortest, as experts that compute nothing stand last."""
+    """A stack of experts' weights [experts, …] of a layer: the shortest, as experts that compute
+    nothing stand last.
+    """
     block = model.get_submodule(layer.name.rpartition(".")[0])
     found = [value for value in block.parameters() if value.dim() > 2 and len(value) >= EXPERTS]
     if not found and not hasattr(layer.module, "weight"):  # one matrix of all experts' rows
@@ -184,7 +213,9 @@ def _stack(model: nn.Module, layer: probe.Layer) -> Tensor:
 
 @contextlib.contextmanager
 def _eager(model: nn.Module) -> Iterator[None]:
-    """Inside, experts are computed by the family's own loop over them; before and after, by the library's choice."""
+    """Inside, experts are computed by the family's own loop over them; before and after, by the
+    library's choice.
+    """
     before = getattr(model.config, "_experts_implementation", None)
     with contextlib.suppress(ValueError):  # a class that knows one way only
         model.set_experts_implementation("eager")
@@ -194,7 +225,9 @@ def _eager(model: nn.Module) -> Iterator[None]:
 
 
 def check_counts(model: nn.Module, layers: list[probe.Layer]) -> None:
-    """The recorded counts are those of the products computed, each token at most k times, none lost."""
+    """The recorded counts are those of the products computed, each token at most k times, none
+    lost.
+    """
     whole = all(len(layer.places) == 3 for layer in layers)
     with torch.no_grad(), adapter.record(model, indices=True, weights=whole) as rec:
         model(input_ids=tokens(), use_cache=False)
@@ -203,13 +236,17 @@ def check_counts(model: nn.Module, layers: list[probe.Layer]) -> None:
         used = rec.weights[i][0] != 0 if whole else torch.ones_like(index, dtype=torch.bool)
         recorded = np.bincount(index.flatten().numpy(), minlength=rec.experts)
         if recorded[: len(count)].tolist() != count.tolist() or recorded.sum() != index.numel():
-            raise AssertionError(f"layer {i}: recorded {recorded.tolist()}, computed {count.tolist()}")
+            raise AssertionError(
+                f"layer {i}: recorded {recorded.tolist()}, computed {count.tolist()}"
+            )
         if rec.load[i].tolist() != torch.bincount(index[used], minlength=rec.experts).tolist():
             raise AssertionError(f"layer {i}: load is not the count of its used slots")
 
 
 def strategies() -> dict[str, adapter.Strategy]:
-    """Assignments unlike the native one; every one returns other experts, other weights or another number of slots."""
+    """Assignments unlike the native one; every one returns other experts, other weights or another
+    number of slots.
+    """
 
     def permuted(_scores: Tensor, call: adapter.Call) -> tuple[Tensor, Tensor]:
         index = (call.index + 3) % EXPERTS
@@ -228,7 +265,9 @@ def strategies() -> dict[str, adapter.Strategy]:
 
 @torch.no_grad()
 def check_assign(model: nn.Module, layers: list[probe.Layer]) -> None:
-    """Native through `assign` is bit-identical; anything else computes Σ_j w_j E_j(h), each E_j evaluated alone."""
+    """Native through `assign` is bit-identical; anything else computes Σ_j w_j E_j(h), each E_j
+    evaluated alone.
+    """
     before = model(input_ids=tokens(), use_cache=False).logits
     with adapter.assign(model, adapter.native):
         if not torch.equal(before, model(input_ids=tokens(), use_cache=False).logits):
@@ -236,7 +275,9 @@ def check_assign(model: nn.Module, layers: list[probe.Layer]) -> None:
     for name, strategy in strategies().items():
         asked, done = {}, {}
 
-        def keep(scores: Tensor, call: adapter.Call, strategy=strategy, asked=asked) -> tuple[Tensor, Tensor]:
+        def keep(
+            scores: Tensor, call: adapter.Call, strategy=strategy, asked=asked
+        ) -> tuple[Tensor, Tensor]:
             asked[call.layer] = strategy(scores, call)
             return asked[call.layer]
 
@@ -248,18 +289,27 @@ def check_assign(model: nn.Module, layers: list[probe.Layer]) -> None:
             index, weights = asked[i]
             chosen = alone[index.T, torch.arange(len(index))]  # [slots, tokens, hidden]
             torch.testing.assert_close(
-                output, (weights.T[..., None] * chosen).sum(0), rtol=1e-4, atol=1e-4 * float(alone.abs().max()),
-                msg=lambda text, name=name, i=i: f"{name}, layer {i}: not Σ w E(h): {text.splitlines()[-1]}",
-            )  # fmt: skip
+                output,
+                (weights.T[..., None] * chosen).sum(0),
+                rtol=1e-4,
+                atol=1e-4 * float(alone.abs().max()),
+                msg=lambda text, name=name, i=i: (
+                    f"{name}, layer {i}: not Σ w E(h): {text.splitlines()[-1]}"
+                ),
+            )
 
 
 def expert_outputs(model: nn.Module, layer: probe.Layer, hidden: Tensor) -> Tensor:
-    """[experts, tokens, hidden] E_j(h) of every expert alone: one slot of weight 1 (and one of 0), by the eager loop."""
+    """[experts, tokens, hidden] E_j(h) of every expert alone: one slot of weight 1 (and one of 0),
+    by the eager loop.
+    """
     one = torch.tensor([1.0, 0.0]).expand(len(hidden), 2)
     outputs = []
     with _eager(model):
         for j in range(layer.num_experts):
-            values = dict(zip(layer.places, (hidden, torch.full((len(hidden), 2), j), one), strict=True))
+            values = dict(
+                zip(layer.places, (hidden, torch.full((len(hidden), 2), j), one), strict=True)
+            )
             args = [values[place] for place in layer.places if isinstance(place, int)]
             named = {place: value for place, value in values.items() if isinstance(place, str)}
             outputs.append(layer.module(*args, **named).reshape(len(hidden), -1))
@@ -280,7 +330,11 @@ class _outputs:
 
     def hook(self, i: int, layer: probe.Layer):
         def keep(_module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
-            hidden = args[layer.places[0]] if isinstance(layer.places[0], int) else kwargs[layer.places[0]]
+            hidden = (
+                args[layer.places[0]]
+                if isinstance(layer.places[0], int)
+                else kwargs[layer.places[0]]
+            )
             hidden = hidden.reshape(-1, hidden.shape[-1])
             self.done[i] = hidden.clone(), output.reshape(len(hidden), -1).clone()
 
@@ -292,17 +346,35 @@ class _outputs:
 
 
 def row(name: str, family: type) -> dict[str, object]:
-    """One family's row: verdict "record and assign", "record only", "fails" or "not built"; reason in one line."""
-    result = dict(family=family.config_class.model_type, model=name, layers=0, experts=0, slots=0, rule="",
-                  verdict="not built", reason="")  # fmt: skip
+    """One family's row: verdict "record and assign", "record only", "fails" or "not built"; reason
+    in one line.
+    """
+    result = dict(
+        family=family.config_class.model_type,
+        model=name,
+        layers=0,
+        experts=0,
+        slots=0,
+        rule="",
+        verdict="not built",
+        reason="",
+    )
     try:
         model = build(family)
         layers = adapter.layers(model)
         rules = dict.fromkeys(str(layer.rule) for layer in layers if layer.rule is not None)
-        result |= dict(layers=len(layers), experts=layers[0].num_experts, slots=layers[0].k, rule=" | ".join(rules))
+        result |= dict(
+            layers=len(layers),
+            experts=layers[0].num_experts,
+            slots=layers[0].k,
+            rule=" | ".join(rules),
+        )
         result["verdict"] = "fails"
         check_counts(model, layers)
-        result["verdict"], result["reason"] = "record only", next((layer.why for layer in layers if layer.why), "")
+        result["verdict"], result["reason"] = (
+            "record only",
+            next((layer.why for layer in layers if layer.why), ""),
+        )
         if not result["reason"]:
             result["verdict"] = "fails"
             check_assign(model, layers)

@@ -1,6 +1,8 @@
-"""SimGrid as a judge of the fluid model: families of matrices, fabrics, and its program, compiled where it is installed.
+"""SimGrid as a judge of the fluid model: families of matrices, fabrics, and its program, compiled
+where it is installed.
 
-python tests/judge.py FILE    writes the agreement on every fabric, size and family as a table, for the validation chapter
+python tests/judge.py FILE    writes the agreement on every fabric, size and family as a table, for
+the validation chapter
 """
 
 import csv
@@ -25,7 +27,14 @@ def families(devices: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     zipf = rng.permutation(1 / np.arange(1, devices + 1))
     hot = np.full((devices, devices), 1e5)
     hot[:, rng.integers(devices)] *= devices
-    setting = dict(experts=4 * devices, k=8, tokens=64 * devices, devices=devices, bytes_per_token=7168, seeds=1)
+    setting = dict(
+        experts=4 * devices,
+        k=8,
+        tokens=64 * devices,
+        devices=devices,
+        bytes_per_token=7168,
+        seeds=1,
+    )
     return {
         "balanced": np.full((devices, devices), 1e6),
         "zipf": np.round(1e8 * np.outer(rng.permutation(zipf), zipf)) + 1,
@@ -37,18 +46,25 @@ def families(devices: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 NETS = {
     "star": lambda devices: fabric.star(devices, 450e9),
-    "oversubscribed": lambda devices: fabric.nodes(devices, 8 if devices > 8 else 4, 450e9, 50e9, oversubscription=3),
+    "oversubscribed": lambda devices: fabric.nodes(
+        devices, 8 if devices > 8 else 4, 450e9, 50e9, oversubscription=3
+    ),
     "rail": lambda devices: fabric.rail(devices, 8 if devices > 8 else 4, 450e9, 50e9),
 }
 
 
 def compiled(folder: Path) -> Path:
-    """The program of simgrid_judge.cpp, built in `folder`; skips where there is no compiler or no SimGrid."""
+    """The program of simgrid_judge.cpp, built in `folder`; skips where there is no compiler or no
+    SimGrid.
+    """
     if shutil.which("g++") is None:
         pytest.skip("SimGrid: no g++ (apt-get install g++ libsimgrid-dev)")
     source, program = Path(__file__).parent / "simgrid_judge.cpp", folder / "judge"
     built = subprocess.run(
-        ["g++", "-O2", "-o", program, source, "-lsimgrid"], capture_output=True, text=True, check=False
+        ["g++", "-O2", "-o", program, source, "-lsimgrid"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if "simgrid/s4u.hpp" in built.stderr or "-lsimgrid" in built.stderr:
         pytest.skip("SimGrid is not installed (apt-get install libsimgrid-dev)")
@@ -57,16 +73,22 @@ def compiled(folder: Path) -> Path:
 
 
 def judge(program: Path, sent: np.ndarray, net: fabric.Fabric) -> tuple[np.ndarray, float]:
-    """SimGrid's completion times [devices, devices] in seconds of whole bytes `sent`, and its CPU seconds."""
+    """SimGrid's completion times [devices, devices] in seconds of whole bytes `sent`, and its CPU
+    seconds.
+    """
     pairs = [(i, j) for i, j in np.argwhere(sent > 0).tolist() if i != j]
     lines = [f"{net.devices} {len(net.capacity_bytes_per_s)} {len(pairs)}"]
     links = zip(net.capacity_bytes_per_s.tolist(), net.latency_s.tolist(), strict=True)
-    lines += [f"{c / 1e3!r} {t * 1e3!r}" for c, t in links]  # in ms: the precision of its time is absolute
+    lines += [
+        f"{c / 1e3!r} {t * 1e3!r}" for c, t in links
+    ]  # in ms: the precision of its time is absolute
     for i, j in pairs:
         route = net.routes(i, j)
         lines.append(" ".join(map(str, (i, j, int(sent[i, j]), len(route), *route))))
     quiet = [program, "--log=root.thres:error"]
-    done = subprocess.run(quiet, input="\n".join(lines), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        quiet, input="\n".join(lines), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     *finish, cpu_s = map(float, done.stdout.split())
     times = np.zeros_like(sent)
@@ -75,19 +97,36 @@ def judge(program: Path, sent: np.ndarray, net: fabric.Fabric) -> tuple[np.ndarr
 
 
 def agreement(program: Path) -> Iterator[dict]:
-    """Per fabric, size and family: the relative error of the makespan and the largest of a flow, exact and approximate."""
-    version = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", "libsimgrid-dev"], capture_output=True, text=True, check=False)
+    """Per fabric, size and family: the relative error of the makespan and the largest of a flow,
+    exact and approximate.
+    """
+    version = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Version}", "libsimgrid-dev"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     for name, make in sorted(NETS.items()):
         for devices in SIZES:
             net = make(devices)
             for family, sent in families(devices, np.random.default_rng(devices)).items():
                 times, _ = judge(program, sent, net)
-                found, near = fluid.completion_times_s(sent, net), fluid.makespan_s(sent, net, window=0.003)
+                found, near = (
+                    fluid.completion_times_s(sent, net),
+                    fluid.makespan_s(sent, net, window=0.003),
+                )
                 away = times > 0
-                yield dict(fabric=name, devices=devices, family=family, flows=int(away.sum()), makespan_us=f"{1e6 * times.max():.6g}",
-                           makespan_error=f"{abs(found.max() / times.max() - 1):.2g}",
-                           flow_error=f"{abs(found[away] / times[away] - 1).max():.2g}",
-                           approximate_error=f"{abs(near / times.max() - 1):.2g}", judge=f"SimGrid {version.stdout or 'unknown'}")  # fmt: skip
+                yield dict(
+                    fabric=name,
+                    devices=devices,
+                    family=family,
+                    flows=int(away.sum()),
+                    makespan_us=f"{1e6 * times.max():.6g}",
+                    makespan_error=f"{abs(found.max() / times.max() - 1):.2g}",
+                    flow_error=f"{abs(found[away] / times[away] - 1).max():.2g}",
+                    approximate_error=f"{abs(near / times.max() - 1):.2g}",
+                    judge=f"SimGrid {version.stdout or 'unknown'}",
+                )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,10 @@ TOKENS = torch.randint(0, 97, (3, 11), generator=torch.Generator().manual_seed(0
 
 
 def test_load_is_the_routers_own_choice(tiny_model):
-    with torch.no_grad(), adapter.record(tiny_model, indices=True, weights=True, scores=True) as rec:
+    with (
+        torch.no_grad(),
+        adapter.record(tiny_model, indices=True, weights=True, scores=True) as rec,
+    ):
         tiny_model(input_ids=TOKENS)
     assert rec.load.shape == (3, 8) and rec.k == 2
     for layer in range(3):
@@ -28,7 +31,9 @@ def test_recording_changes_nothing_and_ends(tiny_model):
             during = tiny_model(input_ids=TOKENS).logits
         seen = rec.load.clone()
         after = tiny_model(input_ids=TOKENS).logits
-    assert torch.equal(before, during) and torch.equal(before, after) and torch.equal(seen, rec.load)
+    assert (
+        torch.equal(before, during) and torch.equal(before, after) and torch.equal(seen, rec.load)
+    )
 
 
 def test_padding_is_not_counted(tiny_model):
@@ -91,7 +96,10 @@ def test_record_inside_assign_sees_what_was_assigned_around_it_what_was_chosen(t
         with around as chosen, adapter.assign(tiny_model, to_the_first), inside as assigned:
             tiny_model(input_ids=TOKENS)
     assert torch.equal(alone.load[0], chosen.load[0])  # later layers see other hidden states
-    assert assigned.load.tolist() == [[TOKENS.numel(), *[0] * 7]] * 3 and chosen.load.sum() == 2 * 3 * TOKENS.numel()
+    assert (
+        assigned.load.tolist() == [[TOKENS.numel(), *[0] * 7]] * 3
+        and chosen.load.sum() == 2 * 3 * TOKENS.numel()
+    )
 
 
 def test_a_strategy_sees_the_routers_scores_and_only_text(tiny_model):
@@ -107,7 +115,9 @@ def test_a_strategy_sees_the_routers_scores_and_only_text(tiny_model):
         tiny_model(input_ids=TOKENS, attention_mask=mask)
     assert [call.layer for _, call in seen] == [0, 1, 2]
     for scores, call in seen:
-        assert len(scores) == int(mask.sum()) and call.token.tolist() == TOKENS[mask.bool()].tolist()
+        assert (
+            len(scores) == int(mask.sum()) and call.token.tolist() == TOKENS[mask.bool()].tolist()
+        )
         assert call.sequence.tolist() == [0] * 11 + [1] * 4 + [2] * 11
         torch.testing.assert_close(scores, call.logits.softmax(-1))
         torch.testing.assert_close(call.rule.weights(call.logits, call.index), call.weights)
@@ -134,26 +144,42 @@ def test_gradients_through_an_assignment_with_and_without_checkpointing(tiny_mod
         tiny_model.gradient_checkpointing_enable()
         assert torch.equal(plain, gradient()) and not torch.equal(plain, native)
     turn = iter(range(99))
-    fickle = adapter.assign(tiny_model, lambda _scores, call: ((call.index + next(turn)) % 8, call.weights))
-    with fickle, pytest.raises(ValueError, match="computed again: the strategy must answer as it did before"):
+    fickle = adapter.assign(
+        tiny_model, lambda _scores, call: ((call.index + next(turn)) % 8, call.weights)
+    )
+    with (
+        fickle,
+        pytest.raises(
+            ValueError, match="computed again: the strategy must answer as it did before"
+        ),
+    ):
         gradient()
 
 
 def test_autocast_counts_and_assigns(tiny_model):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         before = tiny_model(input_ids=TOKENS).logits
-        with adapter.record(tiny_model, scores=True) as rec, adapter.assign(tiny_model, adapter.native):
+        with (
+            adapter.record(tiny_model, scores=True) as rec,
+            adapter.assign(tiny_model, adapter.native),
+        ):
             during = tiny_model(input_ids=TOKENS).logits
     assert torch.equal(before, during) and rec.load.sum() == 2 * 3 * TOKENS.numel()
     assert rec.scores[0][0].dtype == torch.float32
 
 
 def test_a_model_in_half_precision_is_calibrated(tiny_model):
-    assert {str(layer.rule) for layer in adapter.layers(tiny_model.to(torch.bfloat16))} == {"softmax, raw"}
+    assert {str(layer.rule) for layer in adapter.layers(tiny_model.to(torch.bfloat16))} == {
+        "softmax, raw"
+    }
 
 
 def test_generation_under_assign(tiny_model):
-    with torch.no_grad(), adapter.assign(tiny_model, to_the_first), adapter.record(tiny_model) as rec:
+    with (
+        torch.no_grad(),
+        adapter.assign(tiny_model, to_the_first),
+        adapter.record(tiny_model) as rec,
+    ):
         tiny_model.generate(TOKENS[:1], max_new_tokens=5, do_sample=False, eos_token_id=None)
     assert rec.load.tolist() == [[11 + 4, *[0] * 7]] * 3
 
@@ -161,13 +187,20 @@ def test_generation_under_assign(tiny_model):
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda s, c: (c.index[1:], c.weights[1:]), r"shapes \(32, 2\) and \(32, 2\): must both be \[33, slots\]"),
+        (
+            lambda s, c: (c.index[1:], c.weights[1:]),
+            r"shapes \(32, 2\) and \(32, 2\): must both be \[33, slots\]",
+        ),
         (lambda s, c: (c.index, c.weights[:, :1]), "must both be"),
         (lambda s, c: (c.index + 8, c.weights), r"index: experts \d+ to \d+: must be from 0 to 7"),
     ],
 )
 def test_a_wrong_assignment_is_refused(tiny_model, answer, message):
-    with torch.no_grad(), adapter.assign(tiny_model, answer), pytest.raises(ValueError, match=message) as error:
+    with (
+        torch.no_grad(),
+        adapter.assign(tiny_model, answer),
+        pytest.raises(ValueError, match=message) as error,
+    ):
         tiny_model(input_ids=TOKENS)
     assert "\n" not in str(error.value)
     with torch.no_grad():
@@ -190,7 +223,9 @@ def test_bypassed_calls_are_refused(tiny_model):
     """As quantised kernels do: the block computes its experts without calling them."""
     for block in tiny_model.model.layers:
         block.mlp.forward = lambda hidden: hidden
-    with pytest.raises(ValueError, match=r"0 layers seen .* must be 3, as its configuration says") as error:
+    with pytest.raises(
+        ValueError, match=r"0 layers seen .* must be 3, as its configuration says"
+    ) as error:
         adapter.layers(tiny_model)
     assert "\n" not in str(error.value)
 
@@ -198,7 +233,13 @@ def test_bypassed_calls_are_refused(tiny_model):
 def test_a_dense_language_model_is_refused():
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    sizes = dict(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+    )
     with pytest.raises(ValueError, match="LlamaForCausalLM: has no mixture-of-experts layer"):
         adapter.layers(LlamaForCausalLM(LlamaConfig(**sizes)))
 
@@ -216,7 +257,9 @@ def test_a_router_without_a_known_rule_is_recorded_and_not_replaced(tiny_model):
 
 
 class Loop(nn.Module):
-    """A block as checkpoints' own code often has it: a list of experts in a loop, no call that carries the assignment."""
+    """A block as checkpoints' own code often has it: a list of experts in a loop, no call that
+    carries the assignment.
+    """
 
     def __init__(self, hidden: int, experts: int) -> None:
         super().__init__()
@@ -244,8 +287,12 @@ def test_a_block_without_an_experts_call_is_recorded_at_its_own_topk(tiny_model)
     with torch.no_grad(), adapter.record(tiny_model, indices=True) as rec:
         tiny_model(input_ids=TOKENS)
     assert rec.load.tolist() == [layer.mlp.rows for layer in tiny_model.model.layers]
-    assert rec.index(0).shape == (TOKENS.numel(), 2) and [layer.places for layer in found] == [()] * 3
-    with pytest.raises(ValueError, match="its weights are no argument of its experts, so no weights"):
+    assert (
+        rec.index(0).shape == (TOKENS.numel(), 2) and [layer.places for layer in found] == [()] * 3
+    )
+    with pytest.raises(
+        ValueError, match="its weights are no argument of its experts, so no weights"
+    ):
         adapter.record(tiny_model, weights=True).__enter__()
     with pytest.raises(ValueError, match="can be recorded, not replaced"):
         adapter.assign(tiny_model, adapter.native).__enter__()
@@ -256,12 +303,16 @@ def test_generation_from_padded_prompts_counts_text_only(tiny_model):
     mask[0, :6] = 0
     mask[1, :3] = 0
     with torch.no_grad(), adapter.record(tiny_model) as rec:
-        tiny_model.generate(TOKENS, attention_mask=mask, max_new_tokens=4, do_sample=False, eos_token_id=None)
+        tiny_model.generate(
+            TOKENS, attention_mask=mask, max_new_tokens=4, do_sample=False, eos_token_id=None
+        )
     assert rec.load.sum(1).tolist() == [2 * (int(mask.sum()) + 3 * 3)] * 3
 
 
 def test_a_mask_of_another_length_is_refused(tiny_model):
     now = adapter._Pass()
     now.begin(tiny_model, (), dict(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)))
-    with pytest.raises(ValueError, match="attention_mask of 33 tokens: must be 40, the experts' rows"):
+    with pytest.raises(
+        ValueError, match="attention_mask of 33 tokens: must be 40, the experts' rows"
+    ):
         now.kept(40, torch.device("cpu"))

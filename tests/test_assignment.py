@@ -7,12 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.balance import assignment
-from lib.routing import adapter, bind
+from lib.routing import adapter, assignment, bind
 
 
 def documents(n, tokens):
-    return [SimpleNamespace(name=f"n{i}", domain="d", cluster=f"c{i}", token_ids=tuple(range(i, i + tokens))) for i in range(n)]
+    return [
+        SimpleNamespace(
+            name=f"n{i}", domain="d", cluster=f"c{i}", token_ids=tuple(range(i, i + tokens))
+        )
+        for i in range(n)
+    ]
 
 
 @pytest.fixture
@@ -27,7 +31,9 @@ def fits(tiny_model, ids):
 
 def run(model, ids, setting, fits=None, groups=None, **more):
     group = torch.from_numpy(assignment.prefix_groups(*ids.shape)) if groups is None else groups
-    return assignment.run(model, ids, bind.bound(setting, group, fits), group, first=ids.shape[1] // 2, **more)
+    return assignment.run(
+        model, ids, bind.bound(setting, group, fits), group, first=ids.shape[1] // 2, **more
+    )
 
 
 def test_groups_of_both_protocols_by_hand():
@@ -48,8 +54,15 @@ def test_the_native_choice_costs_nothing_and_is_scored_as_by_hand(tiny_model, id
         logp = tiny_model(input_ids=ids).logits.log_softmax(-1)
     expected = -logp[:, 7:-1].gather(2, ids[:, 8:, None]).squeeze(2).sum(1)
     np.testing.assert_allclose(found["nats"], expected, rtol=1e-5)
-    assert found["tokens"] == 8 and found["churn"] == 0 and found["kept"] == 1 and found["dropped"] == 0
-    assert found["load"].shape == (3, 8, 8) and (found["load"].sum(2) == 12).all()  # 8 positions of 6 documents, top-2
+    assert (
+        found["tokens"] == 8
+        and found["churn"] == 0
+        and found["kept"] == 1
+        and found["dropped"] == 0
+    )
+    assert (
+        found["load"].shape == (3, 8, 8) and (found["load"].sum(2) == 12).all()
+    )  # 8 positions of 6 documents, top-2
     with adapter.record(tiny_model, indices=True) as rec, torch.no_grad():
         tiny_model(input_ids=ids)
     index = rec.index(0).view(6, 16, 2)[:, 8:]
@@ -58,23 +71,44 @@ def test_the_native_choice_costs_nothing_and_is_scored_as_by_hand(tiny_model, id
 
 
 def test_a_capacity_is_kept_in_every_group_and_overflow_is_told(tiny_model, ids, fits):
-    drop, reroute = (run(tiny_model, ids, dict(strategy=name, gamma=1)) for name in ("drop", "reroute"))
+    drop, reroute = (
+        run(tiny_model, ids, dict(strategy=name, gamma=1)) for name in ("drop", "reroute")
+    )
     assert drop["load"].max() <= 2 and reroute["load"].max() <= 2
     assert drop["dropped"] > 0 and 0 < reroute["churn"] < 1 and reroute["kept"] < 1
     assert run(tiny_model, ids, dict(strategy="biased"), fits)["dropped"] == 0
 
 
 def test_one_layer_at_a_time_leaves_the_others(tiny_model, ids):
-    native, one = run(tiny_model, ids, dict(strategy="native")), run(tiny_model, ids, dict(strategy="reroute", gamma=1), layer=1)
+    native, one = (
+        run(tiny_model, ids, dict(strategy="native")),
+        run(tiny_model, ids, dict(strategy="reroute", gamma=1), layer=1),
+    )
     np.testing.assert_array_equal(one["load"][0], native["load"][0])
     assert one["load"][1].max() <= 2 and one["load"][2].max() > 2
 
 
 def test_causal_strategies_leak_exactly_nothing_and_others_do(tiny_model, ids, fits):
-    names = ["native", "random", "round_robin", "hashed", "drop", "drop_position", "reroute", "biased", "least_loaded", "threshold",
-             "expert_choice", "sinkhorn", "optimal", "expanded_drop"]  # fmt: skip
+    names = [
+        "native",
+        "random",
+        "round_robin",
+        "hashed",
+        "drop",
+        "drop_position",
+        "reroute",
+        "biased",
+        "least_loaded",
+        "threshold",
+        "expert_choice",
+        "sinkhorn",
+        "optimal",
+        "expanded_drop",
+    ]
     plan = bind.settings(names, [1.25], [1.0], [4])
-    moved = bind.leak(tiny_model, torch.cat([ids[0], ids[1]]), torch.cat([ids[2], ids[3]]), plan, fits)
+    moved = bind.leak(
+        tiny_model, torch.cat([ids[0], ids[1]]), torch.cat([ids[2], ids[3]]), plan, fits
+    )
     for setting in plan:
         assert (moved[setting["name"]] == 0) == bind.causal(setting), setting
     assert tiny_model.config._experts_implementation != "batched_mm"
@@ -92,7 +126,10 @@ def test_differences_are_paired_and_tested_by_cluster():
     more = base.assign(nats=base.nats + 5)
     pairs = assignment.difference(more, base)
     assert assignment.per_token(pairs) == pytest.approx(0.5)
-    assert assignment.p_value(pairs, np.arange(10)) == 1.0 or assignment.p_value(pairs, np.arange(10)) < 1e-9  # no spread at all
+    assert (
+        assignment.p_value(pairs, np.arange(10)) == 1.0
+        or assignment.p_value(pairs, np.arange(10)) < 1e-9
+    )  # no spread at all
     rng = np.random.default_rng(0)
     noise = np.stack([rng.normal(0, 1, 10), np.full(10, 10.0)], 1)
     assert 0.001 < assignment.p_value(noise, np.arange(10)) <= 1

@@ -15,14 +15,23 @@ from lib.balance import evaluate, losses, objective, train
 from lib.model.corpus import Document
 from lib.routing import adapter
 
-PLAN = train.Plan(steps=6, batch_sequences=4, sequence_tokens=16, learning_rate=1e-3, warmup_steps=2, log_every=2,
-                  evaluate_every=3)  # fmt: skip
+PLAN = train.Plan(
+    steps=6,
+    batch_sequences=4,
+    sequence_tokens=16,
+    learning_rate=1e-3,
+    warmup_steps=2,
+    log_every=2,
+    evaluate_every=3,
+)
 STREAM = (np.arange(3000) ** 2 % 97).astype(np.uint16)
 
 
 def test_switch_by_hand_and_at_its_ends():
     logits = torch.log(torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]))
-    assert losses.switch(logits, torch.tensor([3, 1, 0])).item() == pytest.approx(3 * (0.75 * 0.5 + 0.25 * 0.25))
+    assert losses.switch(logits, torch.tensor([3, 1, 0])).item() == pytest.approx(
+        3 * (0.75 * 0.5 + 0.25 * 0.25)
+    )
     assert losses.switch(torch.zeros(4, 8), torch.full((8,), 5)).item() == pytest.approx(1)
     collapsed = torch.tensor([[50.0, 0, 0, 0]])
     assert losses.switch(collapsed, torch.tensor([9, 0, 0, 0])).item() == pytest.approx(4)
@@ -57,9 +66,14 @@ def test_switch_agrees_with_transformers_for_one_layer():
 def test_bad_shapes_and_unknown_losses_are_refused(tiny_model):
     with pytest.raises(ValueError, match=r"logits \(2, 3\), load \(4,\)"):
         losses.switch(torch.zeros(2, 3), torch.ones(4))
-    for bad, message in ((dict(loss="swich"), r"loss = 'swich': must be one of none, .* \(did you mean switch\?\)"),
-                         (dict(loss="gini", coefficient=-1.0), "coefficient = -1.0 of gini: must be a finite number ≥ 0"),
-                         (dict(micro_sequences=3), "batch_sequences = 4: must be a multiple of 3")):  # fmt: skip
+    for bad, message in (
+        (dict(loss="swich"), r"loss = 'swich': must be one of none, .* \(did you mean switch\?\)"),
+        (
+            dict(loss="gini", coefficient=-1.0),
+            "coefficient = -1.0 of gini: must be a finite number ≥ 0",
+        ),
+        (dict(micro_sequences=3), "batch_sequences = 4: must be a multiple of 3"),
+    ):
         with pytest.raises(ValueError, match=message):
             train.run(tiny_model, STREAM, replace(PLAN, **bad))
     with pytest.raises(ValueError, match="has 1 windows of 16 tokens"):
@@ -70,9 +84,14 @@ def test_batches_see_every_window_once_an_epoch():
     stream = torch.arange(16 * 12 + 1)
     source = train.batches(stream, PLAN)
     first = torch.cat([next(source) for _ in range(3)])
-    assert sorted(first[:, 0].tolist()) == list(range(0, 192, 16)) and (first[:, 1:] - first[:, :-1] == 1).all()
+    assert (
+        sorted(first[:, 0].tolist()) == list(range(0, 192, 16))
+        and (first[:, 1:] - first[:, :-1] == 1).all()
+    )
     second = torch.cat([next(source) for _ in range(3)])
-    assert sorted(second[:, 0].tolist()) == list(range(0, 192, 16)) and not torch.equal(first, second)
+    assert sorted(second[:, 0].tolist()) == list(range(0, 192, 16)) and not torch.equal(
+        first, second
+    )
 
 
 def test_training_is_repeatable_and_learns(tiny_model):
@@ -82,7 +101,9 @@ def test_training_is_repeatable_and_learns(tiny_model):
     b = train.run(twin, STREAM, plan, sample=sample)
     assert a.nats.tolist() == b.nats.tolist() and a.nats.iloc[-1] < a.nats.iloc[0] - 0.3
     assert a.step.tolist() == list(range(2, 31, 2)) and a.held_out.notna().sum() == 5
-    assert all(torch.equal(p, q) for p, q in zip(tiny_model.parameters(), twin.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(tiny_model.parameters(), twin.parameters(), strict=True)
+    )
 
 
 def test_the_balance_loss_balances(tiny_model):
@@ -144,15 +165,25 @@ def test_training_records_every_token(tiny_model):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("loss", ["none", "switch", "stock", "entropy", "gini", "bias"])
 def test_a_replayed_step_is_the_step(tiny_model, device, loss):
-    """On a CPU nothing is replayed; on a GPU one CUDA graph gives the gradients, to the rounding of another attention."""
+    """On a CPU nothing is replayed; on a GPU one CUDA graph gives the gradients, to the rounding of
+    another attention.
+    """
     plan = replace(PLAN, loss=loss, coefficient=0.01)
     ends = []
     for replay in (False, True):
         model = copy.deepcopy(tiny_model).to(device)
         history = train.run(model, STREAM, plan, replay=replay)
-        ends.append((torch.cat([part.detach().flatten().cpu() for part in model.parameters()]), history.nats, history.gini))
+        ends.append(
+            (
+                torch.cat([part.detach().flatten().cpu() for part in model.parameters()]),
+                history.nats,
+                history.gini,
+            )
+        )
     for once, again in zip(*ends, strict=True):
-        np.testing.assert_allclose(np.asarray(once), np.asarray(again), atol=0 if device == "cpu" else 1e-3)
+        np.testing.assert_allclose(
+            np.asarray(once), np.asarray(again), atol=0 if device == "cpu" else 1e-3
+        )
 
 
 def test_a_model_that_cannot_be_captured_trains_step_by_step(tiny_model, monkeypatch, capsys):
@@ -168,7 +199,10 @@ def test_a_model_that_cannot_be_captured_trains_step_by_step(tiny_model, monkeyp
     seen = []
     step = seen.append
     assert objective.replayed(step, tiny_model, batch) is step and len(seen) == 3
-    assert capsys.readouterr().out == "objective.replayed: OlmoeForCausalLM cannot be captured: operation not permitted when stream is capturing\n"
+    assert (
+        capsys.readouterr().out
+        == "objective.replayed: OlmoeForCausalLM cannot be captured: operation not permitted when stream is capturing\n"
+    )
 
 
 def test_fused_norms_compute_what_the_norms_did(tiny_model):
@@ -180,14 +214,20 @@ def test_fused_norms_compute_what_the_norms_did(tiny_model):
             self.weight = torch.nn.Parameter(torch.full((16,), 0.25))
 
         def forward(self, rows):
-            return rows * torch.rsqrt(rows.square().mean(-1, keepdim=True) + self.eps) * (1 + self.weight)
+            return (
+                rows
+                * torch.rsqrt(rows.square().mean(-1, keepdim=True) + self.eps)
+                * (1 + self.weight)
+            )
 
     model, ids = copy.deepcopy(tiny_model), torch.arange(48).view(2, 24)
     norms = [part for part in model.modules() if type(part).__name__ == "OlmoeRMSNorm"]
     for norm in norms:
         torch.nn.init.uniform_(norm.weight, 0.5, 2)
     before = model(input_ids=ids).logits
-    assert train.fuse_norms(model) == len(norms) > 0 and all("forward" in vars(norm) for norm in norms)
+    assert train.fuse_norms(model) == len(norms) > 0 and all(
+        "forward" in vars(norm) for norm in norms
+    )
     torch.testing.assert_close(model(input_ids=ids).logits, before)
     assert train.fuse_norms(ShiftedRMSNorm()) == 0
     assert train.fuse_norms(copy.deepcopy(tiny_model).bfloat16()) == len(norms)

@@ -7,10 +7,31 @@ from html.parser import HTMLParser
 import pytest
 from conftest import ROOT
 
-ARGUMENTS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
-PAGES = ["book/intro", "book/claims", "book/compare", "book/notation", "book/rerun", "book/families", "book/references",
-         "notebooks/00_base_model", "notebooks/01_profile", "notebooks/02_assignment", "notebooks/03_finetune",
-         "notebooks/04_network", "notebooks/05_validation"]  # fmt: skip
+ARGUMENTS = [
+    "--no-sandbox",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = [
+    "book/intro",
+    "book/claims",
+    "book/compare",
+    "book/notation",
+    "book/rerun",
+    "book/families",
+    "book/references",
+    "notebooks/00_base_model",
+    "notebooks/01_profile",
+    "notebooks/02_assignment",
+    "notebooks/03_finetune",
+    "notebooks/04_network",
+    "notebooks/05_validation",
+]
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 AXE = ROOT / "tests/vendor/axe.min.js"  # axe-core 4.10.3, from npm
 
@@ -36,14 +57,18 @@ def browser(chromium):
 def test_a_page_is_whole_offline(browser, html, name, width):
     page = browser.new_page(viewport={"width": width, "height": 844})
     remote, errors = [], []
-    page.on("request", lambda r: None if r.url.startswith(("file:", "data:")) else remote.append(r.url))
+    page.on(
+        "request", lambda r: None if r.url.startswith(("file:", "data:")) else remote.append(r.url)
+    )
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto((html / f"{name}.html").as_uri())
     page.wait_for_timeout(400)
     assert remote == [] and errors == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt !== null)")
+    assert page.evaluate(
+        "[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt !== null)"
+    )
     if name in ("book/notation", "notebooks/04_network"):
         assert page.locator("mjx-container svg").count() > 2
     assert page.locator("text=(not available in this run)").count() == 0
@@ -95,11 +120,21 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
     made = json.loads((tiny_run / "01_profile/values.json").read_text())
     page = browser.new_page()
     page.goto((html / "book/intro.html").as_uri())
-    tip, link = page.locator("[role=tooltip]"), page.locator("a.paper-value[data-tip*='gini_without ']").first
+    tip, link = (
+        page.locator("[role=tooltip]"),
+        page.locator("a.paper-value[data-tip*='gini_without ']").first,
+    )
     assert tip.is_hidden()
     link.focus()
-    for part in (str(made["values"]["gini_without"]["value"]), "measured", "run: tests", "parameters: ", "published run: ",
-                 made["provenance"]["commit"][:12], made["provenance"]["hardware"]):  # fmt: skip
+    for part in (
+        str(made["values"]["gini_without"]["value"]),
+        "measured",
+        "run: tests",
+        "parameters: ",
+        "published run: ",
+        made["provenance"]["commit"][:12],
+        made["provenance"]["hardware"],
+    ):
         assert part in tip.inner_text()
     assert link.get_attribute("aria-describedby") == tip.get_attribute("id")
     page.keyboard.press("Tab")
@@ -143,10 +178,18 @@ def test_a_page_is_accessible(browser, html, name, scheme):
     page = context.new_page()
     page.goto((html / f"{name}.html").as_uri())
     assert page.evaluate("document.documentElement.dataset.theme") == scheme
-    page.add_style_tag(content="*, *::before, *::after { transition: none !important; animation: none !important }")
+    page.add_style_tag(
+        content="*, *::before, *::after { transition: none !important; animation: none !important }"
+    )
     page.add_script_tag(path=AXE)
-    found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
-    serious = [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in found if v["impact"] in ("serious", "critical")]
+    found = page.evaluate(
+        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+    )
+    serious = [
+        f"{v['id']}: {v['nodes'][0]['html'][:160]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+    ]
     assert serious == []
     context.close()
 
@@ -158,17 +201,25 @@ def test_an_interactive_figure_has_a_static_twin(browser, html):
     page.goto(address)
     page.wait_for_selector(".paper-live .plot-container")
     figure = page.locator("figure.paper-live").first
-    assert figure.locator("img").is_hidden() and figure.locator(".paper-plot .heatmaplayer image").count() == 1
+    assert (
+        figure.locator("img").is_hidden()
+        and figure.locator(".paper-plot .heatmaplayer image").count() == 1
+    )
     before = figure.locator(".heatmaplayer image").get_attribute("href")
     figure.get_by_label("what the figure shows").select_option(index=3)
-    page.wait_for_function("b => document.querySelector('.heatmaplayer image').getAttribute('href') !== b", arg=before)
+    page.wait_for_function(
+        "b => document.querySelector('.heatmaplayer image').getAttribute('href') !== b", arg=before
+    )
     page.emulate_media(media="print")
     assert figure.locator("img").is_visible() and figure.locator(".paper-plot").is_hidden()
     assert not page.locator(".bd-sidebar-primary").is_visible()
     page.close()
     without = browser.new_context(java_script_enabled=False).new_page()
     without.goto(address)
-    assert without.locator("#fig-load img").is_visible() and without.locator("#fig-load .paper-plot").is_hidden()
+    assert (
+        without.locator("#fig-load img").is_visible()
+        and without.locator("#fig-load .paper-plot").is_hidden()
+    )
     assert "gini_without" in without.locator("a.paper-value").first.get_attribute("title")
     without.context.close()
 
@@ -176,7 +227,10 @@ def test_an_interactive_figure_has_a_static_twin(browser, html):
 def test_values_in_prose_are_those_of_the_run(tiny_run, html):
     made = json.loads((tiny_run / "01_profile/values.json").read_text())
     page = (html / "book/intro.html").read_text()
-    shown = re.search(r'#cell-\d+" title="01_profile: gini_without = ([\d.]+)[^"]*measured[^"]*">([^<]+)</a>', page)
+    shown = re.search(
+        r'#cell-\d+" title="01_profile: gini_without = ([\d.]+)[^"]*measured[^"]*">([^<]+)</a>',
+        page,
+    )
     assert (
         float(shown[1]) == made["values"]["gini_without"]["value"]
         and shown[2] == made["values"]["gini_without"]["text"]
@@ -190,7 +244,9 @@ def test_figures_have_captions_and_alternative_texts(html):
         figures = re.findall(r'<figure class="paper-figure".*?</figure>', page, flags=re.S)
         assert figures
         for figure in figures:
-            assert re.search(r'alt="[^"]{40,}"', figure) and re.search(r"<figcaption>.{30,}", figure, flags=re.S)
+            assert re.search(r'alt="[^"]{40,}"', figure) and re.search(
+                r"<figcaption>.{30,}", figure, flags=re.S
+            )
 
 
 def test_the_page_shows_the_executed_copy(html):
@@ -201,9 +257,34 @@ def test_the_page_shows_the_executed_copy(html):
 def test_markup_in_a_value_is_text():
     from lib.paper import sphinxext
 
-    chapter = {"chapter": "07_x", "provenance": {"commit": "c", "hardware": "<script>", "run": dict(name="<script>", parameters_file="<script>")},
-               "values": {"a": dict(value="<script>", unit="", kind="measured", interval=None, text="<script>", fmt="", cell=3),
-                          "b": dict(value=1.0, unit="s", kind="measured", interval=[0.5, 1.5], text="1.0", fmt=".1f", cell=3)}}  # fmt: skip
+    chapter = {
+        "chapter": "07_x",
+        "provenance": {
+            "commit": "c",
+            "hardware": "<script>",
+            "run": dict(name="<script>", parameters_file="<script>"),
+        },
+        "values": {
+            "a": dict(
+                value="<script>",
+                unit="",
+                kind="measured",
+                interval=None,
+                text="<script>",
+                fmt="",
+                cell=3,
+            ),
+            "b": dict(
+                value=1.0,
+                unit="s",
+                kind="measured",
+                interval=[0.5, 1.5],
+                text="1.0",
+                fmt=".1f",
+                cell=3,
+            ),
+        },
+    }
     assert "<script>" not in sphinxext.value_html(chapter, "a", "x.html")
     assert ">1.0 s [0.5, 1.5]</a>" in sphinxext.value_html(chapter, "b", "x.html")
     chapter["values"]["b"] |= dict(value=None, interval=None, text="not available")
@@ -212,5 +293,9 @@ def test_markup_in_a_value_is_text():
 
 def test_scripts_are_vendored_with_their_licences():
     static = ROOT / "book/_static"
-    assert (static / "plotly-cartesian.min.js").stat().st_size > 1e6 and "MIT" in (static / "plotly-cartesian.LICENSE.txt").read_text()
-    assert (static / "tex-svg.js").stat().st_size > 2e6 and "Apache" in (static / "tex-svg.LICENSE.txt").read_text()
+    assert (static / "plotly-cartesian.min.js").stat().st_size > 1e6 and "MIT" in (
+        static / "plotly-cartesian.LICENSE.txt"
+    ).read_text()
+    assert (static / "tex-svg.js").stat().st_size > 2e6 and "Apache" in (
+        static / "tex-svg.LICENSE.txt"
+    ).read_text()

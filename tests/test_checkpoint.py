@@ -18,13 +18,21 @@ LOSSES = ("none", "switch", "cv2", "entropy", "gini", "max", "z", "bias")
 
 def in_processes(kind, folder, *options):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, str(ROOT / "tests/training.py"), kind, str(folder), *options], capture_output=True,
-                          text=True, check=False, env=environment, timeout=600)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests/training.py"), kind, str(folder), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=600,
+    )
 
 
 @pytest.fixture(scope="module", params=DEVICES)
 def killed(tmp_path_factory, request):
-    """On a GPU under deterministic settings, in bfloat16 and with steps replayed, as the paper's runs are made."""
+    """On a GPU under deterministic settings, in bfloat16 and with steps replayed, as the paper's
+    runs are made.
+    """
     folder = tmp_path_factory.mktemp("killed")
     done = in_processes("resume", folder, request.param)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -55,17 +63,25 @@ def steps(tmp_path_factory):
 @pytest.mark.parametrize("name", LOSSES)
 def test_parts_and_processes_change_neither_loss_nor_gradient_nor_bias(steps, name):
     whole = torch.load(steps / f"{name}-1-0.pt")
-    assert whole["nats"].dtype == torch.float64 and (name in ("none", "bias") or whole["balance"] != 0)
+    assert whole["nats"].dtype == torch.float64 and (
+        name in ("none", "bias") or whole["balance"] != 0
+    )
     assert (name == "bias") == bool(whole["bias"].any())
     for other in ("1-1", "2-0", "2-2"):
         parts = torch.load(steps / f"{name}-{other}.pt")
-        assert torch.equal(parts["load"], whole["load"]) and torch.equal(parts["bias"], whole["bias"])
+        assert torch.equal(parts["load"], whole["load"]) and torch.equal(
+            parts["bias"], whole["bias"]
+        )
         for key, value in whole.items():
-            torch.testing.assert_close(parts[key], value, rtol=1e-9, atol=1e-12, msg=f"{other}: {key}")
+            torch.testing.assert_close(
+                parts[key], value, rtol=1e-9, atol=1e-12, msg=f"{other}: {key}"
+            )
 
 
 def test_the_stock_loss_is_another_one_in_parts(steps):
-    """Why it is an arm, and not what the loop offers first: its value changes with the number of parts."""
+    """Why it is an arm, and not what the loop offers first: its value changes with the number of
+    parts.
+    """
     whole, parts = (torch.load(steps / f"stock-1-{micro}.pt")["balance"] for micro in (0, 1))
     assert abs(parts / whole - 1) > 1e-3
 
@@ -106,7 +122,8 @@ def test_no_space_left_is_one_line_and_keeps_what_was_there(tmp_path):
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "step-00000004.part").symlink_to("/dev/full")
     with pytest.raises(
-        OSError, match=r"step-00000004.safetensors: no space left for \d+.\d MB: earlier checkpoints stay"
+        OSError,
+        match=r"step-00000004.safetensors: no space left for \d+.\d MB: earlier checkpoints stay",
     ):
         checkpoint.save(tmp_path, 4, {"a": torch.zeros(50_000)}, {})
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,4 +1,6 @@
-"""The measuring code on gloo with 2 and 4 processes: right bytes, the right layer, whole files, an end when a rank dies."""
+"""The measuring code on gloo with 2 and 4 processes: right bytes, the right layer, whole files, an
+end when a rank dies.
+"""
 
 import os
 import shutil
@@ -12,12 +14,13 @@ import pytest
 from conftest import ROOT
 
 from lib import stats
-from lib.network import calibrate, grid, records
+from lib.measure import calibrate, grid, records
+from lib.network import cost
 
 DELIVERED = """
 import sys
 import numpy as np, torch, torch.distributed as dist
-from lib.network import collectives
+from lib.measure import collectives
 dist.init_process_group("gloo")
 me, n = dist.get_rank(), dist.get_world_size()
 for seed in range(5):
@@ -37,10 +40,11 @@ dist.destroy_process_group()  # else the last threads may end the process with a
 LAYER = """
 import numpy as np, torch, torch.distributed as dist
 from torch.nn import functional
-from lib.network import collectives, grid
+from lib.measure import collectives, grid
+from lib.network import cost
 dist.init_process_group("gloo")
 me, n = dist.get_rank(), dist.get_world_size()
-shape, tokens = grid.Shape(8, 6, 8, 2), 12
+shape, tokens = cost.Shape(8, 6, 8, 2), 12
 rng = np.random.default_rng(0)
 for home in (np.arange(8) * n // 8, rng.permutation(np.arange(8) * n // 8)):
     for index in (rng.permuted(np.tile(np.arange(8), (n * tokens, 1)), axis=1)[:, :2], np.tile([home.argmin(), 7], (n * tokens, 1))):
@@ -66,19 +70,35 @@ def start(devices, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    shared = {**os.environ, "PYTHONPATH": str(ROOT), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1",
-              "WORLD_SIZE": str(devices), "CUDA_VISIBLE_DEVICES": "", "MOE_COMMIT": "c0ffee"}  # fmt: skip
+    shared = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "OMP_NUM_THREADS": "1",
+        "WORLD_SIZE": str(devices),
+        "CUDA_VISIBLE_DEVICES": "",
+        "MOE_COMMIT": "c0ffee",
+    }
     return [
         subprocess.Popen(
-            [sys.executable, *arguments], env={**shared, "RANK": str(i)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            text=True, cwd=ROOT,
+            [sys.executable, *arguments],
+            env={**shared, "RANK": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
         )
         for i in range(devices)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-@pytest.mark.parametrize("program", [DELIVERED, LAYER], ids=["bytes arrive where the matrix says", "the layer is the layer"])
+@pytest.mark.parametrize(
+    "program",
+    [DELIVERED, LAYER],
+    ids=["bytes arrive where the matrix says", "the layer is the layer"],
+)
 def test_on_gloo(devices, program):
     for process in start(devices, "-c", program):
         _, errors = process.communicate(timeout=120)
@@ -90,7 +110,18 @@ def measured(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("measured")
     traces = [str(path) for path in sorted((ROOT / "data/reference/01").glob("trace_*.npz"))]
     seed = {2: 0, 4: 1}[request.param]
-    arguments = ("-m", "lib.network.collectives", str(out), "--tiny", "--budget-s", "8", "--seed", str(seed), "--trace", *traces)
+    arguments = (
+        "-m",
+        "lib.measure.collectives",
+        str(out),
+        "--tiny",
+        "--budget-s",
+        "8",
+        "--seed",
+        str(seed),
+        "--trace",
+        *traces,
+    )
     for process in start(request.param, *arguments):
         said, errors = process.communicate(timeout=300)
         assert process.returncode == 0, said + errors[-2000:]
@@ -103,11 +134,29 @@ def test_a_run_is_whole(measured):
     assert set(tables) == set(records.PHASES) and not list(out.rglob(".part-*"))
     for name, table in tables.items():
         known = facts[f"{machine}/{name}"]
-        assert known["commit"] == "c0ffee" and known["devices"] == devices and known["backend"] == "gloo"
+        assert (
+            known["commit"] == "c0ffee"
+            and known["devices"] == devices
+            and known["backend"] == "gloo"
+        )
         assert "/" not in known["command"] and set(table["rank"]) == {-1, *range(devices)}
-        quantiles = table[["min_us", "p10_us", "p25_us", "p50_us", "p75_us", "p90_us", "p95_us", "p99_us", "max_us"]].to_numpy()
+        quantiles = table[
+            [
+                "min_us",
+                "p10_us",
+                "p25_us",
+                "p50_us",
+                "p75_us",
+                "p90_us",
+                "p95_us",
+                "p99_us",
+                "max_us",
+            ]
+        ].to_numpy()
         assert (np.diff(quantiles, axis=1) >= 0).all() and (quantiles >= 0).all()
-        assert {"fit", "held_out"} >= set(table.part) and (table.groupby("phase").size() == len(table) / len(records.PHASES[name])).all()
+        assert {"fit", "held_out"} >= set(table.part) and (
+            table.groupby("phase").size() == len(table) / len(records.PHASES[name])
+        ).all()
     assert set(tables["compute"].spread) == {"even", "hot"}
     slowest = tables["layer"][(tables["layer"]["rank"] == -1) & (tables["layer"].phase == "total")]
     assert len(slowest) and (slowest.rank_rows >= slowest.tokens * 2 * slowest.rho * 0.99).all()
@@ -117,7 +166,11 @@ def test_a_machine_met_again_is_named_so_and_what_is_half_there_is_refused(measu
     _, machine, out = measured
     shutil.copytree(out / machine, tmp_path / "a" / machine)
     tables, facts, _ = records.load(out, tmp_path / "a")
-    assert set(tables["layer"].machine) == {machine, f"{machine}, again"} and len(facts) == 6 and calibrate.base(tables) == machine
+    assert (
+        set(tables["layer"].machine) == {machine, f"{machine}, again"}
+        and len(facts) == 6
+        and calibrate.base(tables) == machine
+    )
     (tmp_path / "a" / machine / "layer.json").unlink()
     with pytest.raises(ValueError, match="layer.csv.gz: must be"):
         records.load(tmp_path / "a")
@@ -126,7 +179,9 @@ def test_a_machine_met_again_is_named_so_and_what_is_half_there_is_refused(measu
 
 
 def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):
-    first, second = start(2, "-m", "lib.network.collectives", str(tmp_path), "--tiny", "--budget-s", "200")
+    first, second = start(
+        2, "-m", "lib.measure.collectives", str(tmp_path), "--tiny", "--budget-s", "200"
+    )
     said = first.stdout.readline()
     assert said.startswith("exchange:")
     second.kill()
@@ -134,7 +189,9 @@ def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):
     began = time.time()
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 1 and time.time() - began < 60
-    assert [line for line in errors.splitlines() if "collectives:" in line] == [errors.splitlines()[-1]]
+    assert [line for line in errors.splitlines() if "collectives:" in line] == [
+        errors.splitlines()[-1]
+    ]
     assert not list(tmp_path.rglob(".part-*")) and not list(tmp_path.rglob("layer.csv.gz"))
 
 
@@ -145,8 +202,11 @@ def test_skews_by_definition(devices):
         assert (rows >= 0).all() and rows.sum() == 64 * (1 if skew == "pair" else devices)
     assert (grid.skewed("even", 64, devices) == 64 // devices).all()
     assert (grid.skewed("one", 64, devices)[:, 0] == 64).all()
-    assert np.trace(grid.skewed("shift", 64, devices)) == 0 and np.trace(grid.skewed("home", 64, devices)) == 64 * devices
-    assert grid.features(grid.skewed("one", 64, devices)) == dict(
+    assert (
+        np.trace(grid.skewed("shift", 64, devices)) == 0
+        and np.trace(grid.skewed("home", 64, devices)) == 64 * devices
+    )
+    assert cost.features(grid.skewed("one", 64, devices)) == dict(
         wire_bytes=64 * (devices - 1), own_bytes=64 * devices, messages=devices - 1
     )
     with pytest.raises(ValueError, match="skew = 'odd'"):
@@ -160,7 +220,10 @@ def test_rho_is_moved_while_gini_stays(devices):
         load = np.bincount(c["index"].reshape(-1), minlength=len(c["home"]))
         held = np.bincount(c["home"][c["index"].reshape(-1)], minlength=devices)
         assert c["gini"] == pytest.approx(float(stats.gini(load)), abs=1e-4)
-        assert abs(held.max() / held.mean() - c["rho_wanted"]) <= 0.05 and held.tolist() == c["rank_rows"]
+        assert (
+            abs(held.max() / held.mean() - c["rho_wanted"]) <= 0.05
+            and held.tolist() == c["rank_rows"]
+        )
         assert (np.bincount(c["home"]) == len(c["home"]) // devices).all()
     by = {}
     for c in found:
@@ -173,20 +236,37 @@ def test_recorded_routes_are_layers_too():
         routes = file["expert_index"]
     found = grid.recorded(4, {"trace_with": routes, "other": routes[:, :, :1]}, (64, 256))
     assert len(found) == 2 * len(routes) and {c["part"] for c in found} == {"held_out"}
-    assert all(rows <= tiles < rows + 128 * active for c in found
-               for rows, active, tiles in zip(c["rank_rows"], c["rank_active"], c["rank_tile_rows"], strict=True))  # fmt: skip
-    assert all(sum(c["rank_rows"]) == 4 * c["tokens"] * 2 and c["index"].shape == (4 * c["tokens"], 2) for c in found)
+    assert all(
+        rows <= tiles < rows + 128 * active
+        for c in found
+        for rows, active, tiles in zip(
+            c["rank_rows"], c["rank_active"], c["rank_tile_rows"], strict=True
+        )
+    )
+    assert all(
+        sum(c["rank_rows"]) == 4 * c["tokens"] * 2 and c["index"].shape == (4 * c["tokens"], 2)
+        for c in found
+    )
 
 
 def test_rows_of_experts():
-    assert grid.expert_rows(10, 4, "even", 6).sum() == 10 and (grid.expert_rows(10, 4, "even", 6)[4:] == 0).all()
+    assert (
+        grid.expert_rows(10, 4, "even", 6).sum() == 10
+        and (grid.expert_rows(10, 4, "even", 6)[4:] == 0).all()
+    )
     assert grid.expert_rows(10, 3, "hot", 3).tolist() == [5, 2, 3]
     assert grid.expert_rows(1, 1, "even", 2).tolist() == [1, 0]
-    assert grid.tiled(np.array([0, 1, 128, 129])) == (0 + 1 + 1 + 2) * 128
+    assert cost.tiled(np.array([0, 1, 128, 129])) == (0 + 1 + 1 + 2) * 128
 
 
 def test_parts_hold_each_other_out():
     sizes = {c["size_bytes"] for c in grid.exchanges(2) if c["part"] == "fit"}
-    assert min(sizes) == 4096 and all(c["part"] == "held_out" for c in grid.exchanges(2) if c["size_bytes"] not in sizes)
-    assert all(c["part"] == "held_out" for c in grid.layers(2, {}) if c["shape"] == "qwen3" or c["tokens"] not in grid.FIT_BATCHES)
+    assert min(sizes) == 4096 and all(
+        c["part"] == "held_out" for c in grid.exchanges(2) if c["size_bytes"] not in sizes
+    )
+    assert all(
+        c["part"] == "held_out"
+        for c in grid.layers(2, {})
+        if c["shape"] == "qwen3" or c["tokens"] not in grid.FIT_BATCHES
+    )
     assert {c["size_bytes"] for c in grid.exchanges(8)} == {4096 << i for i in range(18)}

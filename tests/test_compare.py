@@ -10,7 +10,16 @@ from lib.paper import cli, compare, values, workflow
 
 
 def known(value, interval=None, **more):
-    return dict(value=value, interval=interval, unit="", kind="simulated", text=str(value), tolerance="0.02", cell=1, **more)
+    return dict(
+        value=value,
+        interval=interval,
+        unit="",
+        kind="simulated",
+        text=str(value),
+        tolerance="0.02",
+        cell=1,
+        **more,
+    )
 
 
 def record(parameters=None, **of):
@@ -19,34 +28,67 @@ def record(parameters=None, **of):
 
 
 def test_a_claim_is_judged_on_the_whole_interval():
-    made = {"a": known(1.0, [0.9, 1.1]), "b": known(2.0, [1.5, 2.5]), "c": known(1.05), "gone": known(None)}
+    made = {
+        "a": known(1.0, [0.9, 1.1]),
+        "b": known(2.0, [1.5, 2.5]),
+        "c": known(1.05),
+        "gone": known(None),
+    }
     assert values.judge("a < b", made) is True
     assert values.judge("a > b", made) is False
     assert values.judge("a < c", made) is None  # holds at one end only
     assert values.judge("c < 1.06", made) is True
     assert values.judge("gone < 1", made) is None
-    with pytest.raises(ValueError, match=r"claim 'gon < 1': gon: no such value \(did you mean gone\?\)"):
+    with pytest.raises(
+        ValueError, match=r"claim 'gon < 1': gon: no such value \(did you mean gone\?\)"
+    ):
         values.judge("gon < 1", made)
 
 
 def test_only_what_differs_is_compared_and_judged_by_its_intervals():
-    a = {"07": record(same=known(1.0), sum=known(0.1 + 0.2), far=known(1.0, [0.9, 1.1]), near=known(1.0, [0.5, 1.5]), old=known(1))}
-    b = {"07": record(same=known(1.0), sum=known(0.3), far=known(2.0, [1.9, 2.1]), near=known(1.1, [0.6, 1.6]), new=known(1))}
+    a = {
+        "07": record(
+            same=known(1.0),
+            sum=known(0.1 + 0.2),
+            far=known(1.0, [0.9, 1.1]),
+            near=known(1.0, [0.5, 1.5]),
+            old=known(1),
+        )
+    }
+    b = {
+        "07": record(
+            same=known(1.0),
+            sum=known(0.3),
+            far=known(2.0, [1.9, 2.1]),
+            near=known(1.1, [0.6, 1.6]),
+            new=known(1),
+        )
+    }
     found = compare.compare(a, b).set_index("value")
     assert set(found.index) == {"far", "near", "old", "new"}
-    assert found.significance["far"] == "significant" and found.significance["near"] == "not significant"
+    assert (
+        found.significance["far"] == "significant"
+        and found.significance["near"] == "not significant"
+    )
     assert found.b["old"] == "not there" and found.a["new"] == "not there"
     assert found.change["far"] == "+1 (+100.0%)"
 
 
 def test_intervals_that_overlap_can_still_differ():
     a, b = {"07": record(x=known(0.0, [-1, 1]))}, {"07": record(x=known(1.6, [0.6, 2.6]))}
-    assert compare.compare(a, b).significance.item() == "significant"  # 1.6 > √2, though the intervals overlap
+    assert (
+        compare.compare(a, b).significance.item() == "significant"
+    )  # 1.6 > √2, though the intervals overlap
 
 
 def test_parameters_that_differ_are_named_but_not_the_machine():
-    a, b = {"07": record({"seeds": 3, "device": "cpu"})}, {"07": record({"seeds": 4, "device": "cuda"})}
-    assert compare.parameters(a, b).to_dict("records") == [dict(chapter="07", parameter="seeds", a=3, b=4)]
+    a, b = (
+        {"07": record({"seeds": 3, "device": "cpu"})},
+        {"07": record({"seeds": 4, "device": "cuda"})},
+    )
+    assert compare.parameters(a, b).to_dict("records") == [
+        dict(chapter="07", parameter="seeds", a=3, b=4)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +118,9 @@ def test_check_takes_the_published_run_of_the_same_parameters(tmp_path, monkeypa
     publish(tmp_path, record({"seeds": 9}, x=known(1.0)), monkeypatch)
     assert compare.check({"07": record({"seeds": 3}, x=known(5.0))}).empty
     publish(tmp_path, record({"seeds": 3}, x=known(5.0)), monkeypatch, "quick.json")
-    assert compare.check({"07": record({"seeds": 3}, x=known(5.0))}).verdict.tolist() == ["reproduced"]
+    assert compare.check({"07": record({"seeds": 3}, x=known(5.0))}).verdict.tolist() == [
+        "reproduced"
+    ]
 
 
 def test_check_ends_with_an_error_that_names_what_differs(tiny_run, tmp_path, monkeypatch, capsys):
@@ -99,7 +143,10 @@ def test_check_ends_with_an_error_that_names_what_differs(tiny_run, tmp_path, mo
         shutil.rmtree(folder)
     with pytest.raises(typer.Exit) as end:
         cli.check("tests")
-    assert end.value.exit_code == 1 and "nothing was published with these parameters" in capsys.readouterr().out
+    assert (
+        end.value.exit_code == 1
+        and "nothing was published with these parameters" in capsys.readouterr().out
+    )
 
 
 def test_markup_in_a_table_is_text():
@@ -108,13 +155,17 @@ def test_markup_in_a_table_is_text():
 
 
 def test_the_published_run_is_whole():
-    """Every chapter has its values, its executed copy without paths or outputs of a machine, and the same at the defaults."""
+    """Every chapter has its values, its executed copy without paths or outputs of a machine, and
+    the same at the defaults.
+    """
     for chapter in workflow.chapters():
         folder = workflow.PUBLISHED / chapter[:2]
         made = json.loads((folder / "values.json").read_text())
         quick = json.loads((folder / "quick.json").read_text())
         assert made["chapter"] == quick["chapter"] == chapter
-        assert quick["values"].keys() <= made["values"].keys()  # the published run may study more checkpoints
+        assert (
+            quick["values"].keys() <= made["values"].keys()
+        )  # the published run may study more checkpoints
         assert "papermill" not in json.loads((folder / f"{chapter}.ipynb").read_text())["metadata"]
         for figure in made["figures"].values():
             assert (folder / figure["file"]).is_file() and (folder / figure["data"]).is_file()

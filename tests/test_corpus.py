@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import data_script
 
-from lib.model import corpus, load, manifest
+from lib.model import corpus, load
 
 PYTHON = '"""Module."""\ndef f():\n    """One.\n\n    Two.\n    """\n    return 1\n\nclass A:\n    "Class."\n'
 CATALOGUE = r"""msgid ""
@@ -30,7 +31,9 @@ msgstr ""
 
 def test_extraction_by_hand():
     assert corpus.extract(PYTHON.encode(), "prose") == "Module.\n\nOne.\n\nTwo.\n\nClass."
-    assert corpus.extract(CATALOGUE.encode(), "messages") == 'erste Zeile\nzweite "Zeile"\nein\nzwei'
+    assert (
+        corpus.extract(CATALOGUE.encode(), "messages") == 'erste Zeile\nzweite "Zeile"\nein\nzwei'
+    )
     assert corpus.extract(b"a\r\nb", "python") == "a\nb"
     with pytest.raises(UnicodeDecodeError):
         corpus.extract(b"\xff\xfe\x00", "python")
@@ -55,9 +58,18 @@ def test_clusters_are_never_split_and_domains_have_enough():
 def test_near_copies_are_found():
     text = "\n".join(f"line {i} of some text" for i in range(40))
     other = "\n".join(f"something else {i}" for i in range(40))
-    rows = pd.DataFrame(dict(text=[text, text + "\nend", other], split=["train", "held-out", "held-out"],
-                             sha256=["1", "2", "3"]))  # fmt: skip
-    assert manifest.drop_copies(rows).tolist() == ["train", "copy", "held-out"]
+    rows = pd.DataFrame(
+        dict(
+            text=[text, text + "\nend", other],
+            split=["train", "held-out", "held-out"],
+            sha256=["1", "2", "3"],
+        )
+    )
+    assert data_script("corpus_manifest").drop_copies(rows).tolist() == [
+        "train",
+        "copy",
+        "held-out",
+    ]
 
 
 def test_a_difference_is_named_or_left_out():
@@ -104,12 +116,18 @@ def test_text_of_the_user_s_own(tmp_path):
     (tmp_path / "two.txt").write_text("zwei")
     (tmp_path / "empty.txt").write_text(" ")
     found = corpus.texts(str(tmp_path), 5)
-    assert [(doc.name, doc.domain, doc.text) for doc in found] == [("a/one.txt", "a", "eins"), ("two.txt", tmp_path.name, "zwei")]
+    assert [(doc.name, doc.domain, doc.text) for doc in found] == [
+        ("a/one.txt", "a", "eins"),
+        ("two.txt", tmp_path.name, "zwei"),
+    ]
     assert corpus.texts(str(tmp_path / "two.txt"), 5)[0].text == "zwei"
     lines = tmp_path / "rows.jsonl"
     lines.write_text('{"body": "x", "domain": "d", "cluster": "c"}\n{"body": "y"}\n')
     found = corpus.texts(str(lines), 5, field="body")
-    assert [(doc.domain, doc.cluster, doc.text) for doc in found] == [("d", "c", "x"), ("rows", "rows.jsonl:2", "y")]
+    assert [(doc.domain, doc.cluster, doc.text) for doc in found] == [
+        ("d", "c", "x"),
+        ("rows", "rows.jsonl:2", "y"),
+    ]
     assert len(corpus.texts(str(lines), 1, field="body")) == 1
 
 
@@ -140,6 +158,10 @@ def test_a_data_set_is_read_as_a_stream_from_one_split(tmp_path, monkeypatch):
     real = datasets.load_dataset
     monkeypatch.setattr(datasets, "load_dataset", lambda name, **more: real(str(tmp_path), **more))
     assert [doc.text for doc in corpus.texts("owner/name", 9)] == ["x", "y"]
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no\nhub")))
-    with pytest.raises(OSError, match="text = 'owner/name': no such file, and not read as a data set: no$"):
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no\nhub"))
+    )
+    with pytest.raises(
+        OSError, match="text = 'owner/name': no such file, and not read as a data set: no$"
+    ):
         corpus.texts("owner/name", 9)

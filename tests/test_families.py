@@ -22,19 +22,27 @@ def published() -> pd.DataFrame:
 def test_family(name, published):
     row = families.row(name, FOUND[name])
     assert row["verdict"] != "fails", row["reason"]
-    assert {key: str(value) for key, value in row.items() if key != "model"} == dict(published.loc[name].astype(str))
+    assert {key: str(value) for key, value in row.items() if key != "model"} == dict(
+        published.loc[name].astype(str)
+    )
 
 
 def test_most_families_pass_and_each_other_has_its_reason(published):
     assert set(published.index) == set(FOUND)
     passed = published.verdict == "record and assign"
-    assert passed.sum() >= 45 and (published.reason[~passed] != "").all() and (published.reason[passed] == "").all()
+    assert (
+        passed.sum() >= 45
+        and (published.reason[~passed] != "").all()
+        and (published.reason[passed] == "").all()
+    )
 
 
 def test_the_check_of_counts_can_fail(monkeypatch):
     model = families.build(FOUND["MixtralForCausalLM"])
     count = adapter.Record.count
-    monkeypatch.setattr(adapter.Record, "count", lambda self, i, index, used: count(self, i, index * 0, used))
+    monkeypatch.setattr(
+        adapter.Record, "count", lambda self, i, index, used: count(self, i, index * 0, used)
+    )
     with pytest.raises(AssertionError, match="load is not the count"):
         families.check_counts(model, adapter.layers(model))
 

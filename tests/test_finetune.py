@@ -19,11 +19,26 @@ from lib.model.corpus import Document
 from lib.routing import adapter
 
 SMALL = dict(
-    model="embedded", finetune_steps=2, finetune_sequences=2, sequence_tokens=16, finetune_learning_rate=1e-4,
-    training_stride=4000, training_strides=[4000], deterministic=False, documents_per_domain=2, tokens_per_document=32, batch_tokens=64, seed=0, corpus_source="auto",
-    allow_partial=False, device="cpu", checkpoint_every=0, time_budget_s=600.0, training_seeds=2,
+    model="embedded",
+    finetune_steps=2,
+    finetune_sequences=2,
+    sequence_tokens=16,
+    finetune_learning_rate=1e-4,
+    training_stride=4000,
+    training_strides=[4000],
+    deterministic=False,
+    documents_per_domain=2,
+    tokens_per_document=32,
+    batch_tokens=64,
+    seed=0,
+    corpus_source="auto",
+    allow_partial=False,
+    device="cpu",
+    checkpoint_every=0,
+    time_budget_s=600.0,
+    training_seeds=2,
     coefficients={"none": [0.0], "bias": [0.01]},
-)  # fmt: skip
+)
 
 
 def parameters(**changes):
@@ -77,7 +92,9 @@ def test_finished_runs_are_not_done_again_and_can_be_packed(finished, monkeypatc
     jobs = finetune.queue(p.coefficients, 1)
     times = {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")}
     finetune.work(folder, p, jobs)
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == times and len(times) == 3
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == times and len(
+        times
+    ) == 3
     found = finetune.read(folder, p, jobs)
     (tmp_path / "runs.xz").write_bytes(finetune.pack(found.values()))
     assert finetune.pack(found.values()) == (tmp_path / "runs.xz").read_bytes()
@@ -105,9 +122,13 @@ def test_each_text_has_the_whole_queue_and_what_is_published_is_not_done_again(f
     finetune.work(tmp_path, both, jobs, published=tmp_path / "runs.xz")
     first, second = finetune.texts(both)
     assert finetune.read(tmp_path, first, jobs) == {}
-    assert finetune.read(tmp_path, first, jobs, tmp_path / "runs.xz") == finetune.read(folder, p, jobs)
+    assert finetune.read(tmp_path, first, jobs, tmp_path / "runs.xz") == finetune.read(
+        folder, p, jobs
+    )
     other = finetune.read(tmp_path, second, jobs)
-    assert list(other) == jobs and all(result["settings"]["training_stride"] == 5000 for result in other.values())
+    assert list(other) == jobs and all(
+        result["settings"]["training_stride"] == 5000 for result in other.values()
+    )
 
 
 def test_workers_share_a_queue(tmp_path):
@@ -132,20 +153,41 @@ def test_torchrun_spreads_a_run_and_gives_what_one_process_gives(finished, tmp_p
     _, p = finished
     one = finetune.Job("none", 0.0, 0)
     given = json.dumps(vars(parameters(coefficients={"none": [0.0]}, training_seeds=1)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lib.balance.finetune",
-               str(tmp_path), given]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "lib.balance.finetune",
+        str(tmp_path),
+        given,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     alone, spread = (finetune.read(folder, p, [one])[one] for folder in (finished[0], tmp_path))
-    assert spread["held_out"]["nats_per_token"] == pytest.approx(alone["held_out"]["nats_per_token"], abs=1e-3)
-    assert [row["gini"] for row in spread["curve"]] == pytest.approx([row["gini"] for row in alone["curve"]], abs=5e-3)
+    assert spread["held_out"]["nats_per_token"] == pytest.approx(
+        alone["held_out"]["nats_per_token"], abs=1e-3
+    )
+    assert [row["gini"] for row in spread["curve"]] == pytest.approx(
+        [row["gini"] for row in alone["curve"]], abs=5e-3
+    )
 
 
 def test_routes_and_worth_come_from_one_pass(tiny_model):
     rng = np.random.default_rng(0)
-    documents = [Document(str(n), "ab"[n % 2], "c", "", tuple(rng.integers(0, 97, n)), n) for n in (5, 40, 17, 33)]
-    table, routes = evaluate.routed(tiny_model, documents, serving_tokens=16, draws=12, context=16, batch_tokens=48)
+    documents = [
+        Document(str(n), "ab"[n % 2], "c", "", tuple(rng.integers(0, 97, n)), n)
+        for n in (5, 40, 17, 33)
+    ]
+    table, routes = evaluate.routed(
+        tiny_model, documents, serving_tokens=16, draws=12, context=16, batch_tokens=48
+    )
     assert table.equals(evaluate.per_document(tiny_model, documents, context=16, batch_tokens=48))
     assert (routes["counts"].sum(2) == 2 * table.tokens.to_numpy()[:, None]).all()
     assert len(routes["serving"]) >= 12 and (routes["serving"].sum(2) == 32).all()
@@ -153,7 +195,9 @@ def test_routes_and_worth_come_from_one_pass(tiny_model):
         with adapter.record(tiny_model) as rec, torch.no_grad():
             for run in evaluate.windows(doc.token_ids, 16):
                 tiny_model(input_ids=torch.tensor([run[:-1]]))
-        assert np.abs(rec.load.numpy() - routes["counts"][n]).sum() <= 2  # ties may fall otherwise in another batch
+        assert (
+            np.abs(rec.load.numpy() - routes["counts"][n]).sum() <= 2
+        )  # ties may fall otherwise in another batch
     assert ((routes["router_entropy"] > 0) & (routes["router_entropy"] <= np.log(8))).all()
 
 
@@ -183,4 +227,7 @@ def test_the_bias_moves_load_without_touching_weights(tiny_model):
             objective.update_bias(bias, rec.load, 0.0003)
         probability = rec.scores[0][-1].softmax(-1)
         torch.testing.assert_close(rec.weights[0][-1], probability.gather(1, rec.indices[0][-1]))
-    assert stats.gini(rec.load).mean() < 0.5 * stats.gini(before).mean() and bias.mean(1).abs().max() < 1e-6
+    assert (
+        stats.gini(rec.load).mean() < 0.5 * stats.gini(before).mean()
+        and bias.mean(1).abs().max() < 1e-6
+    )

@@ -15,7 +15,11 @@ def test_the_shipped_checkpoints_are_the_declared_model():
     for arm in load.ARMS:
         model, tokenizer = load.embedded(arm)
         assert model.num_parameters() < 8e6 and tokenizer.get_vocab_size() == load.VOCABULARY
-        assert (model.config.num_hidden_layers, model.config.num_experts, model.config.num_experts_per_tok) == (
+        assert (
+            model.config.num_hidden_layers,
+            model.config.num_experts,
+            model.config.num_experts_per_tok,
+        ) == (
             6,
             16,
             2,
@@ -24,7 +28,9 @@ def test_the_shipped_checkpoints_are_the_declared_model():
 
 def test_every_file_of_data_is_listed_with_its_hash():
     listed = load.listed()
-    files = {f.relative_to(load.DATA).as_posix() for f in load.DATA.rglob("*") if f.is_file()} - {"manifest.csv"}
+    files = {f.relative_to(load.DATA).as_posix() for f in load.DATA.rglob("*") if f.is_file()} - {
+        "manifest.csv"
+    }
     assert set(listed.file) == files and listed.notna().all().all()
     assert [load.sha256(load.DATA / name) for name in listed.file] == listed.sha256.tolist()
 
@@ -38,7 +44,9 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     (home / "model.safetensors").write_bytes(content)
     monkeypatch.setattr(load, "DATA", tmp_path / "data")
     monkeypatch.setattr(load, "HOME", tmp_path / "data" / "model")
-    with pytest.raises(ValueError, match=r"model/without/model.safetensors: has SHA-256 .* must be .*damaged") as error:
+    with pytest.raises(
+        ValueError, match=r"model/without/model.safetensors: has SHA-256 .* must be .*damaged"
+    ) as error:
         load.open("without")
     assert "\n" not in str(error.value)
 
@@ -80,7 +88,13 @@ def test_published_tables_have_their_sources():
 
 def folder(tmp_path, **changes):
     """A local model folder of the declared kind, with what a config may say besides."""
-    settings = load.config(hidden_size=32, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+    settings = load.config(
+        hidden_size=32,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
     settings.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | changes
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -93,17 +107,26 @@ def refused(error, message):
 
 def test_a_model_with_its_own_code_is_refused_unless_asked_for_by_name(tmp_path):
     (tmp_path / "own.py").write_text("raise SystemExit('ran')")
-    name = folder(tmp_path, model_type="own", auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"})
+    name = folder(
+        tmp_path,
+        model_type="own",
+        auto_map={"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"},
+    )
     with pytest.raises(OSError) as error:
         load.open(name)
-    refused(error, "brings its own Python code, which runs only if the parameter remote_code names this model")
+    refused(
+        error,
+        "brings its own Python code, which runs only if the parameter remote_code names this model",
+    )
     with pytest.raises(OSError) as error:
         load.open(name, code="another/model")
     refused(error, "brings its own Python code")
 
 
 def test_quantisation_is_refused_or_undone(tmp_path):
-    name = folder(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
+    name = folder(
+        tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True}
+    )
     with pytest.raises(ValueError) as error:
         load.open(name)
     refused(error, "quantised by bitsandbytes, which leaves fused experts at 16 bits")
@@ -114,14 +137,27 @@ def test_quantisation_is_refused_or_undone(tmp_path):
 def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):
     name = folder(tmp_path, hidden_size=4096, num_hidden_layers=2)
     need = load.needed_bytes(load.AutoConfig.from_pretrained(name), torch.float32)
-    model = load.config(hidden_size=4096, intermediate_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2)
-    assert need == 4 * sum(p.numel() for p in load.AutoModelForCausalLM.from_config(model).parameters())
+    model = load.config(
+        hidden_size=4096,
+        intermediate_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+    )
+    assert need == 4 * sum(
+        p.numel() for p in load.AutoModelForCausalLM.from_config(model).parameters()
+    )
     monkeypatch.setattr(load, "available_bytes", lambda device: need // 2 + need // 8)
     with pytest.raises(MemoryError) as error:
         load.open(name)
-    refused(error, rf"needs {need / 1e9:.1f} GB in float32, .* GB are available: dtype = 'bfloat16' would fit")
+    refused(
+        error,
+        rf"needs {need / 1e9:.1f} GB in float32, .* GB are available: dtype = 'bfloat16' would fit",
+    )
     monkeypatch.setattr(load, "available_bytes", lambda device: need // 4)
-    with pytest.raises(MemoryError, match="a model of at most 0.1 billion parameters would fit in bfloat16"):
+    with pytest.raises(
+        MemoryError, match="a model of at most 0.1 billion parameters would fit in bfloat16"
+    ):
         load.open(name)
 
 

@@ -1,4 +1,6 @@
-"""The losses against imbalance: by hand, against the definition, their gradients, and where they could break."""
+"""The losses against imbalance: by hand, against the definition, their gradients, and where they
+could break.
+"""
 
 import math
 
@@ -13,12 +15,21 @@ from lib.balance import losses
 
 
 def load_cv2(logits, load, mean=None):
-    """Squared coefficient of variation of the straight-through load: no arm, since it is twice Switch."""
+    """Squared coefficient of variation of the straight-through load: no arm, since it is twice
+    Switch.
+    """
     return logits.shape[1] * losses._through("load_cv2", logits, load, mean).square().sum() - 1
 
 
-ARMS = {"switch": losses.switch, "load_cv2": load_cv2, "cv2": losses.cv2, "entropy": losses.entropy,
-        "gini": losses.gini, "max": losses.maximum, "z": losses.z}  # fmt: skip
+ARMS = {
+    "switch": losses.switch,
+    "load_cv2": load_cv2,
+    "cv2": losses.cv2,
+    "entropy": losses.entropy,
+    "gini": losses.gini,
+    "max": losses.maximum,
+    "z": losses.z,
+}
 THROUGH = ("load_cv2", "entropy", "gini", "max")
 LOAD = torch.tensor([9.0, 4, 2, 1, 0, 8])
 
@@ -60,7 +71,9 @@ def test_value_is_hard_and_gradient_is_that_of_the_formula_at_the_hard_load(name
 
 @pytest.mark.parametrize("name", THROUGH)
 def test_formulas_are_differentiable_where_the_gradient_is_taken(name):
-    share = torch.tensor([0.31, 0.22, 0.17, 0.13, 0.09, 0.08], dtype=torch.float64, requires_grad=True)
+    share = torch.tensor(
+        [0.31, 0.22, 0.17, 0.13, 0.09, 0.08], dtype=torch.float64, requires_grad=True
+    )
     assert torch.autograd.gradcheck(lambda s: formula(name, s, LOAD), share)
 
 
@@ -82,9 +95,15 @@ def test_values_are_the_metrics_of_the_load(load):
     counts, z = torch.tensor(load), torch.zeros(3, len(load))
     assert losses.gini(z, counts).item() == pytest.approx(float(stats.gini(load)), abs=1e-5)
     assert load_cv2(z, counts).item() == pytest.approx(float(stats.cv(load)) ** 2, abs=1e-4)
-    assert losses.entropy(z, counts).item() == pytest.approx(1 - float(stats.entropy(load)), abs=1e-5)
+    assert losses.entropy(z, counts).item() == pytest.approx(
+        1 - float(stats.entropy(load)), abs=1e-5
+    )
     violation = float(stats.max_violation(load))
-    assert violation - losses.TEMPERATURE * math.log(len(load)) - 1e-4 <= losses.maximum(z, counts) <= violation + 1e-4
+    assert (
+        violation - losses.TEMPERATURE * math.log(len(load)) - 1e-4
+        <= losses.maximum(z, counts)
+        <= violation + 1e-4
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in ARMS if name != "z"])
@@ -92,7 +111,10 @@ def test_even_is_least_and_descent_goes_there(name):
     even = torch.zeros(8, 6, requires_grad=True)
     value = ARMS[name](even, torch.full((6,), 5))
     value.backward()
-    assert value.item() == pytest.approx(1 if name == "switch" else 0, abs=1e-6) and even.grad.abs().max() < 1e-6
+    assert (
+        value.item() == pytest.approx(1 if name == "switch" else 0, abs=1e-6)
+        and even.grad.abs().max() < 1e-6
+    )
     z = torch.tensor([[2.0, 0, 0, 0, 0, 0]] * 8, requires_grad=True)
     ARMS[name](z, torch.tensor([11, 1, 1, 1, 1, 1])).backward()
     assert (z.grad[:, 0] > 0).all() and (z.grad[:, 1:] < 0).all()
@@ -105,7 +127,9 @@ def test_dead_experts_one_expert_and_half_precision_are_finite(name, dtype):
         z = torch.tensor([[60.0, -60, 0, 0]] * 5, dtype=dtype).requires_grad_()
         value = ARMS[name](z, torch.tensor(load))
         value.backward()
-        assert value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(z.grad).all()
+        assert (
+            value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(z.grad).all()
+        )
 
 
 def test_a_dead_expert_is_raised():
@@ -128,7 +152,9 @@ def test_parts_under_the_statistics_of_the_whole_are_the_whole(name):
 
 
 def test_the_stock_loss_adds_layers_up_and_is_blind_to_opposite_ones():
-    """Two layers, each with one expert that all tokens take, another one in each: pooled they look even."""
+    """Two layers, each with one expert that all tokens take, another one in each: pooled they look
+    even.
+    """
     first = torch.tensor([[9.0, 0.0]] * 8, requires_grad=True)
     second = torch.tensor([[0.0, 9.0]] * 8, requires_grad=True)
     value = losses.stock((first, second), 1)
@@ -149,7 +175,9 @@ def test_the_stock_loss_is_k_times_switch_of_the_pooled_load():
 def test_bad_input_is_one_line():
     with pytest.raises(ValueError, match=r"losses.gini: logits \(2, 3\), load \(4,\): must be"):
         losses.gini(torch.zeros(2, 3), torch.ones(4))
-    with pytest.raises(ValueError, match=r"loss = 'entrpy': must be one of .* \(did you mean entropy\?\)"):
+    with pytest.raises(
+        ValueError, match=r"loss = 'entrpy': must be one of .* \(did you mean entropy\?\)"
+    ):
         losses.check("entrpy", 0.1)
     for bad in (-0.1, math.inf, np.nan):
         with pytest.raises(ValueError, match="must be a finite number ≥ 0"):

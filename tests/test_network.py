@@ -35,8 +35,12 @@ def test_nodes_by_hand():
 def test_scaling_and_permuting(sent, scale, order):
     star = fabric.star(6, 1e9)
     time = fluid.bottleneck_bound_s(sent, star)
-    np.testing.assert_allclose(fluid.bottleneck_bound_s(scale * sent, star), scale * time, rtol=1e-9)
-    np.testing.assert_allclose(fluid.bottleneck_bound_s(sent[np.ix_(order, order)], star), time, rtol=1e-9)
+    np.testing.assert_allclose(
+        fluid.bottleneck_bound_s(scale * sent, star), scale * time, rtol=1e-9
+    )
+    np.testing.assert_allclose(
+        fluid.bottleneck_bound_s(sent[np.ix_(order, order)], star), time, rtol=1e-9
+    )
     away = sent - np.diag(np.diag(sent))
     assert time == pytest.approx(max(away.sum(0).max(), away.sum(1).max()) / 1e9)
 
@@ -45,13 +49,21 @@ def test_scaling_and_permuting(sent, scale, order):
 @settings(max_examples=20, deadline=None)
 def test_a_batch_is_its_members(batch):
     net = fabric.nodes(6, 3)
-    np.testing.assert_allclose(fluid.bottleneck_bound_s(batch, net), [fluid.bottleneck_bound_s(m, net) for m in batch])
+    np.testing.assert_allclose(
+        fluid.bottleneck_bound_s(batch, net), [fluid.bottleneck_bound_s(m, net) for m in batch]
+    )
 
 
 @pytest.mark.parametrize(
     ("sent", "message"),
-    [(-np.ones((3, 3)), "≥ 0"), (np.full((3, 3), np.nan), "finite"), (np.full((3, 3), np.inf), "finite"), (np.ones((3, 2)), "must end in"), (np.ones((4, 4)), "must end in")],
-)  # fmt: skip
+    [
+        (-np.ones((3, 3)), "≥ 0"),
+        (np.full((3, 3), np.nan), "finite"),
+        (np.full((3, 3), np.inf), "finite"),
+        (np.ones((3, 2)), "must end in"),
+        (np.ones((4, 4)), "must end in"),
+    ],
+)
 def test_bad_traffic_is_refused(sent, message):
     own = fabric.Fabric(capacity_bytes_per_s=np.ones(6), routes=fabric.star(3).routes, devices=3)
     for net in (fabric.star(3), own):
@@ -69,10 +81,14 @@ def test_bad_fabrics_are_refused():
         fabric.Fabric(**own, latency_s=-1.0, routes={})
     with pytest.raises(ValueError, match="devices = 0: must be ≥ 1, and given"):
         fabric.Fabric(**own, routes=lambda i, j: [0])
-    with pytest.raises(ValueError, match=r"route 0 → 1 = \[3\]: must use known devices and links \(2 and 1\)"):
+    with pytest.raises(
+        ValueError, match=r"route 0 → 1 = \[3\]: must use known devices and links \(2 and 1\)"
+    ):
         fabric.Fabric(**own, routes={(0, 1): [3]})
     with pytest.raises(ValueError, match=r"route 0 → 1 = \[0, 0\]: must not pass a link twice"):
-        fluid.makespan_s(np.ones((2, 2)), fabric.Fabric(**own, devices=2, routes=lambda i, j: [0, 0]))
+        fluid.makespan_s(
+            np.ones((2, 2)), fabric.Fabric(**own, devices=2, routes=lambda i, j: [0, 0])
+        )
     for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.makespan_s):
         with pytest.raises(ValueError, match="from 1 to 0: must have a route in fabric x"):
             time_s(np.ones((2, 2)), fabric.Fabric(**own, routes={(0, 1): [0]}))
@@ -94,18 +110,28 @@ def test_placements():
         placement.contiguous(10, 4)
 
 
-EPLB = [  # the example of github.com/deepseek-ai/EPLB: two layers, 12 experts in 4 groups, 16 slots, 2 nodes, 8 devices
-    ([90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86], [5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1]),
-    ([20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27], [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1]),
+# the example of github.com/deepseek-ai/EPLB: two layers, 12 experts in 4 groups, 16 slots, 2 nodes,
+# 8 devices
+EPLB = [
+    (
+        [90, 132, 40, 61, 104, 165, 39, 4, 73, 56, 183, 86],
+        [5, 6, 5, 7, 8, 4, 3, 4, 10, 9, 10, 2, 0, 1, 11, 1],
+    ),
+    (
+        [20, 107, 104, 64, 19, 197, 187, 157, 172, 86, 16, 27],
+        [7, 10, 6, 8, 6, 11, 8, 9, 2, 4, 5, 1, 5, 0, 3, 1],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("load", "published"), EPLB)
 def test_replication_is_that_of_eplb(load, published):
     slots = placement.replicated(np.array(load), 8, 4, groups=4, nodes=2)
-    pairs = lambda table: sorted(sorted(row) for row in np.reshape(table, (8, 2)).tolist())  # noqa: E731
+    pairs = lambda table: sorted(sorted(row) for row in np.reshape(table, (8, 2)).tolist())
     assert pairs(slots) == pairs(published)
-    assert set(slots[:4].ravel() // 3) & set(slots[4:].ravel() // 3) == set()  # a group stays on its node
+    assert (
+        set(slots[:4].ravel() // 3) & set(slots[4:].ravel() // 3) == set()
+    )  # a group stays on its node
     assert placement.device_load(load, slots, 8).sum() == pytest.approx(sum(load))
 
 
@@ -137,7 +163,8 @@ def test_copies_take_turns():
 
 def test_bad_placements_are_refused():
     with pytest.raises(
-        ValueError, match=r"placement.packed: load of shape \(4,\): must be \[experts\], finite and ≥ 0"
+        ValueError,
+        match=r"placement.packed: load of shape \(4,\): must be \[experts\], finite and ≥ 0",
     ):
         placement.packed(np.array([1, -1, 2, 3]), 2)
     with pytest.raises(ValueError, match="redundant = 3.*must divide"):
@@ -175,7 +202,9 @@ def test_a_level_is_what_it_says(family, level):
     index = traffic.sample(probability, 2, 40_000, np.random.default_rng(0))
     assert (np.diff(np.sort(index, axis=1)) > 0).all()
     share = np.bincount(index.reshape(-1), minlength=32) / 40_000
-    np.testing.assert_allclose(share, probability, atol=4 * np.sqrt(probability.max() / 40_000) + 1e-9)
+    np.testing.assert_allclose(
+        share, probability, atol=4 * np.sqrt(probability.max() / 40_000) + 1e-9
+    )
     assert stats.gini(share) == pytest.approx(level, abs=0.02)
 
 
@@ -204,7 +233,10 @@ def test_every_level_of_the_range_is_reached(family, k, share):
 def test_time_rises_with_the_level():
     setting = dict(experts=32, k=2, tokens=1024, devices=8, bytes_per_token=4096, seeds=40)
     star = fabric.star(8)
-    means = [fluid.exchange_s(traffic.level_matrices(x, **setting), star).mean() for x in (0, 0.2, 0.5, 0.8)]
+    means = [
+        fluid.exchange_s(traffic.level_matrices(x, **setting), star).mean()
+        for x in (0, 0.2, 0.5, 0.8)
+    ]
     assert (np.diff(means) > 0).all()
     even = fluid.exchange_s(traffic.even(1024, 2, 8, 4096), star)
     assert even < means[0] < 1.2 * even
@@ -214,5 +246,7 @@ def test_time_rises_with_the_level():
 
 def test_recorded_routes_meet_random_placements():
     index = np.random.default_rng(0).integers(0, 8, (100, 2))
-    sent = traffic.batch_matrices(index, np.arange(96).reshape(4, 24), experts=8, devices=4, bytes_per_token=2)
+    sent = traffic.batch_matrices(
+        index, np.arange(96).reshape(4, 24), experts=8, devices=4, bytes_per_token=2
+    )
     assert sent.shape == (4, 4, 4) and (sent.sum((1, 2)) == 24 * 2 * 2).all()

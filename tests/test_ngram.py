@@ -52,10 +52,15 @@ def test_bigram_against_a_direct_computation():
         return max(count - d2[min(count, 3)], 0) / len(after) + mass * unigram(w)
 
     for a, w in {(a, w) for a, _ in pairs for w in range(7)}:
-        assert float((-ngram.nats(model, torch.tensor([a, w]))[-1]).exp()) == pytest.approx(bigram(a, w), rel=1e-9)
+        assert float((-ngram.nats(model, torch.tensor([a, w]))[-1]).exp()) == pytest.approx(
+            bigram(a, w), rel=1e-9
+        )
 
 
 def test_xz_is_what_the_library_says():
-    documents = [corpus.Document("a", "x", "c", "text " * 50), corpus.Document("b", "x", "c", "more " * 50)]
+    documents = [
+        corpus.Document("a", "x", "c", "text " * 50),
+        corpus.Document("b", "x", "c", "more " * 50),
+    ]
     size = len(lzma.compress(("text " * 50 + "more " * 50).encode(), preset=9))
     assert ngram.xz_bits_per_byte(documents) == {"x": 8 * size / 500}

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from lib import provenance
 from lib.paper import params
 
 
@@ -29,7 +30,9 @@ def test_rules(rule, good, bad):
 
 def test_all_bad_values_are_named_at_once_without_a_traceback():
     with pytest.raises(params.ParameterError) as caught:
-        params.check("nb", {"a": -1, "b": "", "c": 2}, a=params.whole(0), b=params.text(), c=params.whole(0))
+        params.check(
+            "nb", {"a": -1, "b": "", "c": 2}, a=params.whole(0), b=params.text(), c=params.whole(0)
+        )
     assert caught.value._render_traceback_() == [
         "ParameterError: nb: a = -1: must be a whole number ≥ 0",
         "ParameterError: nb: b = '': must be a text that is not empty",
@@ -37,5 +40,8 @@ def test_all_bad_values_are_named_at_once_without_a_traceback():
 
 
 def test_nearest():
-    assert params.nearest("num_experst", ["num_tokens", "num_experts"]) == " (did you mean num_experts?)"
-    assert params.nearest("zzz", ["num_tokens"]) == ""
+    assert (
+        provenance.nearest("num_experst", ["num_tokens", "num_experts"])
+        == " (did you mean num_experts?)"
+    )
+    assert provenance.nearest("zzz", ["num_tokens"]) == ""

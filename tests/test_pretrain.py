@@ -1,4 +1,6 @@
-"""Training the shipped checkpoints, at a size that takes seconds: the whole path, from text to files."""
+"""Training the shipped checkpoints, at a size that takes seconds: the whole path, from text to
+files.
+"""
 
 import json
 from types import SimpleNamespace
@@ -16,10 +18,19 @@ def trained(tmp_path_factory):
     rows = corpus.manifest().query("bytes < 1500 and split != 'copy'")
     corpus.write_pack(rows.groupby(["domain", "split"]).head(12), folder / "pack.xz")
     parameters = SimpleNamespace(
-        arms=["without", "with"], epochs=1.0, steps=3, time_budget_s=60.0, batch_sequences=4, sequence_tokens=32,
-        learning_rate=2e-3, balance_coefficient=0.01, corpus_source=str(folder / "pack.xz"), allow_partial=True,
-        device="cpu", seed=0,
-    )  # fmt: skip
+        arms=["without", "with"],
+        epochs=1.0,
+        steps=3,
+        time_budget_s=60.0,
+        batch_sequences=4,
+        sequence_tokens=32,
+        learning_rate=2e-3,
+        balance_coefficient=0.01,
+        corpus_source=str(folder / "pack.xz"),
+        allow_partial=True,
+        device="cpu",
+        seed=0,
+    )
     pretrain.run(folder / "model", parameters)
     return folder / "model", parameters
 
@@ -40,7 +51,9 @@ def test_everything_a_reader_needs_is_written(trained):
 def test_the_recorded_evaluation_is_that_of_the_saved_file(trained):
     folder, p = trained
     model, _ = load.open(str(folder / "with"))
-    documents = corpus.held_out(None, 512, load.tokenizer(), source=p.corpus_source, allow_partial=True)
+    documents = corpus.held_out(
+        None, 512, load.tokenizer(), source=p.corpus_source, allow_partial=True
+    )
     again = evaluate.per_document(model, documents)
     recorded = pd.read_csv(folder / "held_out_with.csv.xz").query("cut == 512")
     assert again.nats.sum() == pytest.approx(recorded.nats.sum(), rel=1e-5)

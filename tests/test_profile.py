@@ -18,11 +18,17 @@ def made(index, document, domain=None, cluster=None, experts=4, token=None):
     domain = np.zeros(n, int) if domain is None else np.asarray(domain)
     starts = np.searchsorted(document, np.arange(n))
     return trace.Trace(
-        expert_index=np.asarray(index, dtype=np.uint8), document=document, position=np.arange(len(document)) - starts[document],
-        domain=domain[document], token=np.zeros(len(document), int) if token is None else np.asarray(token),
-        cluster=np.arange(n) if cluster is None else np.asarray(cluster), domains=np.array([f"d{i}" for i in range(domain.max() + 1)]),
-        clusters=np.arange(n).astype(str), experts=experts, model="made",
-    )  # fmt: skip
+        expert_index=np.asarray(index, dtype=np.uint8),
+        document=document,
+        position=np.arange(len(document)) - starts[document],
+        domain=domain[document],
+        token=np.zeros(len(document), int) if token is None else np.asarray(token),
+        cluster=np.arange(n) if cluster is None else np.asarray(cluster),
+        domains=np.array([f"d{i}" for i in range(domain.max() + 1)]),
+        clusters=np.arange(n).astype(str),
+        experts=experts,
+        model="made",
+    )
 
 
 @pytest.fixture
@@ -41,7 +47,9 @@ def test_layers_are_those_of_the_metrics_and_never_added_up(random):
 
 
 def test_a_serving_engine_s_mistake_cannot_happen():
-    """One recorder averages over all layers before it divides max by mean; opposite layers then look balanced."""
+    """One recorder averages over all layers before it divides max by mean; opposite layers then
+    look balanced.
+    """
     load = np.array([[9, 1], [1, 9]])
     assert (load.sum(0) == 10).all()  # what it reports as perfect balance
     assert stats.max_violation(load).tolist() == pytest.approx([0.8, 0.8])
@@ -52,7 +60,10 @@ def test_a_serving_engine_s_mistake_cannot_happen():
 def test_domains_and_documents_are_parts_of_the_whole(random):
     domains = profile.domains(random, 20, np.random.default_rng(0))
     assert len(domains) == 6 and domains.documents.eq(10).all()
-    assert {name: load.sum() for name, load in random.domain_load().items()} == {"d0": 1200, "d1": 1200}
+    assert {name: load.sum() for name, load in random.domain_load().items()} == {
+        "d0": 1200,
+        "d1": 1200,
+    }
     documents = profile.documents(random)
     assert len(documents) == 60 and documents.groupby("layer").tokens.sum().eq(400).all()
 
@@ -61,7 +72,9 @@ def test_information_share_by_hand():
     rng = np.random.default_rng(0)
     y = np.tile([0, 1], 2000)
     assert stats.information_share(y, y, 3, rng) == pytest.approx(1, abs=0.01)
-    assert stats.information_share(rng.integers(0, 50, 4000), y, 20, rng) == pytest.approx(0, abs=0.005)  # bias is taken off
+    assert stats.information_share(rng.integers(0, 50, 4000), y, 20, rng) == pytest.approx(
+        0, abs=0.005
+    )  # bias is taken off
     half = np.where(np.arange(4000) < 2000, y, 2)  # known in one half only
     assert stats.information_share(half, y, 3, rng) == pytest.approx(0.5, abs=0.01)
     with pytest.raises(ValueError, match="not constant"):
@@ -72,17 +85,29 @@ def test_structure_finds_what_was_put_in():
     rng = np.random.default_rng(1)
     token, document = rng.integers(0, 4, 4000), np.repeat(np.arange(40), 100)
     other = rng.integers(0, 4, 4000)
-    t = made(np.stack([[token, (token + 1) % 4], [other, (token + other) % 4]]).transpose(0, 2, 1), document, token=token)
+    t = made(
+        np.stack([[token, (token + 1) % 4], [other, (token + other) % 4]]).transpose(0, 2, 1),
+        document,
+        token=token,
+    )
     share = profile.structure(t, 5, rng).set_index(["layer", "source"]).share
-    assert share[1, "token"] == pytest.approx(1, abs=0.01) and share[1, "second"] == pytest.approx(1, abs=0.01)
-    assert abs(share[2, "token"]) < 0.01 and abs(share[2, "before"]) < 0.01 and abs(share[1, "position"]) < 0.01
+    assert share[1, "token"] == pytest.approx(1, abs=0.01) and share[1, "second"] == pytest.approx(
+        1, abs=0.01
+    )
+    assert (
+        abs(share[2, "token"]) < 0.01
+        and abs(share[2, "before"]) < 0.01
+        and abs(share[1, "position"]) < 0.01
+    )
 
 
 def test_coactivation_by_hand():
     index = [[[0, 1], [0, 1], [2, 3], [2, 3]]]
     ratio = profile.coactivation(made(index, [0, 0, 1, 1]), 0)
     assert np.isnan(np.diag(ratio)).all()
-    assert ratio[0, 1] == pytest.approx(3) and ratio[0, 2] == 0  # 4 of 12 ordered pairs occur, all equally expected
+    assert (
+        ratio[0, 1] == pytest.approx(3) and ratio[0, 2] == 0
+    )  # 4 of 12 ordered pairs occur, all equally expected
 
 
 def test_locality_is_one_where_domains_cancel_and_zero_where_they_agree():
@@ -99,35 +124,58 @@ def test_locality_is_one_where_domains_cancel_and_zero_where_they_agree():
 
 
 def test_the_locality_test_holds_its_rate():
-    """Clusters with favourites of their own, dealt to two groups at random: no more than the nominal rate is rejected."""
+    """Clusters with favourites of their own, dealt to two groups at random: no more than the
+    nominal rate is rejected.
+    """
     rng = np.random.default_rng(2)
     p = []
     for _ in range(120):
         cluster = np.repeat(np.arange(12), 3)
         counts = rng.poisson(20 * rng.dirichlet(np.ones(4), 12)[cluster])[:, None, :]
-        p.append(profile.locality_test(counts, rng.permutation(np.repeat([0, 1], 6))[cluster], cluster, 39, rng)["p"])
+        p.append(
+            profile.locality_test(
+                counts, rng.permutation(np.repeat([0, 1], 6))[cluster], cluster, 39, rng
+            )["p"]
+        )
     assert 0 <= np.mean(np.array(p) <= 0.05) <= 0.12
 
 
 def test_recorded_counts_are_read_from_every_recorder(tmp_path):
     load = np.arange(1, 13).reshape(3, 4)
-    torch.save({"rank": 0, "logical_count": torch.from_numpy(np.stack([load, load]))}, tmp_path / "sglang.pt")
+    torch.save(
+        {"rank": 0, "logical_count": torch.from_numpy(np.stack([load, load]))},
+        tmp_path / "sglang.pt",
+    )
     np.save(tmp_path / "vllm.npy", load[None])
     chosen = torch.tensor([[[0, 1], [0, 2], [-1, -1]]])
     torch.save({"records": [{"topk_ids_of_layer": chosen}]}, tmp_path / "tokens.pt")
     (tmp_path / "list.json").write_text(str(load.tolist()))
-    for name, expected in (("sglang.pt", 2 * load), ("vllm.npy", load), ("list.json", load), ("tokens.pt", [[2, 1, 1]])):
-        found = observe.recorded_counts(tmp_path / name).pivot(index="layer", columns="expert", values="count")
+    for name, expected in (
+        ("sglang.pt", 2 * load),
+        ("vllm.npy", load),
+        ("list.json", load),
+        ("tokens.pt", [[2, 1, 1]]),
+    ):
+        found = observe.recorded_counts(tmp_path / name).pivot(
+            index="layer", columns="expert", values="count"
+        )
         np.testing.assert_array_equal(found, expected)
     assert observe.recorded_counts(tmp_path / "tokens.pt").top_k.iloc[0] == 2
     (tmp_path / "bad.json").write_text("[1, 2]")
-    with pytest.raises(ValueError, match=r"bad.json: cannot be read as counts: shape \(2,\): must end in"):
+    with pytest.raises(
+        ValueError, match=r"bad.json: cannot be read as counts: shape \(2,\): must end in"
+    ):
         observe.recorded_counts(tmp_path / "bad.json")
 
 
 def test_metrics_of_recorded_counts_are_those_of_the_library():
-    frame = pd.DataFrame([dict(model="m", experts=4, top_k=2, domain=d, layer=0, tokens=50, expert=e, count=c)
-                          for d, row in (("a", (80, 10, 5, 5)), ("b", (10, 80, 5, 5))) for e, c in enumerate(row)])  # fmt: skip
+    frame = pd.DataFrame(
+        [
+            dict(model="m", experts=4, top_k=2, domain=d, layer=0, tokens=50, expert=e, count=c)
+            for d, row in (("a", (80, 10, 5, 5)), ("b", (10, 80, 5, 5)))
+            for e, c in enumerate(row)
+        ]
+    )
     found = profile.recorded(frame).set_index("domain")
     assert found.gini["a"] == pytest.approx(stats.gini([80, 10, 5, 5]))
     assert found.gini_share["a"] == pytest.approx(found.gini["a"] / 0.5)
@@ -137,7 +185,11 @@ def test_metrics_of_recorded_counts_are_those_of_the_library():
 
 def test_published_routers_are_those_of_the_literature():
     """Gini of OLMoE's counts as its authors' tables give them, to three digits."""
-    table = profile.published().query("model == 'OLMoE-1B-7B'").pivot(index="domain", columns="layer", values="gini")
+    table = (
+        profile.published()
+        .query("model == 'OLMoE-1B-7B'")
+        .pivot(index="domain", columns="layer", values="gini")
+    )
     assert table.loc["c4"].round(3).tolist() == [0.137, 0.212, 0.288]
     assert table.loc["github"].round(3).tolist() == [0.291, 0.584, 0.589]
     assert table.loc["pooled"].round(3).tolist() == [0.169, 0.246, 0.269]
@@ -151,5 +203,7 @@ def test_recording_s_cost_is_timed_in_pairs(tiny_model):
 
 def test_a_document_beyond_the_context_is_refused(tiny_model):
     long = SimpleNamespace(token_ids=tuple(range(2)) * 700, domain="a", cluster="a", name="x")
-    with pytest.raises(ValueError, match="a document of 1400 tokens: must be at most 1024, the context"):
+    with pytest.raises(
+        ValueError, match="a document of 1400 tokens: must be at most 1024, the context"
+    ):
         observe.trace(tiny_model, [long])

@@ -10,11 +10,22 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "book").glob("*.md")), *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 # Kinds of numbers that are definitions or names, not results.
 ALLOWED = [
-    r"```.*?```", r"`[^`]*`", r"\$\$.*?\$\$", r"\$[^$]*\$", r"\{[a-z:]+\}`[^`]*`", r"\]\([^)]*\)", r"https?://\S+",
-    r"\b5-gram\b", r"\barXiv[: ]\S+", r"\b(19|20)\d\d\b", r"\bPython 3\.\d+\b",
+    r"```.*?```",
+    r"`[^`]*`",
+    r"\$\$.*?\$\$",
+    r"\$[^$]*\$",
+    r"\{[a-z:]+\}`[^`]*`",
+    r"\]\([^)]*\)",
+    r"https?://\S+",
+    r"\b5-gram\b",
+    r"\barXiv[: ]\S+",
+    r"\b(19|20)\d\d\b",
+    r"\bPython 3\.\d+\b",
     r"\bSHA-256\b",
-    r"\b\d+(th|st) percentile\b", r"\bP(50|95|99)\b", r"\bH\d[ab]?\b",
-]  # fmt: skip
+    r"\b\d+(th|st) percentile\b",
+    r"\bP(50|95|99)\b",
+    r"\bH\d[ab]?\b",
+]
 
 
 def prose(path: Path) -> str:
@@ -37,5 +48,7 @@ def test_prose_has_no_typed_number(path):
 
 
 def test_the_finder_finds():
-    text = "Gini is 0.53 here.\n{val}`01.gini` and `x = 3` and $k=2$ and 2024.\nIt takes 17 % longer."
+    text = (
+        "Gini is 0.53 here.\n{val}`01.gini` and `x = 3` and $k=2$ and 2024.\nIt takes 17 % longer."
+    )
     assert typed(text) == ["Gini is 0.53 here.", "It takes 17 % longer."]

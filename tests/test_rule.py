@@ -33,20 +33,30 @@ def behaviour(rule: Rule, dtype: torch.dtype = torch.float32, width: int = EXPER
     logits = 1.5 * torch.randn(TOKENS, width).to(dtype)
     index = rule.choice(logits).topk(K).indices
     weights = rule.weights(logits, index).detach().to(dtype)
-    return Sample(logits, index, weights, torch.arange(TOKENS), EXPERTS, (UNUSED, BIAS, SCALE), GROUPS)
+    return Sample(
+        logits, index, weights, torch.arange(TOKENS), EXPERTS, (UNUSED, BIAS, SCALE), GROUPS
+    )
 
 
 @pytest.mark.parametrize(
     ("score", "renormalised", "scale", "bias", "groups"),
     itertools.product(
-        ("softmax", "sigmoid", "sqrt-softplus"), (False, True), (1.0, 2.5), (None, BIAS), (None, *GROUPS)
+        ("softmax", "sigmoid", "sqrt-softplus"),
+        (False, True),
+        (1.0, 2.5),
+        (None, BIAS),
+        (None, *GROUPS),
     ),
 )
 def test_every_combination_is_recovered(score, renormalised, scale, bias, groups):
     rule = Rule(score, renormalised, scale, bias=bias, groups=groups)
     sample = behaviour(rule)
     found, why = calibrate(sample)
-    assert why == "" and (found.score, found.renormalised, found.bias) == (score, renormalised, bias)
+    assert why == "" and (found.score, found.renormalised, found.bias) == (
+        score,
+        renormalised,
+        bias,
+    )
     assert found.scale == pytest.approx(scale, rel=1e-5)
     assert torch.equal(found.choice(sample.logits).topk(K).indices, sample.index)
 
@@ -55,8 +65,12 @@ def test_worked_by_hand():
     logits = torch.tensor([[1.0, 2.0, 4.0, 1.0]]).log()
     rule = Rule("softmax", renormalised=True, scale=2.0)
     torch.testing.assert_close(rule.scores(logits), torch.tensor([[1 / 8, 2 / 8, 4 / 8, 1 / 8]]))
-    torch.testing.assert_close(rule.weights(logits, torch.tensor([[2, 1]])), torch.tensor([[8 / 6, 4 / 6]]))
-    inf = torch.inf  # of the groups (1, 2) and (4, 1) the second has the larger sum and the larger maximum
+    torch.testing.assert_close(
+        rule.weights(logits, torch.tensor([[2, 1]])), torch.tensor([[8 / 6, 4 / 6]])
+    )
+    inf = (
+        torch.inf
+    )  # of the groups (1, 2) and (4, 1) the second has the larger sum and the larger maximum
     limited = Rule("softmax", False, 1.0, groups=Groups(number=2, kept=1, best=2)).choice(logits)
     torch.testing.assert_close(limited, torch.tensor([[-inf, -inf, 4 / 8, 1 / 8]]))
 
@@ -71,7 +85,9 @@ def test_half_precision(score, dtype):
 def test_a_scale_per_expert_and_shared_experts_in_the_sum():
     found, _ = calibrate(behaviour(Rule("softmax", True, 1.0, expert_scale=SCALE)))
     assert found.expert_scale == SCALE and str(found) == "softmax, renormalised, × per expert"
-    found, _ = calibrate(behaviour(Rule("sigmoid", True, 8.0, bias=BIAS, shared=2), width=EXPERTS + 2))
+    found, _ = calibrate(
+        behaviour(Rule("sigmoid", True, 8.0, bias=BIAS, shared=2), width=EXPERTS + 2)
+    )
     assert found.shared == 2 and str(found) == "sigmoid, renormalised, × 8, shared in the sum, bias"
 
 
@@ -98,11 +114,21 @@ def test_a_table_by_token_is_known_by_repeated_tokens():
     index = torch.stack([token % 7, 7 + token % 5, 12 + token % 3], 1)
     fixed = Sample(sample.logits, index, rule.weights(sample.logits, index), token, EXPERTS)
     assert str(calibrate(fixed)[0]) == "sigmoid, renormalised, ranked by token"
-    loose = Sample(sample.logits, index, rule.weights(sample.logits, index), torch.arange(TOKENS), EXPERTS)
+    loose = Sample(
+        sample.logits, index, rule.weights(sample.logits, index), torch.arange(TOKENS), EXPERTS
+    )
     assert calibrate(loose) == (None, "no known rule gives its choice of experts")
 
 
 def test_no_rule_is_invented():
     sample = behaviour(Rule("softmax", False, 1.0))
-    other = Sample(sample.logits, sample.index, sample.weights**1.5, sample.token, EXPERTS, (UNUSED, BIAS), GROUPS)
+    other = Sample(
+        sample.logits,
+        sample.index,
+        sample.weights**1.5,
+        sample.token,
+        EXPERTS,
+        (UNUSED, BIAS),
+        GROUPS,
+    )
     assert calibrate(other) == (None, "no known rule gives its weights")

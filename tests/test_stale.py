@@ -14,15 +14,33 @@ from conftest import ROOT, TINY
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("repository") / "copy"
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", ".venv", "_build", ".whl", ".carry", "__pycache__"))
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(".git", ".venv", "_build", ".whl", ".carry", "__pycache__"),
+    )
     return folder
 
 
 def run(copy, only="01"):
     flags = [part for item in TINY for part in ("-p", item)]
-    command = [sys.executable, "-m", "lib", "run", "--name", "r", "--only", only, "--jobs", "64", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "lib",
+        "run",
+        "--name",
+        "r",
+        "--only",
+        only,
+        "--jobs",
+        "64",
+        *flags,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(copy)}
-    return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def page(copy, name="notebooks/01_profile"):
@@ -30,11 +48,17 @@ def page(copy, name="notebooks/01_profile"):
 
 
 def html(copy):
-    """Every page, without what differs between equal runs: the rows of when, how long and how much memory, and what chapter
-    01 measures as a time, the cost of recording."""
+    """Every page, without what differs between equal runs: the rows of when, how long and how much
+    memory, and what chapter 01 measures as a time, the cost of recording.
+    """
     row = r'<tr(?: class="paper-when")?>(?:(?!</tr>).)*?(?:paper-when|<td>(?:record|router_logits|plain|cost_\w+)</td>)(?:(?!</tr>).)*</tr>'
-    times = re.compile(rf'<tr class="paper-when">.*?</tr>|{row}|<a [^>]*cost_\w+[^>]*>[^<]*</a>', re.S)
-    return {path.name: times.sub("", path.read_text()) for path in (copy / "_build/runs/r/book").rglob("*.html")}
+    times = re.compile(
+        rf'<tr class="paper-when">.*?</tr>|{row}|<a [^>]*cost_\w+[^>]*>[^<]*</a>', re.S
+    )
+    return {
+        path.name: times.sub("", path.read_text())
+        for path in (copy / "_build/runs/r/book").rglob("*.html")
+    }
 
 
 def difference(one, other):
@@ -58,7 +82,9 @@ def test_a_page_is_stale_renewed_failed_and_started_again(copy):
 
     again = run(copy)
     assert again.returncode == 0 and "== 01_profile" in again.stderr
-    assert [difference(text, pages[name]) for name, text in html(copy).items() if text != pages[name]] == []
+    assert [
+        difference(text, pages[name]) for name, text in html(copy).items() if text != pages[name]
+    ] == []
 
     source = copy / "notebooks/01_profile.ipynb"
     whole = source.read_text()
@@ -68,12 +94,21 @@ def test_a_page_is_stale_renewed_failed_and_started_again(copy):
     notebook["cells"][-3].update(outputs=[], execution_count=None)
     source.write_text(json.dumps(notebook))
     broken = run(copy)
-    assert broken.returncode == 1 and "01_profile failed: ArithmeticError: on <b>purpose</b>" in broken.stderr
+    assert (
+        broken.returncode == 1
+        and "01_profile failed: ArithmeticError: on <b>purpose</b>" in broken.stderr
+    )
     text = page(copy)
-    assert "Traceback" in text and "This chapter failed in this run" in text and "<b>purpose" not in text
+    assert (
+        "Traceback" in text
+        and "This chapter failed in this run" in text
+        and "<b>purpose" not in text
+    )
     assert "not available in this run" in page(copy, "book/intro")
 
     source.write_text(whole)
     mended = run(copy)
-    assert mended.returncode == 0 and "== 01_profile" in mended.stderr and "== 00" not in mended.stderr
+    assert (
+        mended.returncode == 0 and "== 01_profile" in mended.stderr and "== 00" not in mended.stderr
+    )
     assert "Traceback" not in page(copy)

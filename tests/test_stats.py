@@ -18,7 +18,11 @@ def test_hand_worked():
     assert stats.cv(load) == pytest.approx(np.sqrt(3))
     assert stats.variance(load) == pytest.approx(12)
     assert stats.entropy(load) == 0 and stats.effective_experts(load) == 1
-    assert stats.max_violation(load) == 3 and stats.min_over_mean(load) == 0 and stats.dead_experts(load) == 3
+    assert (
+        stats.max_violation(load) == 3
+        and stats.min_over_mean(load) == 0
+        and stats.dead_experts(load) == 3
+    )
     assert stats.gini([1, 3]) == pytest.approx(1 / 4)
 
 
@@ -33,8 +37,12 @@ def test_even_load_is_the_zero_of_every_metric():
 def test_against_definitions(load):
     pairs = np.abs(load[:, :, None] - load[:, None, :]).mean((1, 2)) / (2 * load.mean(1))
     np.testing.assert_allclose(stats.gini(load), pairs, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(stats.cv(load), scipy_stats.variation(load, axis=1), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(stats.effective_experts(load), np.exp(scipy_stats.entropy(load, axis=1)), rtol=1e-9)
+    np.testing.assert_allclose(
+        stats.cv(load), scipy_stats.variation(load, axis=1), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        stats.effective_experts(load), np.exp(scipy_stats.entropy(load, axis=1)), rtol=1e-9
+    )
 
 
 @given(loads, st.floats(0.1, 100))
@@ -45,7 +53,9 @@ def test_scale_and_order_do_not_matter(load, scale):
 
 
 def test_layers_are_never_added_up():
-    """Two layers that overload different experts look even when added up (an error of a serving engine)."""
+    """Two layers that overload different experts look even when added up (an error of a serving
+    engine).
+    """
     load = np.array([[10.0, 0.0], [0.0, 10.0]])
     assert stats.gini(load.sum(0)) == 0
     np.testing.assert_allclose(stats.gini(load), [0.5, 0.5])
@@ -70,7 +80,9 @@ def test_null_of_gini(tokens, expected):
 
 def bursty(rng, documents=60, experts=8, tokens=50):
     """Balanced over documents, lopsided within each: every document prefers experts of its own."""
-    return np.stack([rng.multinomial(tokens, rng.dirichlet(np.full(experts, 0.3))) for _ in range(documents)])
+    return np.stack(
+        [rng.multinomial(tokens, rng.dirichlet(np.full(experts, 0.3))) for _ in range(documents)]
+    )
 
 
 def test_document_null_holds_its_rate_where_the_independent_null_fails():
@@ -79,7 +91,9 @@ def test_document_null_holds_its_rate_where_the_independent_null_fails():
     for _ in range(trials):
         counts = bursty(rng)
         observed = stats.gini(counts.sum(0))
-        document += observed > np.quantile(stats.gini(stats.permutation_null(counts, 99, rng)), 0.95)
+        document += observed > np.quantile(
+            stats.gini(stats.permutation_null(counts, 99, rng)), 0.95
+        )
         even = rng.multinomial(counts.sum(), np.full(8, 1 / 8), size=99)
         independent += observed > np.quantile(stats.gini(even), 0.95)
     assert scipy_stats.binomtest(int(document), trials, 0.05).pvalue > 0.001
@@ -100,9 +114,15 @@ def test_cv2_is_unbiased_and_small_case_worked_by_hand():
 
 def test_intervals_cover():
     rng = np.random.default_rng(3)
-    hits = [low <= 0 <= high for low, high in (stats.mean_interval(rng.normal(size=12)) for _ in range(400))]
+    hits = [
+        low <= 0 <= high
+        for low, high in (stats.mean_interval(rng.normal(size=12)) for _ in range(400))
+    ]
     assert 0.92 < np.mean(hits) < 0.98
-    hits = [low <= 0.9 <= high for low, high in (stats.quantile_interval(rng.random(200), 0.9) for _ in range(400))]
+    hits = [
+        low <= 0.9 <= high
+        for low, high in (stats.quantile_interval(rng.random(200), 0.9) for _ in range(400))
+    ]
     assert np.mean(hits) > 0.92
 
 
@@ -146,7 +166,9 @@ def test_bootstrap_agrees_with_scipy_and_respects_clusters():
     np.testing.assert_allclose(mine, ready.confidence_interval, rtol=0.02)
     clusters = np.repeat(np.arange(20), 10)
     correlated = rng.normal(size=20)[clusters] + 0.1 * rng.normal(size=200)
-    free, bound = (np.diff(stats.bootstrap_interval(correlated, np.mean, given)) for given in (None, clusters))
+    free, bound = (
+        np.diff(stats.bootstrap_interval(correlated, np.mean, given)) for given in (None, clusters)
+    )
     assert bound > 2 * free
     assert stats.bootstrap_interval(samples, np.mean, np.arange(60) % 7) is None
 
@@ -155,7 +177,9 @@ def test_cluster_bootstrap_covers():
     rng, clusters = np.random.default_rng(8), np.repeat(np.arange(30), 4)
     hits = 0
     for seed in range(200):
-        low, high = stats.bootstrap_interval(rng.normal(size=30)[clusters], np.mean, clusters, draws=300, seed=seed)
+        low, high = stats.bootstrap_interval(
+            rng.normal(size=30)[clusters], np.mean, clusters, draws=300, seed=seed
+        )
         hits += low <= 0 <= high
     assert 0.87 < hits / 200 < 0.99
 
@@ -176,7 +200,10 @@ def test_other_refusals():
         (lambda: stats.mean_interval([1, np.nan]), "finite numbers"),
         (lambda: stats.quantile_interval([1, np.nan, 3], 0.5), "finite numbers"),
         (lambda: stats.quantile_interval([1, 2, 3], 1.0), "q = 1.0"),
-        (lambda: stats.jackknife_interval(np.ones((9, 2)), np.arange(8), stats.cv2_unbiased), "one per document"),
+        (
+            lambda: stats.jackknife_interval(np.ones((9, 2)), np.arange(8), stats.cv2_unbiased),
+            "one per document",
+        ),
         (lambda: stats.bootstrap_interval([1, 2, 3], np.mean, [0, 1]), "one per sample"),
         (lambda: stats.holm([0.1, 1.2]), "from 0 to 1"),
     ]:
@@ -201,8 +228,14 @@ def test_equivalence_is_two_one_sided_tests_and_the_interval_inside_the_margin()
 
 def test_size_interval_and_crossing():
     assert stats.size_interval((-0.3, 0.1)) == (0.0, 0.3)
-    assert stats.size_interval((-0.3, -0.1)) == (0.1, 0.3) and stats.size_interval((0.1, 0.3)) == (0.1, 0.3)
-    assert stats.crossing([3, 1, 2], [30, 10, 40], 1.5) == 25 and stats.crossing([3, 1], [30, 10], 3) == 30
+    assert stats.size_interval((-0.3, -0.1)) == (0.1, 0.3) and stats.size_interval((0.1, 0.3)) == (
+        0.1,
+        0.3,
+    )
+    assert (
+        stats.crossing([3, 1, 2], [30, 10, 40], 1.5) == 25
+        and stats.crossing([3, 1], [30, 10], 3) == 30
+    )
     assert np.isnan(stats.crossing([3, 1], [30, 10], 3.1)) and np.isnan(stats.crossing([2], [5], 1))
     with pytest.raises(ValueError, match="must be two equal rows"):
         stats.crossing([1, 2], [1], 1)

@@ -1,4 +1,6 @@
-"""A layer's time by part: the parts add up, even routes cost nothing more, and on the measured machine it is the calibrated model."""
+"""A layer's time by part: the parts add up, even routes cost nothing more, and on the measured
+machine it is the calibrated model.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,20 +8,29 @@ import pytest
 from conftest import ROOT
 
 from lib import stats
-from lib.network import calibrate, fabric, fluid, grid, placement, records, step, sweep, traffic
+from lib.measure import calibrate, grid, records
+from lib.network import cost, fabric, fluid, placement, step, studies, traffic
 
-SHAPE = grid.Shape(2048, 1024, 64, 8)
+SHAPE = cost.Shape(2048, 1024, 64, 8)
 CHANCES = traffic.inclusion(64, 8, 0.5)
 RNG = np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
 def known():
-    """The calibrated machine with OLMoE's own experts, and the layers that were measured with their predictions."""
+    """The calibrated machine with OLMoE's own experts, and the layers that were measured with their
+    predictions.
+    """
     tables, _, _ = records.load(ROOT / "data/measured")
     _, fits, layers = calibrate.everything(tables, 2**20, draws=0)
     base = calibrate.base(tables)
-    machine = step.Machine("measured", fits["exchange"].parameters, fits[f"experts of olmoe ({base})"].parameters, fits["layer"].parameters, 50e9)
+    machine = step.Machine(
+        "measured",
+        fits["exchange"].parameters,
+        fits[f"experts of olmoe ({base})"].parameters,
+        fits["layer"].parameters,
+        50e9,
+    )
     return machine, layers[(layers.machine == base) & (layers["shape"] == "olmoe")]
 
 
@@ -28,9 +39,16 @@ def test_it_is_the_model_that_was_calibrated(known):
     net = fabric.star(2, machine.exchange["wire_bytes_per_s"])
     cases = [c for c in grid.layers(2, {}) if c["shape"] == "olmoe"][::5]
     for c in cases:
-        sent, rows = sweep.routed(c["index"], c["home"], SHAPE, 2)
-        same = layers[(layers.tokens == c["tokens"]) & (layers.level == c["level"]) & (layers.rho_wanted == c["rho_wanted"]) & (layers.seed == c["seed"])]
-        assert step.total_s(step.layer_s(sent, rows, SHAPE, net, machine)) == pytest.approx(same.predicted_s.item(), rel=1e-6)
+        sent, rows = studies.routed(c["index"], c["home"], SHAPE, 2)
+        same = layers[
+            (layers.tokens == c["tokens"])
+            & (layers.level == c["level"])
+            & (layers.rho_wanted == c["rho_wanted"])
+            & (layers.seed == c["seed"])
+        ]
+        assert step.total_s(step.layer_s(sent, rows, SHAPE, net, machine)) == pytest.approx(
+            same.predicted_s.item(), rel=1e-6
+        )
     assert len(cases) > 20
 
 
@@ -38,26 +56,38 @@ def test_it_is_the_model_that_was_calibrated(known):
 def test_parts_add_up_to_the_slowdown(known, overlap):
     for machine in (known[0], step.published()):
         net = fabric.nodes(16, 8, machine.exchange["wire_bytes_per_s"], 50e9)
-        even = step.layer_s(*step.even_layer(16 * 256, SHAPE, 16), SHAPE, net, machine, overlap=overlap)
-        parts = step.layer_s(*sweep.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine, overlap=overlap)
+        even = step.layer_s(
+            *step.even_layer(16 * 256, SHAPE, 16), SHAPE, net, machine, overlap=overlap
+        )
+        parts = step.layer_s(
+            *studies.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine, overlap=overlap
+        )
         slowdown = step.total_s(parts) / step.total_s(even) - 1
         np.testing.assert_allclose(sum(step.excess(parts, even).values()), slowdown, atol=1e-12)
         assert (slowdown > 0.2).all()
         assert sum(step.excess(even, even).values()) == 0
         if overlap:
-            apart = step.layer_s(*sweep.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine)
+            apart = step.layer_s(*studies.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine)
             longer = np.maximum(apart["wire"], apart["arithmetic"])
-            np.testing.assert_allclose(step.total_s(parts), apart["start"] + longer + apart["order"])
+            np.testing.assert_allclose(
+                step.total_s(parts), apart["start"] + longer + apart["order"]
+            )
 
 
 def test_the_ideal_machine_by_hand():
-    """One device gets all: 64 rows of 4,096 bytes over 450 GB/s, there and twice as much back; one expert's tile of 128 rows."""
+    """One device gets all: 64 rows of 4,096 bytes over 450 GB/s, there and twice as much back; one
+    expert's tile of 128 rows.
+    """
     sent, rows = np.zeros((2, 2)), np.zeros((2, 64))
     sent[0, 1], rows[1, 3] = 64 * 4096, 64
-    parts = step.layer_s(sent, rows, SHAPE, fabric.star(2, 450e9), step.published(), combine_share=2)
+    parts = step.layer_s(
+        sent, rows, SHAPE, fabric.star(2, 450e9), step.published(), combine_share=2
+    )
     assert parts["start"] == parts["order"] == parts["hidden"] == 0
     assert parts["wire"] == pytest.approx(3 * 64 * 4096 / 450e9)
-    assert parts["arithmetic"] == pytest.approx(max(6 * 2048 * 1024 / 3.35e12, 128 * 6 * 2048 * 1024 / 989.4e12), rel=1e-3)
+    assert parts["arithmetic"] == pytest.approx(
+        max(6 * 2048 * 1024 / 3.35e12, 128 * 6 * 2048 * 1024 / 989.4e12), rel=1e-3
+    )
     with pytest.raises(ValueError, match="rows: must be finite and ≥ 0"):
         step.experts_s(-rows, SHAPE, step.published())
 
@@ -70,53 +100,107 @@ def test_a_step_is_its_layers_and_the_rest():
 
 
 def test_published_shapes_are_those_of_their_configurations():
-    """Sizes, layers and the rest, counted in transformers' own classes; where defaults are not the model's, what differs is named."""
+    """Sizes, layers and the rest, counted in transformers' own classes; where defaults are not the
+    model's, what differs is named.
+    """
     t, torch = pytest.importorskip("transformers"), pytest.importorskip("torch")
     configs = {
-        "OLMoE-1B-7B": (t.OlmoeConfig(intermediate_size=1024), 6.92), "Mixtral-8x7B": (t.MixtralConfig(), 46.70),
-        "Qwen3-30B-A3B": (t.Qwen3MoeConfig(num_hidden_layers=48, head_dim=128), 30.53), "DeepSeek-V3": (t.DeepseekV3Config(), 671.03),
-        "gpt-oss-20b": (t.GptOssConfig(num_hidden_layers=24, num_local_experts=32), 20.91), "gpt-oss-120b": (t.GptOssConfig(), 116.83),
-    }  # fmt: skip
+        "OLMoE-1B-7B": (t.OlmoeConfig(intermediate_size=1024), 6.92),
+        "Mixtral-8x7B": (t.MixtralConfig(), 46.70),
+        "Qwen3-30B-A3B": (t.Qwen3MoeConfig(num_hidden_layers=48, head_dim=128), 30.53),
+        "DeepSeek-V3": (t.DeepseekV3Config(), 671.03),
+        "gpt-oss-20b": (t.GptOssConfig(num_hidden_layers=24, num_local_experts=32), 20.91),
+        "gpt-oss-120b": (t.GptOssConfig(), 116.83),
+    }
     assert set(configs) == set(step.models())
     for name, model in step.models().items():
         config, billions = configs[name]
         with torch.device("meta"):
-            parts = {key: one.numel() for key, one in t.AutoModelForCausalLM.from_config(config).named_parameters()}
+            parts = {
+                key: one.numel()
+                for key, one in t.AutoModelForCausalLM.from_config(config).named_parameters()
+            }
         experts = {key: size for key, size in parts.items() if ".experts." in key}
-        assert sum(parts.values()) / 1e9 == pytest.approx(billions, abs=0.006)  # the published total
-        assert (config.hidden_size, config.num_experts_per_tok) == (model.shape.hidden, model.shape.k)
+        assert sum(parts.values()) / 1e9 == pytest.approx(
+            billions, abs=0.006
+        )  # the published total
+        assert (config.hidden_size, config.num_experts_per_tok) == (
+            model.shape.hidden,
+            model.shape.k,
+        )
         assert model.layers == len({key.split(".experts.")[0] for key in experts})
-        weights = sum(size for size in experts.values() if size > 1e6 * model.shape.experts / 8)  # without the biases of gpt-oss
-        assert weights == model.layers * model.shape.experts * 3 * model.shape.hidden * model.shape.width
+        weights = sum(
+            size for size in experts.values() if size > 1e6 * model.shape.experts / 8
+        )  # without the biases of gpt-oss
+        assert (
+            weights
+            == model.layers * model.shape.experts * 3 * model.shape.hidden * model.shape.width
+        )
         embedding = sum(size for key, size in parts.items() if "embed_tokens" in key)
         assert model.rest_parameters == sum(parts.values()) - sum(experts.values()) - embedding
 
 
 def test_what_goes_out_in_fp8_comes_back_in_bf16():
-    """DeepEP's published 7,408 bytes of a dispatched row are these and a header of 16; its combine's are 14,336."""
+    """DeepEP's published 7,408 bytes of a dispatched row are these and a header of 16; its
+    combine's are 14,336.
+    """
     models, machine, net = step.models(), step.published(), fabric.star(8)
     deep = models["DeepSeek-V3"]
     assert 2 * deep.shape.hidden * deep.out_share + 16 == 7408
     even = step.even_layer(8 * 256, deep.shape, 8)
-    plain, own = step.layer_s(*even, deep.shape, net, machine), step.of_model(*even, deep, net, machine=machine)
-    assert own["wire"] == pytest.approx(plain["wire"] * (deep.out_share + 1) / 2) and own["arithmetic"] == plain["arithmetic"]
+    plain, own = (
+        step.layer_s(*even, deep.shape, net, machine),
+        step.of_model(*even, deep, net, machine=machine),
+    )
+    assert (
+        own["wire"] == pytest.approx(plain["wire"] * (deep.out_share + 1) / 2)
+        and own["arithmetic"] == plain["arithmetic"]
+    )
     olmoe = models["OLMoE-1B-7B"]
     even = step.even_layer(8 * 256, olmoe.shape, 8)
-    assert step.of_model(*even, olmoe, net, machine=machine) == step.layer_s(*even, olmoe.shape, net, machine)
+    assert step.of_model(*even, olmoe, net, machine=machine) == step.layer_s(
+        *even, olmoe.shape, net, machine
+    )
 
 
 def test_time_rises_with_the_level():
     """Mean over paired seeds, 8 devices and more, wire and layer."""
     machine = step.published()
-    clusters = {"star": lambda n: fabric.star(n), "tree": lambda n: fabric.nodes(n, 8, oversubscription=3)}
-    rows = sweep.levels([step.models()["OLMoE-1B-7B"]], [8, 32], [256], [0.0, 0.2, 0.4, 0.6, 0.8], clusters, machine, seeds=30)
+    clusters = {
+        "star": lambda n: fabric.star(n),
+        "tree": lambda n: fabric.nodes(n, 8, oversubscription=3),
+    }
+    rows = studies.levels(
+        [step.models()["OLMoE-1B-7B"]],
+        [8, 32],
+        [256],
+        [0.0, 0.2, 0.4, 0.6, 0.8],
+        clusters,
+        machine,
+        seeds=30,
+    )
     for _, own in rows.groupby(["fabric", "devices"]):
         for column in ("s", "wire", "rho"):
             assert (np.diff(own.groupby("level")[column].mean()) > 0).all(), column
     loads = np.stack([np.full(16, 100.0), 100 * traffic.inclusion(16, 2, 0.6)])
-    even, skewed = (sweep.carried([step.models()["OLMoE-1B-7B"]], 8, [256], load[None], 2, clusters["star"], machine, seeds=10) for load in loads)
-    assert even.slowdown.item() < 0.1 < skewed.slowdown.item() and skewed.low.item() < skewed.slowdown.item() < skewed.high.item()
-    summary = sweep.summary(rows)
+    even, skewed = (
+        studies.carried(
+            [step.models()["OLMoE-1B-7B"]],
+            8,
+            [256],
+            load[None],
+            2,
+            clusters["star"],
+            machine,
+            seeds=10,
+        )
+        for load in loads
+    )
+    assert (
+        even.slowdown.item() < 0.1 < skewed.slowdown.item()
+        and skewed.low.item() < skewed.slowdown.item() < skewed.high.item()
+    )
+    summary = studies.summary(rows)
     np.testing.assert_allclose(summary[list(step.PARTS)].sum(axis=1), summary.slowdown, atol=1e-12)
 
 
@@ -126,7 +210,13 @@ def test_time_rises_with_the_level():
 @pytest.mark.parametrize("share", [1, 50])
 def test_drawn_experts_keep_their_probabilities_and_spread(share):
     chances = traffic.inclusion(16, 4, 0.4)
-    draws = [np.bincount(traffic.sample(chances, 4, 200, np.random.default_rng(i), share).reshape(-1), minlength=16) for i in range(400)]
+    draws = [
+        np.bincount(
+            traffic.sample(chances, 4, 200, np.random.default_rng(i), share).reshape(-1),
+            minlength=16,
+        )
+        for i in range(400)
+    ]
     np.testing.assert_allclose(np.mean(draws, 0), 200 * chances, atol=4 * np.sqrt(200 / 4 / 400))
     np.testing.assert_allclose(np.var(draws, 0), 200 * chances * (1 - chances), rtol=0.35, atol=0.5)
     routes = traffic.sample(chances, 4, 200, RNG, share)
@@ -151,31 +241,44 @@ def test_forwarding_crosses_once_per_node():
 
 def test_limited_routes_stay_in_few_groups():
     routes = traffic.group_limited(traffic.inclusion(32, 6, 0.3), 6, 500, RNG, groups=8, kept=3)
-    assert max(len(set(row)) for row in (routes // 4).tolist()) <= 3 and all(len(set(row)) == 6 for row in routes.tolist())
+    assert max(len(set(row)) for row in (routes // 4).tolist()) <= 3 and all(
+        len(set(row)) == 6 for row in routes.tolist()
+    )
     free = traffic.sample(traffic.inclusion(32, 6, 0.3), 6, 500, RNG)
     assert max(len(set(row)) for row in (free // 4).tolist()) > 3
     with pytest.raises(ValueError, match="groups must divide"):
         traffic.group_limited(np.full(32, 6 / 32), 6, 5, RNG, groups=5, kept=3)
 
 
-@pytest.mark.parametrize(("experts", "k"), [(8, 2), (16, 2), (32, 4), (64, 8), (128, 4), (128, 8), (256, 8)])
+@pytest.mark.parametrize(
+    ("experts", "k"), [(8, 2), (16, 2), (32, 4), (64, 8), (128, 4), (128, 8), (256, 8)]
+)
 @pytest.mark.parametrize("level", [0.0, 0.2, 0.65])
 def test_a_popularity_carries_its_share_of_the_largest_gini(level, experts, k):
     chances = traffic.inclusion(16, 2, level, "lognormal")
     larger = traffic.fitted(1e6 * RNG.permutation(chances), experts, k, 2)
-    assert larger.sum() == pytest.approx(k) and (larger <= 1 + 1e-12).all() and (np.diff(larger) <= 1e-15).all()
+    assert (
+        larger.sum() == pytest.approx(k)
+        and (larger <= 1 + 1e-12).all()
+        and (np.diff(larger) <= 1e-15).all()
+    )
     assert stats.gini(larger) / (1 - k / experts) == pytest.approx(level / (1 - 2 / 16), abs=1e-9)
     if (experts, k) == (16, 2):
         np.testing.assert_allclose(larger, chances, rtol=1e-6)
     drawn = traffic.sample(larger, k, 20_000, np.random.default_rng(0), share=50)
-    assert stats.gini(np.bincount(drawn.reshape(-1), minlength=experts)) == pytest.approx(stats.gini(larger), abs=0.03)
+    assert stats.gini(np.bincount(drawn.reshape(-1), minlength=experts)) == pytest.approx(
+        stats.gini(larger), abs=0.03
+    )
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ((np.array([1.0, -1.0]), 8, 2, 1), "must be \\[experts\\]"),
-        ((np.ones(16), 8, 8, 2), "top_k = 8 of 8, recorded 2 of 16: must be from 1 to below the experts"),
+        (
+            (np.ones(16), 8, 8, 2),
+            "top_k = 8 of 8, recorded 2 of 16: must be from 1 to below the experts",
+        ),
         ((np.array([1.0, 0, 0, 0]), 8, 2, 2), "load of Gini 0.75: must be below 0.5, top-2's most"),
     ],
 )
@@ -195,33 +298,71 @@ def test_rows_are_counted_where_they_are_computed():
 
 
 def test_packing_helps_where_it_was_packed():
-    """Two domains with busy experts of their own: packing takes them apart at home and not elsewhere."""
+    """Two domains with busy experts of their own: packing takes them apart at home and not
+    elsewhere.
+    """
     rng, load = np.random.default_rng(1), np.array([8.0, 8, 8, 8, 1, 1, 1, 1])
     tokens = [rng.choice(8, (4000, 1), p=part / part.sum()) for part in (load, load[::-1])]
     index, domain = np.concatenate(tokens)[None], np.repeat([0, 1], 4000)
     document = np.arange(8000) // 10
-    shape = grid.Shape(256, 128, 8, 1)
-    found = sweep.domains(index, document, domain, shape, fabric.star(4), step.published(), tokens=500, batches=5, redundant=4)
+    shape = cost.Shape(256, 128, 8, 1)
+    found = studies.domains(
+        index,
+        document,
+        domain,
+        shape,
+        fabric.star(4),
+        step.published(),
+        tokens=500,
+        batches=5,
+        redundant=4,
+    )
     rho = found.groupby(["placement", "where"]).rho.mean()
     assert rho["packed", "same domain"] < 1.3 < rho["in order", "same domain"]
     assert rho["replicated", "same domain"] < 1.3
     with pytest.raises(ValueError, match="tokens = 9: must be from 1 to 8"):
-        sweep.windows(np.arange(8), 9, 1, rng)
+        studies.windows(np.arange(8), 9, 1, rng)
 
 
 def test_published_counts_hold_what_the_chapter_says():
     counts = pd.read_csv(ROOT / "data/published/real_router_counts.csv")
-    assert counts.groupby(["model", "layer", "domain"])["count"].sum().div(counts.groupby(["model", "layer", "domain"]).tokens.first()).isin([2, 8]).all()
-    found = sweep.moved_counts(counts, {"OLMoE-1B-7B": 8, "Mixtral-8x7B": 4}).groupby(["placement", "where"]).rho.mean()
+    assert (
+        counts.groupby(["model", "layer", "domain"])["count"]
+        .sum()
+        .div(counts.groupby(["model", "layer", "domain"]).tokens.first())
+        .isin([2, 8])
+        .all()
+    )
+    found = (
+        studies.moved_counts(counts, {"OLMoE-1B-7B": 8, "Mixtral-8x7B": 4})
+        .groupby(["placement", "where"])
+        .rho.mean()
+    )
     assert found["packed", "packed for"] < found["packed", "another domain"]
 
 
 def test_tails_and_scale():
     index = RNG.integers(0, 16, (2, 3000, 2))
     index[..., 1] = (index[..., 0] + 1 + index[..., 1] % 15) % 16
-    found = sweep.tails(index, grid.SHAPES["trace"], fabric.star(4), step.published(), RNG.integers(0, 3000, (20, 64)), 20)
+    found = studies.tails(
+        index,
+        grid.SHAPES["trace"],
+        fabric.star(4),
+        step.published(),
+        RNG.integers(0, 3000, (20, 64)),
+        20,
+    )
     assert set(found.source) == {"batch", "placement", "both"} and (found.p99 >= found.p50).all()
-    nets = {"star": lambda n: fabric.star(n), "shared": lambda n: fabric.nodes(n, 4, oversubscription=4)}
-    scaled = sweep.scaling([8, 16], nets, 0.4, experts_per_device=4, k=4, tokens=32, hidden=64, seeds=3, exact_up_to=8)
-    assert (scaled.fair.dropna() >= 1 - 1e-9).all() and scaled.fair.isna().sum() == 2 and (scaled.bound_s > 0).all()
+    nets = {
+        "star": lambda n: fabric.star(n),
+        "shared": lambda n: fabric.nodes(n, 4, oversubscription=4),
+    }
+    scaled = studies.scaling(
+        [8, 16], nets, 0.4, experts_per_device=4, k=4, tokens=32, hidden=64, seeds=3, exact_up_to=8
+    )
+    assert (
+        (scaled.fair.dropna() >= 1 - 1e-9).all()
+        and scaled.fair.isna().sum() == 2
+        and (scaled.bound_s > 0).all()
+    )
     assert fluid.bottleneck_bound_s(np.zeros((4, 4)), fabric.star(4)) == 0

@@ -1,4 +1,6 @@
-"""Strategies worked by hand, against textbook algorithms, and for what must hold of every assignment."""
+"""Strategies worked by hand, against textbook algorithms, and for what must hold of every
+assignment.
+"""
 
 from fractions import Fraction
 from functools import partial
@@ -14,14 +16,17 @@ from lib.routing import capacity, strategies
 from lib.routing.strategies import weights
 
 RAW = weights("native")
-# all three prefer expert 0; with one place each, the stable matching is not the one with the largest total
+# all three prefer expert 0; with one place each, the stable matching is not the one with the
+# largest total
 GATES = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.7, 0.05, 0.25]])
 GAMMAS = ("0.5", "0.75", "1", "1.1", "1.25", "2")
 
 
 def chosen(assigned):
     """The used experts of every token, as sets."""
-    return [{int(e) for e, w in zip(*row, strict=True) if w > 0} for row in zip(*assigned, strict=True)]
+    return [
+        {int(e) for e, w in zip(*row, strict=True) if w > 0} for row in zip(*assigned, strict=True)
+    ]
 
 
 def total(scores, assigned):
@@ -32,38 +37,62 @@ def every(tokens, experts, k, gamma="1.25", dtype=torch.float32):
     """Every strategy with its state bound, for any scores of that shape."""
     ids = torch.arange(tokens) % 7
     table = capacity.hash_table([9, 4, 4, 3, 1, 0, 2], experts, k)
-    cut, bias = torch.full((experts,), 0.3, dtype=dtype), torch.linspace(-0.1, 0.1, experts, dtype=dtype)
+    cut, bias = (
+        torch.full((experts,), 0.3, dtype=dtype),
+        torch.linspace(-0.1, 0.1, experts, dtype=dtype),
+    )
     bound = dict(
-        random={"seed": (0, 1)}, hashed={"token_ids": ids, "table": table}, biased={"bias": bias}, threshold={"cut": cut},
-        drop={"gamma": gamma}, expanded_drop={"gamma": gamma, "extra": 2}, reroute={"gamma": gamma},
-        optimal={"gamma": max(gamma, "1")}, expert_choice={"gamma": gamma}, activate_fewer={"least": 1},
+        random={"seed": (0, 1)},
+        hashed={"token_ids": ids, "table": table},
+        biased={"bias": bias},
+        threshold={"cut": cut},
+        drop={"gamma": gamma},
+        expanded_drop={"gamma": gamma, "extra": 2},
+        reroute={"gamma": gamma},
+        optimal={"gamma": max(gamma, "1")},
+        expert_choice={"gamma": gamma},
+        activate_fewer={"least": 1},
         least_loaded={"among": min(k + 1, experts)},
-    )  # fmt: skip
-    return {name: partial(f, k=k, **bound.get(name, {})) for name, f in strategies.STRATEGIES.items()}
+    )
+    return {
+        name: partial(f, k=k, **bound.get(name, {})) for name, f in strategies.STRATEGIES.items()
+    }
 
 
 @st.composite
 def problems(draw, least_gamma=0):
     """Scores on a coarse grid, so that ties abound, with k and γ."""
-    groups, tokens, experts = draw(st.integers(1, 3)), draw(st.integers(1, 9)), draw(st.integers(1, 6))
+    groups, tokens, experts = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 6)),
+    )
     k, gamma = draw(st.integers(1, experts)), draw(st.sampled_from(GAMMAS[least_gamma:]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    grid = rng.integers(1, draw(st.sampled_from([2, 5, 1000])) + 1, size=(groups, tokens, experts)) / 8
+    grid = (
+        rng.integers(1, draw(st.sampled_from([2, 5, 1000])) + 1, size=(groups, tokens, experts)) / 8
+    )
     return torch.tensor(grid, dtype=torch.float32), k, gamma
 
 
-# worked by hand -----------------------------------------------------------------------------------------------------
+# worked by hand
+# -----------------------------------------------------------------------------------------------------
 
 
 def test_capacity_is_exact():
     assert capacity.capacity(400, 16, 2, 1.1) == capacity.capacity(400, 16, 2, "1.1") == 55
-    assert capacity.capacity(400, 16, 2, Fraction(11, 10)) == 55 and int(np.ceil(1.1 * 400 * 2 / 16)) == 56
+    assert (
+        capacity.capacity(400, 16, 2, Fraction(11, 10)) == 55
+        and int(np.ceil(1.1 * 400 * 2 / 16)) == 56
+    )
     assert capacity.capacity(1, 16, 2, 1) == 1 and capacity.capacity(3, 3, 1, np.float64(1.5)) == 2
 
 
 def test_native_random_and_round_robin_by_hand():
     index, weight = strategies.native(GATES, 2)
-    assert index.tolist() == [[0, 1], [0, 1], [0, 2]] and torch.equal(weight, GATES.gather(1, index))
+    assert index.tolist() == [[0, 1], [0, 1], [0, 2]] and torch.equal(
+        weight, GATES.gather(1, index)
+    )
     offset = torch.tensor(1)
     index, _ = strategies.round_robin(GATES, 2, offset=offset)
     assert index.tolist() == [[1, 2], [0, 1], [2, 0]] and offset == 7
@@ -75,7 +104,9 @@ def test_native_random_and_round_robin_by_hand():
 def test_hash_by_hand():
     table = capacity.hash_table([5, 3, 3, 1, 0], experts=3, k=1)
     assert table.tolist() == [[0], [1], [2], [1], [2]]
-    index, weight = strategies.hashed(GATES, 1, token_ids=torch.tensor([3, 0, 2]), table=table, weigh=RAW)
+    index, weight = strategies.hashed(
+        GATES, 1, token_ids=torch.tensor([3, 0, 2]), table=table, weigh=RAW
+    )
     assert index.tolist() == [[1], [0], [2]] and weight.tolist() == GATES.gather(1, index).tolist()
 
 
@@ -85,7 +116,9 @@ def test_drop_by_hand():
     assert chosen(drop(priority="position")) == [{0}, set(), set()]
     assert chosen(strategies.drop(GATES, 2, 1, priority="score")) == [{0, 1}, {1}, {0, 2}]
     assert chosen(strategies.drop(GATES, 2, 1, priority="position")) == [{0, 1}, {0, 1}, {2}]
-    swapped = torch.tensor([[0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.7, 0.1, 0.2]])  # γ = .75: one place fewer, 2
+    swapped = torch.tensor(
+        [[0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.7, 0.1, 0.2]]
+    )  # γ = .75: one place fewer, 2
     assert chosen(strategies.drop(swapped, 2, 0.75, priority="position")) == [{0, 1}, {0, 1}, {2}]
     assert chosen(strategies.drop(swapped, 2, 0.75, priority="choice")) == [{1}, {0, 1}, {0, 2}]
 
@@ -113,10 +146,14 @@ def test_empty_slot_of_reroute_names_the_expert_that_refused():
 
 
 def test_sinkhorn_by_hand():
-    """Rows and columns rescaled are undone, whatever they were: the doubly stochastic matrix is the plan."""
+    """Rows and columns rescaled are undone, whatever they were: the doubly stochastic matrix is the
+    plan.
+    """
     plan = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.5, 0.3], [0.3, 0.2, 0.5]], dtype=torch.float64)
     scores = (plan * torch.tensor([10.0, 1.0, 1.0]) * torch.tensor([[2.0], [3.0], [1.0]])).log()
-    assert strategies.native(scores, 1, weigh=weights("native", gate=torch.exp))[0].flatten().tolist() == [0, 0, 0]
+    assert strategies.native(scores, 1, weigh=weights("native", gate=torch.exp))[
+        0
+    ].flatten().tolist() == [0, 0, 0]
     index, _ = strategies.sinkhorn(scores, 1, weigh=weights(gate=strategies.softmax))
     assert index.flatten().tolist() == [0, 1, 2]
     found = capacity.sinkhorn(scores[None], 1, 1.0, 200).softmax(-1)[0]
@@ -143,7 +180,9 @@ def test_expert_choice_and_threshold_by_hand():
 def test_least_loaded_by_hand():
     load = torch.zeros(3, dtype=torch.int64)
     assert strategies.least_loaded(GATES, 1, among=2, load=load)[0].flatten().tolist() == [0, 1, 2]
-    assert strategies.least_loaded(GATES[:1], 1, among=2, load=load)[0].item() == 0 and load.tolist() == [2, 1, 1]
+    assert strategies.least_loaded(GATES[:1], 1, among=2, load=load)[
+        0
+    ].item() == 0 and load.tolist() == [2, 1, 1]
     assert strategies.least_loaded(GATES[:1], 1, among=2, load=load)[0].item() == 1
 
 
@@ -151,7 +190,10 @@ def test_activate_fewer_by_hand():
     gates = torch.tensor([[0.6, 0.3, 0.1], [0.5, 0.4, 0.1], [0.1, 0.2, 0.7]])
     assert strategies.activate_fewer(gates, 2, least=1)[0].tolist() == [[0, 2], [0, 2], [2, 0]]
     assert chosen(strategies.activate_fewer(GATES, 2, least=1)) == [{0}] * 3
-    assert strategies.activate_fewer(gates, 2, least=2)[0].tolist() == strategies.native(gates, 2)[0].tolist()
+    assert (
+        strategies.activate_fewer(gates, 2, least=2)[0].tolist()
+        == strategies.native(gates, 2)[0].tolist()
+    )
 
 
 def test_weight_policies_by_hand():
@@ -159,16 +201,25 @@ def test_weight_policies_by_hand():
     assert index[1].tolist() == [1, 2]
     torch.testing.assert_close(native[1], torch.tensor([0.4, 0.1]))
     torch.testing.assert_close(strategies.reroute(GATES, 2, 1)[1][1], torch.tensor([0.72, 0.18]))
-    torch.testing.assert_close(strategies.reroute(GATES, 2, 1, weigh=weights("rank"))[1][1], torch.tensor([0.5, 0.4]))
-    for policy, expected in [("native", [0.0, 4 / 9]), ("mass", [0.0, 1.0]), ("rank", [0.0, 5 / 9])]:
+    torch.testing.assert_close(
+        strategies.reroute(GATES, 2, 1, weigh=weights("rank"))[1][1], torch.tensor([0.5, 0.4])
+    )
+    for policy, expected in [
+        ("native", [0.0, 4 / 9]),
+        ("mass", [0.0, 1.0]),
+        ("rank", [0.0, 5 / 9]),
+    ]:
         _, weight = strategies.drop(GATES, 2, 1, weigh=weights(policy, renormalise=True, scale=2.0))
         torch.testing.assert_close(weight[1], 2 * torch.tensor(expected))
     logits = GATES.log() + 3
     same = strategies.reroute(logits.softmax(-1), 2, 1)[1]
-    torch.testing.assert_close(strategies.native(logits, 2, weigh=weights(gate=strategies.softmax))[1][0], same[0])
+    torch.testing.assert_close(
+        strategies.native(logits, 2, weigh=weights(gate=strategies.softmax))[1][0], same[0]
+    )
 
 
-# what must hold of every assignment ---------------------------------------------------------------------------------
+# what must hold of every assignment
+# ---------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
@@ -177,7 +228,9 @@ def test_every_assignment_is_one(problem):
     scores, k, gamma = problem
     for name, strategy in every(scores.shape[1], scores.shape[2], k, gamma).items():
         if name == "hashed":
-            strategy = partial(strategy, token_ids=strategy.keywords["token_ids"].expand(scores.shape[:2]))
+            strategy = partial(
+                strategy, token_ids=strategy.keywords["token_ids"].expand(scores.shape[:2])
+            )
         index, weight = strategy(scores)
         assert index.dtype == torch.int64 and index.shape == weight.shape, name
         assert index.shape[:2] == scores.shape[:2] and weight.dtype == scores.dtype, name
@@ -198,16 +251,21 @@ def test_capacity_is_never_exceeded_and_drops_are_what_overflows(problem):
     _, tokens, experts = scores.shape
     size = capacity.capacity(tokens, experts, k, gamma)
     bound = every(tokens, experts, k, gamma)
-    bound |= {p: partial(strategies.drop, k=k, gamma=gamma, priority=p) for p in ("position", "choice")}
+    bound |= {
+        p: partial(strategies.drop, k=k, gamma=gamma, priority=p) for p in ("position", "choice")
+    }
     for name in ("drop", "position", "choice", "expanded_drop", "reroute", "expert_choice"):
         for group in scores:
             assert strategies.load(*bound[name](group), experts).max() <= size, name
     for group in scores:
         asked = strategies.load(*strategies.native(group, k), experts)
         for name in ("drop", "position", "choice"):
-            assert torch.equal(strategies.load(*bound[name](group), experts), asked.clamp(max=size)), name
+            assert torch.equal(
+                strategies.load(*bound[name](group), experts), asked.clamp(max=size)
+            ), name
         assert torch.equal(
-            strategies.load(*bound["expert_choice"](group), experts), torch.full((experts,), min(size, tokens))
+            strategies.load(*bound["expert_choice"](group), experts),
+            torch.full((experts,), min(size, tokens)),
         )
 
 
@@ -268,9 +326,9 @@ def test_reroute_is_the_textbook_and_no_pair_blocks(problem):
         for token in range(tokens):
             for expert in set(range(experts)) - mine[token]:
                 there = [t for t in range(tokens) if expert in mine[t]]
-                key = lambda t, e=expert, g=group: (-g[t, e], t)  # noqa: E731
+                key = lambda t, e=expert, g=group: (-g[t, e], t)
                 admitted = load[expert] < size or key(token) < max(map(key, there))
-                wish = lambda e, t=token, g=group: (-g[t, e], e)  # noqa: E731
+                wish = lambda e, t=token, g=group: (-g[t, e], e)
                 wanted = len(mine[token]) < k or wish(expert) < max(map(wish, mine[token]))
                 assert not (admitted and wanted)
 
@@ -287,7 +345,10 @@ def test_optimal_has_the_largest_total(problem):
         assert strategies.load(*found, experts).max() <= size and (found[1] > 0).sum() == tokens * k
         for name, strategy in bound.items():
             other = strategy(group)
-            fits = strategies.load(*other, experts).max() <= size and ((other[1] > 0).sum(-1) == k).all()
+            fits = (
+                strategies.load(*other, experts).max() <= size
+                and ((other[1] > 0).sum(-1) == k).all()
+            )
             assert not fits or total(group, found) >= total(group, other) - 1e-9, name
 
 
@@ -314,20 +375,27 @@ def test_single_optimum_agrees_with_the_linear_program():
 
 def gates(tokens, experts, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randn(tokens, experts, generator=generator) + torch.randn(experts, generator=generator)).softmax(-1)
+    return (
+        torch.randn(tokens, experts, generator=generator)
+        + torch.randn(experts, generator=generator)
+    ).softmax(-1)
 
 
 def test_room_for_all_changes_nothing_bit_for_bit():
     scores = gates(64, 8)
     for renormalise in (False, True):
-        expected = strategies.native(scores, 2, weigh=weights("native", renormalise=renormalise, scale=2.5))
+        expected = strategies.native(
+            scores, 2, weigh=weights("native", renormalise=renormalise, scale=2.5)
+        )
         for policy in strategies.POLICIES:
             weigh = weights(policy, renormalise=renormalise, scale=2.5)
             for strategy in (
-                partial(strategies.drop, gamma=4), partial(strategies.expanded_drop, gamma=4, extra=3),
-                partial(strategies.reroute, gamma=4), partial(strategies.biased, bias=torch.zeros(8)),
+                partial(strategies.drop, gamma=4),
+                partial(strategies.expanded_drop, gamma=4, extra=3),
+                partial(strategies.reroute, gamma=4),
+                partial(strategies.biased, bias=torch.zeros(8)),
                 partial(strategies.activate_fewer, least=2),
-            ):  # fmt: skip
+            ):
                 for got, want in zip(strategy(scores, 2, weigh=weigh), expected, strict=True):
                     assert torch.equal(got, want)
 
@@ -343,7 +411,16 @@ def test_mass_is_preserved(problem):
         torch.testing.assert_close(weight.sum(-1)[some], own[some])
 
 
-CAUSAL = ("native", "random", "round_robin", "hashed", "biased", "least_loaded", "threshold", "position")
+CAUSAL = (
+    "native",
+    "random",
+    "round_robin",
+    "hashed",
+    "biased",
+    "least_loaded",
+    "threshold",
+    "position",
+)
 
 
 @pytest.mark.parametrize("name", [*strategies.STRATEGIES, "position", "choice"])
@@ -361,7 +438,11 @@ def test_ties_go_to_the_lower_numbers():
     bound = every(8, 4, 2, "1")
     assert strategies.native(even, 2)[0].tolist() == [[0, 1]] * 8
     assert chosen(bound["drop"](even)) == [{0, 1}] * 4 + [set()] * 4
-    assert chosen(bound["expanded_drop"](even)) == chosen(bound["reroute"](even)) == [{0, 1}] * 4 + [{2, 3}] * 4
+    assert (
+        chosen(bound["expanded_drop"](even))
+        == chosen(bound["reroute"](even))
+        == [{0, 1}] * 4 + [{2, 3}] * 4
+    )
     assert chosen(bound["expert_choice"](even)) == [{0, 1, 2, 3}] * 4 + [set()] * 4
     assert chosen(bound["least_loaded"](even))[:3] == [{0, 1}, {0, 2}, {1, 2}]
 
@@ -384,7 +465,10 @@ def test_devices_and_threads_agree(device):
 def test_in_groups():
     scores = gates(70, 8)
     for size in (1, 16, 70, 4096):
-        for strategy in (partial(strategies.reroute, k=2, gamma=1), partial(strategies.expert_choice, k=2)):
+        for strategy in (
+            partial(strategies.reroute, k=2, gamma=1),
+            partial(strategies.expert_choice, k=2),
+        ):
             expected = [part for group in scores.split(size) for part in chosen(strategy(group))]
             assert chosen(strategies.in_groups(strategy, size)(scores)) == expected
             label = torch.arange(70) // size
@@ -414,13 +498,18 @@ def test_what_was_fitted_evens_the_load_of_text_not_seen():
     words = rng.zipf(1.3, 200_000) % 500
     table = capacity.hash_table(np.bincount(words, minlength=500), 8, 2)
     load = np.bincount(table[words].flatten(), minlength=8)
-    assert load.max() / load.mean() < 8 / 2 * 1.01 and load[np.argsort(load)[:-2]].std() < 0.02 * load.mean()
+    assert (
+        load.max() / load.mean() < 8 / 2 * 1.01
+        and load[np.argsort(load)[:-2]].std() < 0.02 * load.mean()
+    )
 
 
 def test_prices_are_the_bias_that_evens_the_load():
     scores = gates(2000, 8)
     prices = strategies.optimal_prices(scores.log(), 2, 1).float()
-    load = strategies.load(*strategies.biased(scores.log(), 2, bias=-prices, weigh=weights(gate=torch.exp)), 8)
+    load = strategies.load(
+        *strategies.biased(scores.log(), 2, bias=-prices, weigh=weights(gate=torch.exp)), 8
+    )
     assert load.max() <= 1.02 * 500
 
 
@@ -433,7 +522,10 @@ def test_refusals():
         (lambda: strategies.reroute(GATES, 2, -1.5), "gamma = -1.5: must be"),
         (lambda: strategies.reroute(GATES, 2, float("nan")), "gamma = nan: must be"),
         (lambda: strategies.expert_choice(GATES, 2, "much"), "gamma = much: must be"),
-        (lambda: strategies.optimal(GATES, 2, 0.5), "gamma = 0.5: 6 slots have only 3 places: must be ≥ 1"),
+        (
+            lambda: strategies.optimal(GATES, 2, 0.5),
+            "gamma = 0.5: 6 slots have only 3 places: must be ≥ 1",
+        ),
         (lambda: strategies.native(GATES, 4), "native: k = 4: must be from 1 to 3"),
         (lambda: strategies.reroute(GATES, 0, 1), "reroute: k = 0"),
         (lambda: capacity.hash_table([1, 2], 2, 3), "hash_table: k = 3"),
@@ -451,11 +543,17 @@ def test_refusals():
         (lambda: strategies.sinkhorn(GATES, 2, temperature=0), "temperature = 0"),
         (lambda: strategies.least_loaded(GATES, 2, among=1), "among = 1"),
         (lambda: strategies.activate_fewer(GATES, 2, least=3), "least = 3"),
-        (lambda: strategies.hashed(GATES, 2, token_ids=torch.zeros(2), table=torch.zeros(3, 2)), "one id per token"),
+        (
+            lambda: strategies.hashed(GATES, 2, token_ids=torch.zeros(2), table=torch.zeros(3, 2)),
+            "one id per token",
+        ),
         (lambda: capacity.fit_bias([], 2), "0 batches"),
         (lambda: capacity.fit_cut([], 2), "0 batches"),
         (lambda: strategies.in_groups(strategies.native, 0), "group = 0"),
-        (lambda: strategies.in_groups(partial(strategies.native, k=2), torch.zeros(4))(GATES), r"must be \[3\]"),
+        (
+            lambda: strategies.in_groups(partial(strategies.native, k=2), torch.zeros(4))(GATES),
+            r"must be \[3\]",
+        ),
     ]:
         with pytest.raises(ValueError, match=message) as caught:
             call()

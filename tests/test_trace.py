@@ -28,9 +28,16 @@ def test_every_document_is_routed_as_if_alone(tiny_model, routes):
         with torch.no_grad(), adapter.record(tiny_model, indices=True) as rec:
             tiny_model(input_ids=torch.arange(3, 3 + length)[None])
         for layer in range(3):
-            np.testing.assert_array_equal(routes.expert_index[layer][routes.document == number], rec.index(layer))
+            np.testing.assert_array_equal(
+                routes.expert_index[layer][routes.document == number], rec.index(layer)
+            )
     domains = [str(routes.domains[i]) for i in routes.document_domain()]
-    assert sorted(zip(lengths.tolist(), domains, strict=True)) == [(5, "b"), (9, "b"), (12, "a"), (12, "a")]
+    assert sorted(zip(lengths.tolist(), domains, strict=True)) == [
+        (5, "b"),
+        (9, "b"),
+        (12, "a"),
+        (12, "a"),
+    ]
 
 
 def test_loads_add_up(routes):
@@ -43,7 +50,11 @@ def test_round_trip(routes, tmp_path):
     routes.save(tmp_path / "trace.npz")
     again = trace.load(tmp_path / "trace.npz")
     np.testing.assert_array_equal(again.expert_index, routes.expert_index)
-    assert again.experts == 8 and again.model == "tiny" and [f.name for f in tmp_path.iterdir()] == ["trace.npz"]
+    assert (
+        again.experts == 8
+        and again.model == "tiny"
+        and [f.name for f in tmp_path.iterdir()] == ["trace.npz"]
+    )
 
 
 def test_refusals(routes, tmp_path):
@@ -73,12 +84,18 @@ def test_even_load_has_k_distinct_experts_a_token():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (lambda t: {"expert_index": t.expert_index[0]}, "must be whole numbers .layers, tokens, k."),
+        (
+            lambda t: {"expert_index": t.expert_index[0]},
+            "must be whole numbers .layers, tokens, k.",
+        ),
         (lambda t: {"expert_index": t.expert_index.astype(float)}, "must be whole numbers"),
         (lambda t: {"expert_index": t.expert_index.astype(int) - 8}, "from 0 to 7"),
         (lambda t: {"position": t.position[1:]}, r"position of shape \(37,\): must be \[38\]"),
         (lambda t: {"token": t.token - 100}, "token of shape .*≥ 0"),
-        (lambda t: {"document": t.document + 1}, "document: has number 4: must be below 4, the length of cluster"),
+        (
+            lambda t: {"document": t.document + 1},
+            "document: has number 4: must be below 4, the length of cluster",
+        ),
         (lambda t: {"domains": t.domains[:1]}, "domain: has number 1: must be below 1"),
         (lambda t: {"clusters": t.clusters[:2]}, "cluster: has number 2: must be below 2"),
     ],
@@ -99,4 +116,6 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(routes, tmp_path, mo
     monkeypatch.setattr(np, "savez_compressed", full)
     with pytest.raises(OSError, match="No space"):
         routes.save(tmp_path / "trace.npz")
-    assert [f.name for f in tmp_path.iterdir()] == ["trace.npz"] and (tmp_path / "trace.npz").read_bytes() == before
+    assert [f.name for f in tmp_path.iterdir()] == ["trace.npz"] and (
+        tmp_path / "trace.npz"
+    ).read_bytes() == before

@@ -7,12 +7,15 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from lib import provenance
 from lib.paper import values
 
 
 @pytest.fixture
 def chapter(tmp_path):
-    return values.Chapter("07_test", SimpleNamespace(run_dir=str(tmp_path), corpus="/some/where/file.xz"))
+    return values.Chapter(
+        "07_test", SimpleNamespace(run_dir=str(tmp_path), corpus="/some/where/file.xz")
+    )
 
 
 def read(chapter):
@@ -29,10 +32,20 @@ def test_a_value_is_published_once_with_all_that_is_known(chapter):
         chapter.value("b", 1, kind="guessed")
     chapter.close()
     found = read(chapter)["values"]
-    assert found["a"] == dict(value=0.123456, unit="s", kind="simulated", interval=[0.1, 0.2], fmt=".2f", text="0.12",
-                              tolerance="0.02", cell=None)  # fmt: skip
+    assert found["a"] == dict(
+        value=0.123456,
+        unit="s",
+        kind="simulated",
+        interval=[0.1, 0.2],
+        fmt=".2f",
+        text="0.12",
+        tolerance="0.02",
+        cell=None,
+    )
     assert (
-        found["n"]["text"] == "3" and found["nothing"]["text"] == "not available" and found["nothing"]["value"] is None
+        found["n"]["text"] == "3"
+        and found["nothing"]["text"] == "not available"
+        and found["nothing"]["value"] is None
     )
 
 
@@ -52,7 +65,9 @@ def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(ch
         "seconds",
         "peak_memory_bytes",
     }
-    assert len(facts["files"]["pyproject.toml"]) == 64 and facts["parameters"]["corpus"] == "file.xz"
+    assert (
+        len(facts["files"]["pyproject.toml"]) == 64 and facts["parameters"]["corpus"] == "file.xz"
+    )
     assert facts["peak_memory_bytes"] > 1e7 and "torch" in facts["versions"]
 
 
@@ -68,7 +83,11 @@ def test_a_figure_needs_caption_and_alternative_text(chapter):
 
 def test_claims_and_checks(chapter):
     chapter.value("x", 1.0, interval=(0.5, 1.5))
-    for predicate, verdict in (("x > 0", "supported"), ("x > 2", "not supported"), ("x > 1", "undecided")):
+    for predicate, verdict in (
+        ("x > 0", "supported"),
+        ("x > 2", "not supported"),
+        ("x > 1", "undecided"),
+    ):
         chapter.claim(verdict, "It holds.", predicate)
         assert chapter.claims[verdict]["verdict"] == verdict
     with pytest.raises(RuntimeError, match="check failed: one is two"):
@@ -78,14 +97,18 @@ def test_claims_and_checks(chapter):
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
     target = tmp_path / "x.json"
     target.write_text("old")
-    with pytest.raises(OSError, match="full"), values.writing(target) as part:
+    with pytest.raises(OSError, match="full"), provenance.writing(target) as part:
         part.write_text("half")
         raise OSError("disk full")
     assert target.read_text() == "old" and [f.name for f in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_markup_in_texts_is_shown_as_text(chapter, capsys):
-    shown = values.figure_html("<script>", "s", dict(alt="<script>", caption="a *b* <script>", interactive={"x": "<script>"}))
+    shown = values.figure_html(
+        "<script>",
+        "s",
+        dict(alt="<script>", caption="a *b* <script>", interactive={"x": "<script>"}),
+    )
     assert "<script>" not in shown and "<em>b</em>" in shown
 
 
@@ -96,4 +119,6 @@ def test_missing_results_say_how_to_make_them(tmp_path):
     assert [path.name for path in published] == ["trace_with.npz", "trace_without.npz"]
     (tmp_path / "01_profile").mkdir()
     (tmp_path / "01_profile/trace_model.npz").touch()
-    assert values.find(str(tmp_path), "01_profile", "trace_*.npz") == [tmp_path / "01_profile/trace_model.npz"]
+    assert values.find(str(tmp_path), "01_profile", "trace_*.npz") == [
+        tmp_path / "01_profile/trace_model.npz"
+    ]

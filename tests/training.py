@@ -1,4 +1,5 @@
-"""Training runs in processes of their own, for tests of what survives: ``python tests/training.py KIND FOLDER [DEVICE]``.
+"""Training runs in processes of their own, for tests of what survives: ``python tests/training.py
+KIND FOLDER [DEVICE]``.
 
 Each run is forked before any tensor exists, so that it may be killed, or talk to another one.
 """
@@ -23,13 +24,24 @@ from lib.model import load
 from lib.routing import adapter
 
 STREAM = (np.arange(3000) ** 2 % 97).astype(np.uint16)
-PLAN = train.Plan(steps=9, batch_sequences=4, sequence_tokens=16, learning_rate=1e-2, warmup_steps=2, log_every=2,
-                  evaluate_every=4, loss="bias", coefficient=0.01)  # fmt: skip
+PLAN = train.Plan(
+    steps=9,
+    batch_sequences=4,
+    sequence_tokens=16,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    log_every=2,
+    evaluate_every=4,
+    loss="bias",
+    coefficient=0.01,
+)
 
 
 def model(seed: int = 0) -> OlmoeForCausalLM:
     torch.manual_seed(seed)
-    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_experts=8)
+    sizes = dict(
+        vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=3, num_experts=8
+    )
     return OlmoeForCausalLM(load.config(**sizes, attention_dropout=0.1)).eval()
 
 
@@ -85,12 +97,23 @@ def run(folder: Path, result: Path, device: str, before=None) -> None:
     torch.use_deterministic_algorithms(device == "cuda")
     torch.manual_seed(5)
     made = model().to(device)
-    history = train.run(made, STREAM, PLAN, sample=STREAM[:68].reshape(4, 17), folder=folder, checkpoint_every=2,
-                        precision="bf16" if device == "cuda" else "float32")  # fmt: skip
+    history = train.run(
+        made,
+        STREAM,
+        PLAN,
+        sample=STREAM[:68].reshape(4, 17),
+        folder=folder,
+        checkpoint_every=2,
+        precision="bf16" if device == "cuda" else "float32",
+    )
     step = train.optimizer(made, PLAN)
     bits = checkpoint.gather(made, step)
-    digest = {name: hashlib.sha256(part.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
-              for name, part in bits.items()}  # fmt: skip
+    digest = {
+        name: hashlib.sha256(
+            part.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        ).hexdigest()
+        for name, part in bits.items()
+    }
     digest["history"] = history.drop(columns="tokens_per_s").to_csv()
     result.write_text(json.dumps(digest))
 
@@ -98,21 +121,36 @@ def run(folder: Path, result: Path, device: str, before=None) -> None:
 def resume(folder: Path, device: str = "cpu") -> None:
     """An unbroken run, and for each way to be killed the broken one and the same command again."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    codes = {"unbroken": [forked(lambda: run(folder / "unbroken", folder / "unbroken.json", device))]}
+    codes = {
+        "unbroken": [forked(lambda: run(folder / "unbroken", folder / "unbroken.json", device))]
+    }
     for name, kill in KILLS.items():
-        first = forked(lambda name=name, kill=kill: run(folder / name, folder / f"{name}.json", device, before=kill))
-        codes[name] = [first, forked(lambda name=name: run(folder / name, folder / f"{name}.json", device))]
+        first = forked(
+            lambda name=name, kill=kill: run(
+                folder / name, folder / f"{name}.json", device, before=kill
+            )
+        )
+        codes[name] = [
+            first,
+            forked(lambda name=name: run(folder / name, folder / f"{name}.json", device)),
+        ]
     (folder / "codes.json").write_text(json.dumps(codes))
 
 
 def together(folder: Path) -> None:
-    """One step of each loss in float64: on one process whole, in parts, and on two processes (whole and in parts)."""
+    """One step of each loss in float64: on one process whole, in parts, and on two processes (whole
+    and in parts).
+    """
     plan = replace(PLAN, batch_sequences=8)
     for name in ("none", "switch", "cv2", "entropy", "gini", "max", "z", "bias", "stock"):
         for world, micro in ((1, 0), (1, 1), (2, 0), (2, 2)):
             target = folder / f"{name}-{world}-{micro}.pt"
-            work = [lambda rank=rank, name=name, world=world, micro=micro, target=target:
-                    one_step(replace(plan, loss=name, coefficient=0.3), rank, world, micro, target) for rank in range(world)]  # fmt: skip
+            work = [
+                lambda rank=rank, name=name, world=world, micro=micro, target=target: one_step(
+                    replace(plan, loss=name, coefficient=0.3), rank, world, micro, target
+                )
+                for rank in range(world)
+            ]
             children = []
             for action in work[1:]:
                 child = os.fork()
@@ -127,7 +165,9 @@ def together(folder: Path) -> None:
 
 def one_step(plan: train.Plan, rank: int, world: int, micro: int, target: Path) -> None:
     if world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{target}.sync", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{target}.sync", rank=rank, world_size=world
+        )
     made = model().double()
     made.config.attention_dropout = 0.0
     for layer in made.model.layers:
@@ -137,8 +177,9 @@ def one_step(plan: train.Plan, rank: int, world: int, micro: int, target: Path) 
     bias = objective.selection_bias(made) if plan.loss == "bias" else torch.zeros(1)
     made.train()
     with objective.biased(made), adapter.record(made, scores=True) as rec:
-        nats, balance, load_ = objective.gradients(made, rec, batch, plan.loss, plan.coefficient,
-                                                   micro_sequences=micro, forward=forward)  # fmt: skip
+        nats, balance, load_ = objective.gradients(
+            made, rec, batch, plan.loss, plan.coefficient, micro_sequences=micro, forward=forward
+        )
     if plan.loss == "bias":
         objective.update_bias(bias, load_, plan.coefficient)
     if rank == 0:

@@ -1,8 +1,10 @@
-"""Checkpoints of a training run that is under way: one safetensors file holds all that is needed to go on.
+"""Checkpoints of a training run that is under way: one safetensors file holds all that is needed to
+go on.
 
-Tensors: model parameters and buffers (a selection bias among them), the optimizer's state, the state of every random
-generator, and what the loop adds.  Facts (JSON in the file's header): step, which is also the sampler's position and the
-scheduler's, history, and what the run is.  A file appears under its final name only when it is whole and on disk.
+Tensors: model parameters and buffers (a selection bias among them), the optimizer's state, the
+state of every random generator, and what the loop adds.  Facts (JSON in the file's header): step,
+which is also the sampler's position and the scheduler's, history, and what the run is.  A file
+appears under its final name only when it is whole and on disk.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ def gather(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
     tensors = {f"parameter.{name}": part.detach() for name, part in model.named_parameters()}
     tensors |= {f"buffer.{name}": part for name, part in model.named_buffers()}
     for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()}
+        tensors |= {
+            f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in state.items()
+        }
     tensors["random.cpu"] = torch.get_rng_state()
     if next(model.parameters()).is_cuda:
         tensors["random.cuda"] = torch.cuda.get_rng_state(next(model.parameters()).device)
@@ -45,7 +49,9 @@ def gather(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str
 
 
 @torch.no_grad()
-def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def restore(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
     """Put back what `gather` took, in place and bit by bit."""
     for kind, parts in (("parameter", model.named_parameters()), ("buffer", model.named_buffers())):
         for name, part in parts:
@@ -55,21 +61,26 @@ def restore(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: d
         if name.startswith("optimizer."):
             _, number, key = name.split(".")
             state.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
+    )
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"], next(model.parameters()).device)
 
 
 def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> Path:
-    """Write step-<step>.safetensors: under a temporary name, forced to disk, then renamed; older files but one go.
+    """Write step-<step>.safetensors: under a temporary name, forced to disk, then renamed; older
+    files but one go.
 
     Refused in one line: no space left.  Earlier checkpoints are then untouched.
     """
     path = folder / f"step-{step:08d}.safetensors"
     temporary = path.with_suffix(".part")
-    content = serialise({name: part.detach().cpu().contiguous() for name, part in tensors.items()},
-                        metadata={"facts": json.dumps(facts | {"step": step})})  # fmt: skip
+    content = serialise(
+        {name: part.detach().cpu().contiguous() for name, part in tensors.items()},
+        metadata={"facts": json.dumps(facts | {"step": step})},
+    )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
@@ -99,7 +110,9 @@ def _sync(folder: Path) -> None:
 
 
 def latest(folder: Path, most: int | None = None) -> tuple[dict[str, Tensor], dict] | None:
-    """(tensors, facts) of the newest whole checkpoint, of at most step `most`, or None; what is not whole is skipped with a line."""
+    """(tensors, facts) of the newest whole checkpoint, of at most step `most`, or None; what is not
+    whole is skipped with a line.
+    """
     for part in folder.glob("step-*.part"):
         _skip(part, "the run ended while it was written")
         part.unlink(missing_ok=True)
@@ -109,7 +122,7 @@ def latest(folder: Path, most: int | None = None) -> tuple[dict[str, Tensor], di
                 facts = json.loads(file.metadata()["facts"])
                 if most is not None and facts["step"] > most:
                     continue
-                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+                return {name: file.get_tensor(name) for name in file.keys()}, facts
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             _skip(path, str(error).splitlines()[0][:120])
     return None

@@ -1,4 +1,6 @@
-"""What a model is worth on held-out text: nats per token, bits per byte, next-token accuracy, document by document."""
+"""What a model is worth on held-out text: nats per token, bits per byte, next-token accuracy,
+document by document.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ from lib.routing import adapter
 
 
 def windows(tokens: Sequence[int], length: int) -> list[Sequence[int]]:
-    """Cut one document into runs of at most `length` + 1 tokens, each beginning with the last token of the one before,
-    so that every token but the first is predicted exactly once."""
+    """Cut one document into runs of at most `length` + 1 tokens, each beginning with the last token
+    of the one before, so that every token but the first is predicted exactly once.
+    """
     return [tokens[i : i + length + 1] for i in range(0, len(tokens) - 1, length)]
 
 
@@ -31,14 +34,18 @@ def per_document(
     progress: str = "evaluating",
     seen: Callable[[np.ndarray, torch.Tensor], None] | None = None,
 ) -> pd.DataFrame:
-    """One row per document: name, domain, cluster, bytes, tokens (predicted), nats (summed), correct (argmax hits).
+    """One row per document: name, domain, cluster, bytes, tokens (predicted), nats (summed),
+    correct (argmax hits).
 
-    Teacher-forced in windows of `context` tokens that do not overlap; windows are padded at their end and batched by
-    length.  Under a causal mask the padding cannot be seen by what is scored.
-    seen: called after each forward pass with the number of each row's document and [rows, tokens] which are no padding.
+    Teacher-forced in windows of `context` tokens that do not overlap; windows are padded at their
+    end and batched by length.  Under a causal mask the padding cannot be seen by what is scored.
+    seen: called after each forward pass with the number of each row's document and [rows, tokens]
+    which are no padding.
     """
     device = next(model.parameters()).device
-    pieces = [(i, run) for i, doc in enumerate(documents) for run in windows(doc.token_ids, context)]
+    pieces = [
+        (i, run) for i, doc in enumerate(documents) for run in windows(doc.token_ids, context)
+    ]
     pieces.sort(key=lambda piece: len(piece[1]))
     size = max(1, batch_tokens // context)
     sums = np.zeros((len(documents), 3))
@@ -50,19 +57,27 @@ def per_document(
             np.add.at(sums[:, column], owner, part.cpu().numpy())
         if seen is not None:
             seen(owner, real)
-    table = pd.DataFrame([(d.name, d.domain, d.cluster, d.bytes) for d in documents],
-                         columns=["name", "domain", "cluster", "bytes"])  # fmt: skip
-    return table.assign(tokens=sums[:, 0].astype(int), nats=sums[:, 1], correct=sums[:, 2].astype(int))
+    table = pd.DataFrame(
+        [(d.name, d.domain, d.cluster, d.bytes) for d in documents],
+        columns=["name", "domain", "cluster", "bytes"],
+    )
+    return table.assign(
+        tokens=sums[:, 0].astype(int), nats=sums[:, 1], correct=sums[:, 2].astype(int)
+    )
 
 
 def _score(model, runs: list[Sequence[int]], device) -> tuple[torch.Tensor, ...]:
-    """(tokens predicted, their nats, their hits) per run, each [runs], and [runs, tokens] which tokens are no padding."""
+    """(tokens predicted, their nats, their hits) per run, each [runs], and [runs, tokens] which
+    tokens are no padding.
+    """
     longest = max(map(len, runs))
     ids = torch.tensor([[*run, *[0] * (longest - len(run))] for run in runs], device=device)
     length = torch.tensor([len(run) for run in runs], device=device)
     real = torch.arange(1, longest, device=device) < length[:, None]
     logits = model(input_ids=ids[:, :-1]).logits
-    nats = cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none").view_as(real)
+    nats = cross_entropy(
+        logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+    ).view_as(real)
     hits = logits.argmax(-1) == ids[:, 1:]
     return real.sum(1), (nats.double() * real).sum(1), (hits & real).sum(1), real
 
@@ -78,9 +93,10 @@ def routed(
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """`per_document`, and from the same forward passes what the router did, in arrays by name:
 
-    counts [documents, layers, experts] assignments; serving [batches, layers, experts], of at least `draws` batches of
-    `serving_tokens` tokens, cut from the documents in random orders; router_entropy [layers], the mean over tokens of
-    the entropy of the router's probabilities, in nats.
+    counts [documents, layers, experts] assignments; serving [batches, layers, experts], of at least
+    `draws` batches of `serving_tokens` tokens, cut from the documents in random orders;
+    router_entropy [layers], the mean over tokens of the entropy of the router's probabilities, in
+    nats.
     """
     rows, owners, uncertain = [], [], 0
     with adapter.record(model, indices=True, scores=True) as rec:
@@ -88,7 +104,12 @@ def routed(
         def seen(owner: np.ndarray, real: torch.Tensor) -> None:
             nonlocal uncertain
             keep = real.reshape(-1)
-            rows.append(torch.stack([index[-1][keep] for index in rec.indices]).to(torch.int16).cpu().numpy())
+            rows.append(
+                torch.stack([index[-1][keep] for index in rec.indices])
+                .to(torch.int16)
+                .cpu()
+                .numpy()
+            )
             owners.append(np.repeat(owner, real.sum(1).cpu().numpy()))
             logs = [scores[-1][keep].log_softmax(-1) for scores in rec.scores]
             uncertain = uncertain + np.array([-float((log.exp() * log).sum()) for log in logs])
@@ -96,26 +117,36 @@ def routed(
 
         table = per_document(model, documents, seen=seen, **options)
     index, owner = np.concatenate(rows, axis=1), np.concatenate(owners)
-    counts = np.stack([_counts(owner, layer, len(documents), rec.experts) for layer in index], axis=1)
+    counts = np.stack(
+        [_counts(owner, layer, len(documents), rec.experts) for layer in index], axis=1
+    )
     serving, rng = [], np.random.default_rng(seed)
     size, n = min(serving_tokens, len(owner)), len(owner) // serving_tokens or 1
     for _ in range(-(-draws // n)):
         order = np.argsort(rng.permutation(len(documents))[owner], kind="stable")[: n * size]
         batch = np.repeat(np.arange(n), size)
-        serving.append(np.stack([_counts(batch, layer[order], n, rec.experts) for layer in index], axis=1))
-    return table, dict(counts=counts, serving=np.concatenate(serving), router_entropy=uncertain / len(owner))
+        serving.append(
+            np.stack([_counts(batch, layer[order], n, rec.experts) for layer in index], axis=1)
+        )
+    return table, dict(
+        counts=counts, serving=np.concatenate(serving), router_entropy=uncertain / len(owner)
+    )
 
 
 def _counts(group: np.ndarray, index: np.ndarray, groups: int, experts: int) -> np.ndarray:
-    """[groups, experts] assignments, from the group [tokens] and the experts [tokens, k] of each token."""
+    """[groups, experts] assignments, from the group [tokens] and the experts [tokens, k] of each
+    token.
+    """
     flat = group[:, None] * experts + index
     return np.bincount(flat.ravel(), minlength=groups * experts).reshape(groups, experts)
 
 
 def specialisation(counts: np.ndarray, domain: Sequence[str]) -> np.ndarray:
-    """Mutual information of domain and expert per layer in bits, domains weighted alike: 0, all use experts alike.
+    """Mutual information of domain and expert per layer in bits, domains weighted alike: 0, all use
+    experts alike.
 
-    counts [documents, layers, experts].  It is the mean over domains of the divergence of a domain's load from their mean.
+    counts [documents, layers, experts].  It is the mean over domains of the divergence of a
+    domain's load from their mean.
     """
     names = np.asarray(domain)
     shares = np.stack([counts[names == name].sum(0) for name in np.unique(names)]).astype(float)
@@ -125,10 +156,17 @@ def specialisation(counts: np.ndarray, domain: Sequence[str]) -> np.ndarray:
 
 
 def by_domain(table: pd.DataFrame) -> pd.DataFrame:
-    """Per domain: documents, clusters, tokens, bytes, nats per token, bits per byte, next-token accuracy."""
-    part = table.groupby("domain").agg(documents=("name", "size"), clusters=("cluster", "nunique"),
-                                       tokens=("tokens", "sum"), bytes=("bytes", "sum"),
-                                       nats=("nats", "sum"), correct=("correct", "sum"))  # fmt: skip
+    """Per domain: documents, clusters, tokens, bytes, nats per token, bits per byte, next-token
+    accuracy.
+    """
+    part = table.groupby("domain").agg(
+        documents=("name", "size"),
+        clusters=("cluster", "nunique"),
+        tokens=("tokens", "sum"),
+        bytes=("bytes", "sum"),
+        nats=("nats", "sum"),
+        correct=("correct", "sum"),
+    )
     part["nats_per_token"] = part.nats / part.tokens
     part["bits_per_byte"] = part.nats / np.log(2) / part.bytes
     part["accuracy"] = part.correct / part.tokens
@@ -136,11 +174,17 @@ def by_domain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def completion(model: torch.nn.Module, tokenizer, document: Document, prompt: int, tokens: int) -> dict[str, str]:
-    """The greedy continuation of a document's first `prompt` tokens by `tokens` more, beside the original."""
+def completion(
+    model: torch.nn.Module, tokenizer, document: Document, prompt: int, tokens: int
+) -> dict[str, str]:
+    """The greedy continuation of a document's first `prompt` tokens by `tokens` more, beside the
+    original.
+    """
     device = next(model.parameters()).device
     start = torch.tensor([document.token_ids[:prompt]], device=device)
-    made = model.generate(start, max_new_tokens=tokens, do_sample=False, attention_mask=torch.ones_like(start))
+    made = model.generate(
+        start, max_new_tokens=tokens, do_sample=False, attention_mask=torch.ones_like(start)
+    )
     return {
         "domain": document.domain,
         "document": document.name,

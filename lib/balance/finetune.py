@@ -1,9 +1,11 @@
-"""Fine-tuning runs against imbalance: a loss, a coefficient and a seed each, in a queue that can be resumed.
+"""Fine-tuning runs against imbalance: a loss, a coefficient and a seed each, in a queue that can be
+resumed.
 
-Every run starts from the same checkpoint and, for one seed, sees the same text in the same order.  A run leaves one JSON
-file: what it was, its curve, and what it is worth on held-out text, per document.  The files are the queue's memory: what
-is there is not computed again.  ``python -m lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS [PUBLISHED]]`` works on a part of a
-queue, and under torchrun spreads each run over all processes.
+Every run starts from the same checkpoint and, for one seed, sees the same text in the same order.
+A run leaves one JSON file: what it was, its curve, and what it is worth on held-out text, per
+document.  The files are the queue's memory: what is there is not computed again.  ``python -m
+lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS [PUBLISHED]]`` works on a part of a queue,
+and under torchrun spreads each run over all processes.
 """
 
 from __future__ import annotations
@@ -30,8 +32,18 @@ from lib.balance import evaluate, losses, objective, pretrain, train
 from lib.model import corpus, load
 
 # what a result depends on, besides loss, coefficient and seed
-SETTINGS = ("model", "finetune_steps", "finetune_sequences", "sequence_tokens", "finetune_learning_rate", "training_stride",
-            "documents_per_domain", "tokens_per_document", "batch_tokens", "seed")  # fmt: skip
+SETTINGS = (
+    "model",
+    "finetune_steps",
+    "finetune_sequences",
+    "sequence_tokens",
+    "finetune_learning_rate",
+    "training_stride",
+    "documents_per_domain",
+    "tokens_per_document",
+    "batch_tokens",
+    "seed",
+)
 CURVE = 24  # rows of a run's curve
 
 
@@ -50,7 +62,9 @@ class Job:
 
 
 def queue(coefficients: dict[str, list[float]], seeds: int) -> list[Job]:
-    """All runs, seeds outermost: whatever part is finished holds every loss and coefficient (nearly) equally often."""
+    """All runs, seeds outermost: whatever part is finished holds every loss and coefficient
+    (nearly) equally often.
+    """
     for loss, values in coefficients.items():
         for value in values:
             losses.check(loss, value)
@@ -67,17 +81,29 @@ def settings(p: SimpleNamespace) -> dict:
 
 def place(folder: Path, p: SimpleNamespace) -> Path:
     """Where the results of these settings stand."""
-    return folder / "runs" / hashlib.sha256(json.dumps(settings(p), sort_keys=True).encode()).hexdigest()[:12]
+    return (
+        folder
+        / "runs"
+        / hashlib.sha256(json.dumps(settings(p), sort_keys=True).encode()).hexdigest()[:12]
+    )
 
 
 def texts(p: SimpleNamespace) -> list[SimpleNamespace]:
     """`p` for each part of the training text that the queue is run on, with its `training_stride`."""
-    return [SimpleNamespace(**vars(p) | {"training_stride": stride}) for stride in p.training_strides]
+    return [
+        SimpleNamespace(**vars(p) | {"training_stride": stride}) for stride in p.training_strides
+    ]
 
 
-def read(folder: Path, p: SimpleNamespace, jobs: Iterable[Job], published: Path | None = None) -> dict[Job, dict]:
+def read(
+    folder: Path, p: SimpleNamespace, jobs: Iterable[Job], published: Path | None = None
+) -> dict[Job, dict]:
     """The finished ones of `jobs` with these settings, from `folder` or else from one packed file."""
-    packed = lzma.decompress(published.read_bytes()).decode().splitlines() if published and published.is_file() else []
+    packed = (
+        lzma.decompress(published.read_bytes()).decode().splitlines()
+        if published and published.is_file()
+        else []
+    )
     texts = [*packed, *(path.read_text() for path in sorted(place(folder, p).glob("*.json")))]
     known = (json.loads(text) for text in texts)
     found = {Job(**result["job"]): result for result in known if result["settings"] == settings(p)}
@@ -86,7 +112,9 @@ def read(folder: Path, p: SimpleNamespace, jobs: Iterable[Job], published: Path 
 
 def pack(results: Iterable[dict]) -> bytes:
     """Results as one file, a line each; equal results give equal bytes."""
-    return lzma.compress("".join(json.dumps(result, sort_keys=True) + "\n" for result in results).encode(), preset=9)
+    return lzma.compress(
+        "".join(json.dumps(result, sort_keys=True) + "\n" for result in results).encode(), preset=9
+    )
 
 
 @dataclass(frozen=True)
@@ -105,11 +133,15 @@ class Setup:
 
 def opened(p: SimpleNamespace, device: torch.device):
     """(model, tokenizer) that fine-tuning starts from, in float32."""
-    return load.open("without" if p.model == "embedded" else p.model, device=device, dtype="float32")
+    return load.open(
+        "without" if p.model == "embedded" else p.model, device=device, dtype="float32"
+    )
 
 
 def prepare(p: SimpleNamespace, tokenizer, device: torch.device) -> Setup:
-    """Read the declared part of the training text, every `training_stride`-th document, and the held-out documents."""
+    """Read the declared part of the training text, every `training_stride`-th document, and the
+    held-out documents.
+    """
     options = dict(source=p.corpus_source, allow_partial=p.allow_partial)
     rows = corpus.manifest().query("split == 'train'").iloc[:: p.training_stride]
     stream = corpus.stream(corpus.encode(corpus.read(rows, **options), tokenizer))
@@ -117,24 +149,44 @@ def prepare(p: SimpleNamespace, tokenizer, device: torch.device) -> Setup:
     return Setup(stream, held_out, device)
 
 
-def work(folder: Path, p: SimpleNamespace, jobs: Sequence[Job], worker: int = 0, workers: int = 1, published: Path | None = None) -> None:
-    """Do what is missing of a queue's share (every `workers`-th run) on each of `texts`, until `time_budget_s` would be
-    exceeded (one run is always done, but none where it is 0).  What is `published` is not missing.
+def work(
+    folder: Path,
+    p: SimpleNamespace,
+    jobs: Sequence[Job],
+    worker: int = 0,
+    workers: int = 1,
+    published: Path | None = None,
+) -> None:
+    """Do what is missing of a queue's share (every `workers`-th run) on each of `texts`, until
+    `time_budget_s` would be exceeded (one run is always done, but none where it is 0).  What is
+    `published` is not missing.
 
-    A run that was broken off goes on from its checkpoint, where `checkpoint_every` leaves any.  One that diverges ends
-    with one line, which is its result.
+    A run that was broken off goes on from its checkpoint, where `checkpoint_every` leaves any.  One
+    that diverges ends with one line, which is its result.
     """
-    device, mine = load.device(p.device), [job for number, job in enumerate(jobs) if number % workers == worker]
+    device, mine = (
+        load.device(p.device),
+        [job for number, job in enumerate(jobs) if number % workers == worker],
+    )
     done = [read(folder, part, mine, published) for part in texts(p)]
-    missing = [(part, job) for part, known in zip(texts(p), done, strict=True) for job in mine if job not in known]
+    missing = [
+        (part, job)
+        for part, known in zip(texts(p), done, strict=True)
+        for job in mine
+        if job not in known
+    ]
     if p.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products
+        os.environ.setdefault(
+            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+        )  # without it torch refuses products
     torch.use_deterministic_algorithms(p.deterministic)
     began, slowest, setup = time.monotonic(), 0.0, None
     for number, (part, job) in enumerate(missing if p.time_budget_s else []):
         spent = time.monotonic() - began
         if number and spent + slowest > p.time_budget_s:
-            tqdm.write(f"finetune: {len(missing) - number} of {len(mine) * len(done)} runs left after {spent:.0f} s: the same command goes on")
+            tqdm.write(
+                f"finetune: {len(missing) - number} of {len(mine) * len(done)} runs left after {spent:.0f} s: the same command goes on"
+            )
             break
         if setup is None or part is not missing[number - 1][0]:
             setup = prepare(part, opened(part, torch.device("cpu"))[1], device)
@@ -154,10 +206,17 @@ def plan(job: Job, p: SimpleNamespace) -> train.Plan:
     """The training of one run: warm-up for a tenth of the steps, then a cosine."""
     steps = p.finetune_steps
     return train.Plan(
-        steps=steps, batch_sequences=p.finetune_sequences, sequence_tokens=p.sequence_tokens, loss=job.loss,
-        learning_rate=p.finetune_learning_rate, warmup_steps=max(1, steps // 10), coefficient=job.coefficient,
-        seed=p.seed + job.seed, log_every=max(1, steps // CURVE), evaluate_every=steps,
-    )  # fmt: skip
+        steps=steps,
+        batch_sequences=p.finetune_sequences,
+        sequence_tokens=p.sequence_tokens,
+        loss=job.loss,
+        learning_rate=p.finetune_learning_rate,
+        warmup_steps=max(1, steps // 10),
+        coefficient=job.coefficient,
+        seed=p.seed + job.seed,
+        log_every=max(1, steps // CURVE),
+        evaluate_every=steps,
+    )
 
 
 def run(job: Job, p: SimpleNamespace, setup: Setup, folder: Path) -> dict:
@@ -167,12 +226,21 @@ def run(job: Job, p: SimpleNamespace, setup: Setup, folder: Path) -> dict:
     if job.loss != "start":
         try:
             torch.manual_seed(p.seed + job.seed)
-            history = train.run(model, setup.stream, plan(job, p), precision=setup.precision, title=job.name,
-                                folder=folder if p.checkpoint_every else None, checkpoint_every=p.checkpoint_every)  # fmt: skip
+            history = train.run(
+                model,
+                setup.stream,
+                plan(job, p),
+                precision=setup.precision,
+                title=job.name,
+                folder=folder if p.checkpoint_every else None,
+                checkpoint_every=p.checkpoint_every,
+            )
         except FloatingPointError as error:
             tqdm.write(f"finetune: {job.name}: {error}")
             return result | {"diverged": str(error)}
-        result["curve"] = json.loads(history.drop(columns="held_out").to_json(orient="records", double_precision=4))
+        result["curve"] = json.loads(
+            history.drop(columns="held_out").to_json(orient="records", double_precision=4)
+        )
     trained = time.monotonic()
     facts = pretrain.facts(setup.device, {}, trained - began) | {"precision": setup.precision}
     return result | {
@@ -182,18 +250,23 @@ def run(job: Job, p: SimpleNamespace, setup: Setup, folder: Path) -> dict:
 
 
 def worth(model: torch.nn.Module, p: SimpleNamespace, setup: Setup) -> dict:
-    """What a model is worth on held-out text: nats per document and domain, and per layer how its router spreads them.
+    """What a model is worth on held-out text: nats per document and domain, and per layer how its
+    router spreads them.
 
     max_violation_p95: the 95th percentile over batches of `batch_tokens` tokens, per layer.
     """
     size = 65_536 if setup.device.type == "cuda" else 8_192
     with objective.biased(model):
-        table, routes = evaluate.routed(model, setup.documents, serving_tokens=p.batch_tokens, seed=p.seed,
-                                        batch_tokens=size)  # fmt: skip
+        table, routes = evaluate.routed(
+            model, setup.documents, serving_tokens=p.batch_tokens, seed=p.seed, batch_tokens=size
+        )
     violation = np.quantile(stats.max_violation(routes["serving"]), 0.95, axis=0)
-    layers = {"max_violation_p95": violation, "gini": stats.gini(routes["counts"].sum(0)),
-              "router_entropy": routes["router_entropy"],
-              "specialisation": evaluate.specialisation(routes["counts"], table.domain)}  # fmt: skip
+    layers = {
+        "max_violation_p95": violation,
+        "gini": stats.gini(routes["counts"].sum(0)),
+        "router_entropy": routes["router_entropy"],
+        "specialisation": evaluate.specialisation(routes["counts"], table.domain),
+    }
     names = "\n".join(table.name + " " + table.tokens.astype(str))
     domains = table.groupby("domain")[["nats", "tokens"]].sum()
     return {
@@ -201,15 +274,23 @@ def worth(model: torch.nn.Module, p: SimpleNamespace, setup: Setup) -> dict:
         "domains": {name: row.nats / row.tokens for name, row in domains.iterrows()},
         "layers": {name: np.round(values, 5).tolist() for name, values in layers.items()},
         "load": routes["counts"].sum(0).tolist(),
-        "documents": {"names_sha256": hashlib.sha256(names.encode()).hexdigest(), "count": len(table),
-                      "clusters": int(table.cluster.nunique()), "tokens": int(table.tokens.sum()),
-                      "nats": table.nats.round(1).tolist()},
+        "documents": {
+            "names_sha256": hashlib.sha256(names.encode()).hexdigest(),
+            "count": len(table),
+            "clusters": int(table.cluster.nunique()),
+            "tokens": int(table.tokens.sum()),
+            "nats": table.nats.round(1).tolist(),
+        },
         "training_tokens": len(setup.stream),
-    }  # fmt: skip
+    }
 
 
-def main(folder: str, given: str, worker: str = "0", workers: str = "1", published: str = "") -> None:
-    """Work on a queue's share; under torchrun (WORLD_SIZE > 1) every run is spread over the processes instead."""
+def main(
+    folder: str, given: str, worker: str = "0", workers: str = "1", published: str = ""
+) -> None:
+    """Work on a queue's share; under torchrun (WORLD_SIZE > 1) every run is spread over the
+    processes instead.
+    """
     p = SimpleNamespace(**json.loads(given))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         cuda = torch.cuda.is_available() and p.device != "cpu"
@@ -218,7 +299,9 @@ def main(folder: str, given: str, worker: str = "0", workers: str = "1", publish
         dist.init_process_group("nccl" if cuda else "gloo")
     try:
         jobs = queue(p.coefficients, p.training_seeds)
-        work(Path(folder), p, jobs, int(worker), int(workers), Path(published) if published else None)
+        work(
+            Path(folder), p, jobs, int(worker), int(workers), Path(published) if published else None
+        )
     except (ValueError, OSError) as error:
         sys.exit(f"finetune: {error}")
     finally:

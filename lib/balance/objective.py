@@ -1,8 +1,9 @@
-"""What one training step minimises, and its gradient: language loss plus balance loss of the *global* batch.
+"""What one training step minimises, and its gradient: language loss plus balance loss of the
+*global* batch.
 
-The global batch may come in parts, one after the other (accumulation) or on several processes: losses are given the
-statistics of all of it, so that neither changes the objective.  Whatever the model's family, they see it through
-`lib.routing.adapter`.
+The global batch may come in parts, one after the other (accumulation) or on several processes:
+losses are given the statistics of all of it, so that neither changes the objective.  Whatever the
+model's family, they see it through `lib.routing.adapter`.
 """
 
 from __future__ import annotations
@@ -27,23 +28,31 @@ def language_loss(model: torch.nn.Module, batch: Tensor) -> Tensor:
 
 
 def selection_bias(model: torch.nn.Module) -> Tensor:
-    """The loss-free bias [layers, experts] of a model, a buffer of it (made as zeros where there is none yet)."""
+    """The loss-free bias [layers, experts] of a model, a buffer of it (made as zeros where there is
+    none yet).
+    """
     if not hasattr(model, "selection_bias"):
         layers = adapter.layers(model)
         kind = torch.promote_types(next(model.parameters()).dtype, torch.float32)
-        zeros = torch.zeros(len(layers), layers[0].num_experts, dtype=kind, device=next(model.parameters()).device)
+        zeros = torch.zeros(
+            len(layers), layers[0].num_experts, dtype=kind, device=next(model.parameters()).device
+        )
         model.register_buffer("selection_bias", zeros, persistent=False)
     return model.selection_bias
 
 
 def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
-    """Inside it tokens choose by score + bias and are weighted by score alone (arXiv 2408.15664); without bias as ever."""
+    """Inside it tokens choose by score + bias and are weighted by score alone (arXiv 2408.15664);
+    without bias as ever.
+    """
     if not hasattr(model, "selection_bias"):
         return nullcontext()
 
     def choose(scores: Tensor, call: adapter.Call) -> tuple[Tensor, Tensor]:
         ranked = scores if call.rule.on == "logit" else call.rule.choice(call.logits)
-        index = (ranked + model.selection_bias[call.layer]).topk(call.index.shape[1], dim=-1).indices
+        index = (
+            (ranked + model.selection_bias[call.layer]).topk(call.index.shape[1], dim=-1).indices
+        )
         return index, call.rule.weights(call.logits, index)
 
     return adapter.assign(model, choose, trusted=True)
@@ -51,24 +60,33 @@ def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
 
 @torch.no_grad()
 def update_bias(bias: Tensor, load: Tensor, rate: float) -> None:
-    """b ← b + u sign(mean load − load) per layer, recentred, from the load [layers, experts] of a global batch."""
+    """b ← b + u sign(mean load − load) per layer, recentred, from the load [layers, experts] of a
+    global batch.
+    """
     bias += rate * torch.sign(load.to(bias.dtype).mean(1, keepdim=True) - load)
     bias -= bias.mean(1, keepdim=True)
 
 
 def _logits(model: torch.nn.Module, rec: adapter.Record, name: str) -> list[Tensor]:
-    """Per layer logits [tokens, experts] whose softmax is the router's probability (its scores over their sum)."""
+    """Per layer logits [tokens, experts] whose softmax is the router's probability (its scores over
+    their sum).
+    """
     found = []
     for layer, scores in zip(adapter.layers(model), rec.scores, strict=True):
         raw = scores[-1][:, : rec.experts]
         soft = layer.rule is None or layer.rule.score == "softmax" or name == "z"
         native = raw if soft else losses.wide(layer.rule.scores(scores[-1]))[:, : rec.experts]
-        found.append(raw if soft else (native / native.sum(-1, keepdim=True)).clamp(min=1e-30).log())
+        found.append(
+            raw if soft else (native / native.sum(-1, keepdim=True)).clamp(min=1e-30).log()
+        )
     return found
 
 
-def balance_loss(model, rec: adapter.Record, name: str, load: Tensor | None = None, mean: Tensor | None = None) -> Tensor:
-    """Mean over layers of the balance loss `name` on the logits that `rec` holds (0 for "none" and "bias").
+def balance_loss(
+    model, rec: adapter.Record, name: str, load: Tensor | None = None, mean: Tensor | None = None
+) -> Tensor:
+    """Mean over layers of the balance loss `name` on the logits that `rec` holds (0 for "none" and
+    "bias").
 
     load, mean [layers, experts]: of the global batch; None: what `rec` holds is the global batch.
     """
@@ -83,10 +101,14 @@ def balance_loss(model, rec: adapter.Record, name: str, load: Tensor | None = No
 
 
 @torch.no_grad()
-def statistics(model: torch.nn.Module, rec: adapter.Record, parts: Sequence[Tensor], forward) -> tuple[Tensor, Tensor]:
-    """(load, mean probability), both [layers, experts], of the global batch of which `parts` are this process's share.
+def statistics(
+    model: torch.nn.Module, rec: adapter.Record, parts: Sequence[Tensor], forward
+) -> tuple[Tensor, Tensor]:
+    """(load, mean probability), both [layers, experts], of the global batch of which `parts` are
+    this process's share.
 
-    A pass of its own, before the first gradient; random generators are put back, so that dropout falls alike again.
+    A pass of its own, before the first gradient; random generators are put back, so that dropout
+    falls alike again.
     """
     load, mean = 0, 0
     where = next(model.parameters()).device
@@ -96,7 +118,9 @@ def statistics(model: torch.nn.Module, rec: adapter.Record, parts: Sequence[Tens
             with forward:
                 model(input_ids=part[:, :-1], use_cache=False)
             load = load + rec.load
-            mean = mean + torch.stack([losses.probability(part) for part in _logits(model, rec, "")])
+            mean = mean + torch.stack(
+                [losses.probability(part) for part in _logits(model, rec, "")]
+            )
     world = place()[1]
     return spread([load])[0], spread([mean / len(parts) / world])[0]
 
@@ -114,7 +138,9 @@ def spread(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
             same = [tensor for tensor in tensors if tensor.dtype == kind]
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
             dist.all_reduce(flat)
-            for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+            for tensor, part in zip(
+                same, flat.split([tensor.numel() for tensor in same]), strict=True
+            ):
                 tensor.copy_(part.view_as(tensor))
     return tensors
 
@@ -129,10 +155,11 @@ def gradients(
     micro_sequences: int = 0,
     forward: AbstractContextManager | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Add the gradient of one global batch to the model; returns (nats, balance loss, load [layers, experts]) of it.
+    """Add the gradient of one global batch to the model; returns (nats, balance loss, load [layers,
+    experts]) of it.
 
-    Each process takes its share of `batch`, in parts of `micro_sequences` (0: whole); neither changes objective or gradient
-    (but for the loss "stock", which knows no global batch).
+    Each process takes its share of `batch`, in parts of `micro_sequences` (0: whole); neither
+    changes objective or gradient (but for the loss "stock", which knows no global batch).
     """
     forward = forward or nullcontext()
     rank, world = place()
@@ -149,20 +176,32 @@ def gradients(
             term = balance_loss(model, rec, loss, *known)
         share = len(part) / len(batch)
         ((language + coefficient * term if loss != "bias" else language) * share).backward()
-        nats, balance, load = nats + language.detach() * share, balance + term.detach() * share, load + rec.load
+        nats, balance, load = (
+            nats + language.detach() * share,
+            balance + term.detach() * share,
+            load + rec.load,
+        )
     if world > 1:
         trained = [p for p in model.parameters() if p.requires_grad]
         for parameter in trained:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        nats, balance, load, *_ = spread([nats, balance, load, *(parameter.grad for parameter in trained)])
+            parameter.grad = (
+                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            )
+        nats, balance, load, *_ = spread(
+            [nats, balance, load, *(parameter.grad for parameter in trained)]
+        )
     return nats, balance, load
 
 
-def replayed(step: Callable[[Tensor], tuple[Tensor, ...]], model: torch.nn.Module, batch: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """`step` as one CUDA graph, which spares the launch of each of its kernels; where that cannot be, `step` itself.
+def replayed(
+    step: Callable[[Tensor], tuple[Tensor, ...]], model: torch.nn.Module, batch: Tensor
+) -> Callable[[Tensor], tuple[Tensor, ...]]:
+    """`step` as one CUDA graph, which spares the launch of each of its kernels; where that cannot
+    be, `step` itself.
 
-    step(batch) clears the model's gradients, leaves new ones and returns tensors, which its next replay overwrites.  It
-    cannot be on a CPU, on several processes, and in a model that waits for the device, as a loop over the experts does.
+    step(batch) clears the model's gradients, leaves new ones and returns tensors, which its next
+    replay overwrites.  It cannot be on a CPU, on several processes, and in a model that waits for
+    the device, as a loop over the experts does.
     """
     if not batch.is_cuda or place()[1] > 1:
         return step
@@ -176,7 +215,9 @@ def replayed(step: Callable[[Tensor], tuple[Tensor, ...]], model: torch.nn.Modul
         with torch.cuda.graph(graph, stream=side):
             result = step(still)
     except RuntimeError as error:
-        tqdm.write(f"objective.replayed: {type(model).__name__} cannot be captured: {str(error).splitlines()[0]}")
+        tqdm.write(
+            f"objective.replayed: {type(model).__name__} cannot be captured: {str(error).splitlines()[0]}"
+        )
         return step
 
     def replay(new: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,10 @@
-"""Train the embedded checkpoints from random weights, evaluate them on all held-out text, and compute the bars.
+"""Train the embedded checkpoints from random weights, evaluate them on all held-out text, and
+compute the bars.
 
-Everything is written below one folder: `tokenizer.json`, per arm the checkpoint, `training_<arm>.csv` (its history) and
-`held_out_<arm>.csv.xz` (per document; column `cut` = tokens of each document evaluated, 0 for all), and `bars.csv`.
-`adopt` makes such a folder the repository's own.
+Everything is written below one folder: `tokenizer.json`, per arm the checkpoint,
+`training_<arm>.csv` (its history) and `held_out_<arm>.csv.xz` (per document; column `cut` = tokens
+of each document evaluated, 0 for all), and `bars.csv`. `adopt` makes such a folder the repository's
+own.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ SAMPLE = 64  # windows of held-out text whose loss is followed during training
 
 
 def run(folder: Path, p) -> None:
-    """Train the arms named by `p.arms` into `folder`; `p` holds the parameters of the notebook 00_base_model."""
+    """Train the arms named by `p.arms` into `folder`; `p` holds the parameters of the notebook
+    00_base_model.
+    """
     where = load.device(p.device)
     folder.mkdir(parents=True, exist_ok=True)
     options = dict(source=p.corpus_source, allow_partial=p.allow_partial)
@@ -51,20 +55,33 @@ def run(folder: Path, p) -> None:
 
 def facts(where: torch.device, parameters: dict, seconds: float) -> dict:
     """What a training run was; the commit comes from the environment, since git may be absent."""
-    device = torch.cuda.get_device_name(where) if where.type == "cuda" else platform.processor() or platform.machine()
+    device = (
+        torch.cuda.get_device_name(where)
+        if where.type == "cuda"
+        else platform.processor() or platform.machine()
+    )
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": os.environ.get("MOE_COMMIT", "unknown"),
         "device": device,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__,
-                     "transformers": transformers.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "seconds": round(seconds, 1),
-        "parameters": {name: value for name, value in parameters.items() if name not in ("run_dir", "corpus_source")},
-    }  # fmt: skip
+        "parameters": {
+            name: value
+            for name, value in parameters.items()
+            if name not in ("run_dir", "corpus_source")
+        },
+    }
 
 
 def _tokenizer(folder: Path, documents: list[corpus.Document]):
-    """The repository's tokenizer where there is one, else a new one trained on `documents`; kept in `folder`."""
+    """The repository's tokenizer where there is one, else a new one trained on `documents`; kept in
+    `folder`.
+    """
     known = load.HOME / "tokenizer.json"
     tokenizer = load.tokenizer() if known.is_file() else load.train_tokenizer(documents)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -82,15 +99,21 @@ def _sample(documents: list[corpus.Document], tokens: int) -> np.ndarray:
 def pretrain(arm: str, stream: np.ndarray, sample: np.ndarray, where: torch.device, p):
     """(model, history) of one arm: same seed, initial weights and data order for both."""
     plan = train.Plan(
-        steps=p.steps, batch_sequences=p.batch_sequences, sequence_tokens=p.sequence_tokens,
-        learning_rate=p.learning_rate, loss="switch" if arm == "with" else "none", seed=p.seed,
+        steps=p.steps,
+        batch_sequences=p.batch_sequences,
+        sequence_tokens=p.sequence_tokens,
+        learning_rate=p.learning_rate,
+        loss="switch" if arm == "with" else "none",
+        seed=p.seed,
         coefficient=p.balance_coefficient if arm == "with" else 0.0,
-    )  # fmt: skip
+    )
     precision = "bf16" if where.type == "cuda" else "float32"
     if not p.steps:
         plan = replace(plan, steps=affordable_steps(stream, plan, where, precision, p))
     model = _untrained(p.seed, where)
-    return model, train.run(model, stream, plan, sample=sample, precision=precision, title=f"training {arm}")
+    return model, train.run(
+        model, stream, plan, sample=sample, precision=precision, title=f"training {arm}"
+    )
 
 
 def _untrained(seed: int, where: torch.device) -> OlmoeForCausalLM:
@@ -98,11 +121,17 @@ def _untrained(seed: int, where: torch.device) -> OlmoeForCausalLM:
     return OlmoeForCausalLM(load.config()).to(where)
 
 
-def affordable_steps(stream: np.ndarray, plan: train.Plan, where: torch.device, precision: str, p) -> int:
-    """The steps of `p.epochs` passes over the text, or as many as a trial says fit in `p.time_budget_s`."""
+def affordable_steps(
+    stream: np.ndarray, plan: train.Plan, where: torch.device, precision: str, p
+) -> int:
+    """The steps of `p.epochs` passes over the text, or as many as a trial says fit in
+    `p.time_budget_s`.
+    """
     wanted = max(1, int(p.epochs * len(stream) / (plan.batch_sequences * plan.sequence_tokens)))
     trial = replace(plan, steps=min(60, wanted), log_every=20)
-    speed = train.run(_untrained(p.seed, where), stream, trial, precision=precision, title="trial of the speed")
+    speed = train.run(
+        _untrained(p.seed, where), stream, trial, precision=precision, title="trial of the speed"
+    )
     step_s = plan.batch_sequences * plan.sequence_tokens / speed.tokens_per_s.iloc[-1]
     return min(wanted, max(1, int(p.time_budget_s / step_s)))
 
@@ -110,16 +139,22 @@ def affordable_steps(stream: np.ndarray, plan: train.Plan, where: torch.device, 
 def score(model: torch.nn.Module, held_out: dict[int, list[corpus.Document]]) -> pd.DataFrame:
     """Per-document evaluation at each cut."""
     size = 65_536 if next(model.parameters()).is_cuda else 8_192
-    tables = [evaluate.per_document(model, documents, batch_tokens=size).assign(cut=cut)
-              for cut, documents in held_out.items()]  # fmt: skip
+    tables = [
+        evaluate.per_document(model, documents, batch_tokens=size).assign(cut=cut)
+        for cut, documents in held_out.items()
+    ]
     return pd.concat(tables)
 
 
 def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.device) -> pd.DataFrame:
     """Bits per byte by domain of the 5-gram model trained on `stream`, and of xz -9; index: domain."""
     counts = ngram.fit(torch.from_numpy(stream.astype(np.int32)).to(where), load.VOCABULARY)
-    table = pd.DataFrame({"5-gram": ngram.bits_per_byte(counts, documents, where),
-                          "xz -9": ngram.xz_bits_per_byte(documents)})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "5-gram": ngram.bits_per_byte(counts, documents, where),
+            "xz -9": ngram.xz_bits_per_byte(documents),
+        }
+    )
     return table.assign(training_tokens=len(stream)).rename_axis("domain")
 
 

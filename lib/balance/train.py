@@ -1,8 +1,9 @@
 """The one training loop: from random weights (the base model) or from a checkpoint (fine-tuning).
 
-Plain torch, because what the project studies sits inside it: the balance loss and its statistics, seen through
-`lib.routing.adapter`, and the precision of the expert products.  Accumulation and the number of processes change neither
-the objective nor its gradient: losses see the statistics of the global batch (arXiv 2501.11873).
+Plain torch, because what the project studies sits inside it: the balance loss and its statistics,
+seen through `lib.routing.adapter`, and the precision of the expert products.  Accumulation and the
+number of processes change neither the objective nor its gradient: losses see the statistics of the
+global batch (arXiv 2501.11873).
 """
 
 from __future__ import annotations
@@ -41,18 +42,24 @@ class Plan:
     weight_decay: float = 0.1
     clip: float = 1.0  # largest norm of the gradient
     loss: str = "none"  # of losses.LOSSES
-    coefficient: float = 0.0  # weight of the balance loss; for "bias" the step of the bias per update
+    coefficient: float = (
+        0.0  # weight of the balance loss; for "bias" the step of the bias per update
+    )
     seed: int = 0  # of the data order
     log_every: int = 20
     evaluate_every: int = 500
-    micro_sequences: int = 0  # sequences per pass, the gradient adding up over passes; 0: all at once
+    micro_sequences: int = (
+        0  # sequences per pass, the gradient adding up over passes; 0: all at once
+    )
 
     def divides(self, processes: int) -> None:
         """Refuse a batch that does not split into equal parts."""
         part = self.micro_sequences * processes or processes
         if self.batch_sequences % part:
-            raise ValueError(f"train.Plan: batch_sequences = {self.batch_sequences}: must be a multiple of {part}, "
-                             f"processes ({processes}) × micro_sequences ({self.micro_sequences})")  # fmt: skip
+            raise ValueError(
+                f"train.Plan: batch_sequences = {self.batch_sequences}: must be a multiple of {part}, "
+                f"processes ({processes}) × micro_sequences ({self.micro_sequences})"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate at `step` (from 0)."""
@@ -73,29 +80,44 @@ class _Half:
         return value.bfloat16() if isinstance(value, torch.nn.Parameter) else value
 
 
-def _grouped_mm_bf16(self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-    """The grouped product in bfloat16 on float32 master weights, which autocast alone does not bring about."""
+def _grouped_mm_bf16(
+    self, hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor
+) -> Tensor:
+    """The grouped product in bfloat16 on float32 master weights, which autocast alone does not
+    bring about.
+    """
     product = ALL_EXPERTS_FUNCTIONS["grouped_mm"]
-    return product(_Half(self), hidden_states.bfloat16(), top_k_index, top_k_weights).to(hidden_states.dtype)
+    return product(_Half(self), hidden_states.bfloat16(), top_k_index, top_k_weights).to(
+        hidden_states.dtype
+    )
 
 
 ALL_EXPERTS_FUNCTIONS.register("grouped_mm_bf16", _grouped_mm_bf16)
 
 
 def fuse_norms(model: torch.nn.Module) -> int:
-    """Let every root-mean-square norm of `model` run as one kernel instead of seven; returns how many there are.
+    """Let every root-mean-square norm of `model` run as one kernel instead of seven; returns how
+    many there are.
 
-    A family may mean something else by the name, so that only those are taken that agree on a few rows.
+    A family may mean something else by the name, so that only those are taken that agree on a few
+    rows.
     """
     done = 0
     for norm in model.modules():
-        weight, eps = getattr(norm, "weight", None), getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+        weight, eps = (
+            getattr(norm, "weight", None),
+            getattr(norm, "variance_epsilon", getattr(norm, "eps", None)),
+        )
         if not type(norm).__name__.endswith("RMSNorm") or weight is None or eps is None:
             continue
         rows = torch.linspace(-3, 3, 8 * len(weight), device=weight.device).view(8, -1).sin()
         fused = partial(_norm, weight, eps)
         with torch.no_grad():
-            if torch.allclose(norm(rows).float(), fused(rows).float(), rtol=1e-2 if weight.dtype == torch.bfloat16 else 1e-4):
+            if torch.allclose(
+                norm(rows).float(),
+                fused(rows).float(),
+                rtol=1e-2 if weight.dtype == torch.bfloat16 else 1e-4,
+            ):
                 norm.forward, done = fused, done + 1
     return done
 
@@ -106,14 +128,18 @@ def _norm(weight: Tensor, eps: float, hidden: Tensor) -> Tensor:
 
 
 def use_precision(model: torch.nn.Module, precision: str) -> object:
-    """Set the model's expert products to `precision` ("bf16" or "float32") and return the context of its forward."""
+    """Set the model's expert products to `precision` ("bf16" or "float32") and return the context
+    of its forward.
+    """
     if precision not in ("bf16", "float32"):
         raise ValueError(f"train.use_precision: precision = {precision!r}: must be bf16 or float32")
     half = precision == "bf16"
     first = next(model.parameters())
     if half and first.is_cuda:
         fuse_norms(model)
-    if getattr(model, "_can_set_experts_implementation", bool)():  # else its experts are plain products, which autocast
+    if getattr(
+        model, "_can_set_experts_implementation", bool
+    )():  # else its experts are plain products, which autocast
         single = "grouped_mm" if first.dtype == torch.float32 else "eager"
         model.set_experts_implementation("grouped_mm_bf16" if half else single)
     return torch.autocast(first.device.type, dtype=torch.bfloat16) if half else nullcontext()
@@ -126,14 +152,18 @@ def batches(stream: Tensor, plan: Plan, first: int = 0) -> Iterator[Tensor]:
     """
     windows = (len(stream) - 1) // plan.sequence_tokens
     if windows < plan.batch_sequences:
-        raise ValueError(f"train.batches: the text has {windows} windows of {plan.sequence_tokens} tokens: "
-                         f"must have at least batch_sequences = {plan.batch_sequences}")  # fmt: skip
+        raise ValueError(
+            f"train.batches: the text has {windows} windows of {plan.sequence_tokens} tokens: "
+            f"must have at least batch_sequences = {plan.batch_sequences}"
+        )
     span = torch.arange(plan.sequence_tokens + 1, device=stream.device)
     epoch, order = 0, torch.empty(0, dtype=torch.int64, device=stream.device)
     while True:
         while len(order) < plan.batch_sequences:
             fresh = np.random.default_rng([plan.seed, epoch]).permutation(windows)
-            order = torch.cat([order, torch.from_numpy(fresh).to(stream.device)])  # once an epoch, as it waits for the device
+            order = torch.cat(
+                [order, torch.from_numpy(fresh).to(stream.device)]
+            )  # once an epoch, as it waits for the device
             epoch += 1
         pick, order = order[: plan.batch_sequences], order[plan.batch_sequences :]
         if first > 0:
@@ -146,9 +176,14 @@ def optimizer(model: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
     """AdamW with weight decay on matrices only."""
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     rest = [p for p in model.parameters() if p.dim() < 2]
-    groups = [{"params": matrices, "weight_decay": plan.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     fused = next(model.parameters()).is_cuda
-    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused)
+    return torch.optim.AdamW(
+        groups, lr=plan.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused
+    )
 
 
 @torch.no_grad()
@@ -156,7 +191,10 @@ def held_out_nats(model: torch.nn.Module, sample: Tensor, sequences: int, forwar
     """Mean nats per token on windows [sequences, tokens + 1] that training never sees."""
     model.eval()
     with forward:
-        parts = [float(objective.language_loss(model, part)) * len(part) for part in sample.split(sequences)]
+        parts = [
+            float(objective.language_loss(model, part)) * len(part)
+            for part in sample.split(sequences)
+        ]
     model.train()
     return sum(parts) / len(sample)
 
@@ -175,13 +213,14 @@ def run(
 ) -> pd.DataFrame:
     """Train `model` in place on a row of tokens; returns its history, a row per `log_every` steps.
 
-    Columns: step, tokens, nats (of the batches since the row before), balance (value of the balance loss), held_out
-    (nats per token on `sample` [sequences, sequence_tokens + 1], every `evaluate_every` steps, else NaN),
-    tokens_per_s, and gini_0 … of each layer's load over the batches since the row before.
-    folder: where a checkpoint is left every `checkpoint_every` steps, and from which the run goes on if there is one; on
-    a CPU it ends with the same bits as without the break.  Under torchrun each process takes its share of each batch.
-    replay: on one GPU the step up to the optimizer's is one CUDA graph, unless the batch comes in parts.
-    Refused: a text too short for one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of
+    Columns: step, tokens, nats (of the batches since the row before), balance (value of the balance
+    loss), held_out (nats per token on `sample` [sequences, sequence_tokens + 1], every
+    `evaluate_every` steps, else NaN), tokens_per_s, and gini_0 … of each layer's load over the
+    batches since the row before. folder: where a checkpoint is left every `checkpoint_every` steps,
+    and from which the run goes on if there is one; on a CPU it ends with the same bits as without
+    the break.  Under torchrun each process takes its share of each batch. replay: on one GPU the
+    step up to the optimizer's is one CUDA graph, unless the batch comes in parts. Refused: a text
+    too short for one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of
     another run, a loss that is no longer finite.
     """
     losses.check(plan.loss, plan.coefficient)
@@ -206,7 +245,13 @@ def run(
     with (
         objective.biased(model),
         adapter.record(model, scores=losses.LOSSES[plan.loss] is not None) as rec,
-        tqdm(total=plan.steps, initial=first, desc=title, mininterval=5.0, disable=objective.place()[0] > 0) as bar,
+        tqdm(
+            total=plan.steps,
+            initial=first,
+            desc=title,
+            mininterval=5.0,
+            disable=objective.place()[0] > 0,
+        ) as bar,
     ):
         for number in range(first, plan.steps):
             for group in step_optimizer.param_groups:
@@ -227,7 +272,9 @@ def run(
                     log.restart()
                 log.history.append(row)
                 layers = " ".join(f"{row[f'gini_{i}']:.2f}" for i in range(rec.layers))
-                bar.set_postfix_str(f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s")
+                bar.set_postfix_str(
+                    f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s"
+                )
             if checkpoint_every and (number + 1) % checkpoint_every == 0:
                 keeper.save(number + 1)
             bar.update()
@@ -238,11 +285,17 @@ def run(
 class _Keeper:
     """The checkpoints of one run in `folder` (None: there are none)."""
 
-    def __init__(self, folder, model, step_optimizer, stream: np.ndarray, plan: Plan, log: _Log) -> None:
+    def __init__(
+        self, folder, model, step_optimizer, stream: np.ndarray, plan: Plan, log: _Log
+    ) -> None:
         self.folder, self.model, self.optimizer, self.log = folder, model, step_optimizer, log
         if folder is not None:
             start = checkpoint.fingerprint(model, stream)
-            self.run = {"model": type(model).__name__, "start": start, "processes": objective.place()[1]} | asdict(plan)
+            self.run = {
+                "model": type(model).__name__,
+                "start": start,
+                "processes": objective.place()[1],
+            } | asdict(plan)
 
     def resume(self) -> int:
         """The step to go on from, with all as it was then."""
@@ -250,7 +303,9 @@ class _Keeper:
             return 0
         own = self.folder / str(objective.place()[0])
         found = checkpoint.latest(own)
-        if objective.place()[1] > 1:  # one process may have been killed before it wrote what the others did
+        if (
+            objective.place()[1] > 1
+        ):  # one process may have been killed before it wrote what the others did
             least = torch.tensor(found[1]["step"] if found else 0, device=self.log.device)
             dist.all_reduce(least, dist.ReduceOp.MIN)
             found = checkpoint.latest(own, int(least))
@@ -260,7 +315,10 @@ class _Keeper:
         checkpoint.same(self.folder, facts, self.run)
         checkpoint.restore(self.model, self.optimizer, tensors)
         device = self.log.device
-        self.log.load, self.log.sums = tensors["log.load"].to(device), tensors["log.sums"].to(device)
+        self.log.load, self.log.sums = (
+            tensors["log.load"].to(device),
+            tensors["log.sums"].to(device),
+        )
         self.log.count, self.log.history = facts["count"], facts["history"]
         return facts["step"]
 
@@ -295,12 +353,21 @@ class _Log:
         """The stretch's row of the history; a loss that is not finite ends the run."""
         nats, balance = (self.sums / self.count).tolist()
         if not math.isfinite(nats):
-            raise FloatingPointError(f"train.run: step {step}: loss = {nats}: must be finite (the run diverged)")
+            raise FloatingPointError(
+                f"train.run: step {step}: loss = {nats}: must be finite (the run diverged)"
+            )
         size = self.plan.batch_sequences * self.plan.sequence_tokens
         rate = self.count * size / (time.perf_counter() - self.started)
         gini = stats.gini(self.load.cpu().numpy())
-        row = dict(step=step, tokens=step * size, nats=nats, balance=balance, held_out=math.nan,
-                   tokens_per_s=rate, gini=float(np.mean(gini)))  # fmt: skip
+        row = dict(
+            step=step,
+            tokens=step * size,
+            nats=nats,
+            balance=balance,
+            held_out=math.nan,
+            tokens_per_s=rate,
+            gini=float(np.mean(gini)),
+        )
         row |= {f"gini_{i}": float(value) for i, value in enumerate(gini)}
         self.restart()
         return row

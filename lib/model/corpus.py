@@ -1,8 +1,10 @@
-"""The text: sources of the pinned Python packages, read from the installation and never copied into the repository.
+"""The text: sources of the pinned Python packages, read from the installation and never copied into
+the repository.
 
-`data/corpus.csv.gz` lists every document (made by `lib.model.manifest`): its package, path, domain, cluster, split,
-length and the SHA-256 of its text, so that everyone computes on the same bytes.  A document of the domain *prose* is
-the docstrings of a module, one of *messages* the translations of a gettext catalogue; all others are whole files.
+`data/corpus.csv.gz` lists every document (made by `data/corpus_manifest.py`): its package, path,
+domain, cluster, split, length and the SHA-256 of its text, so that everyone computes on the same
+bytes.  A document of the domain *prose* is the docstrings of a module, one of *messages* the
+translations of a gettext catalogue; all others are whole files.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ END_OF_TEXT = "<|endoftext|>"
 
 @dataclass(frozen=True)
 class Document:
-    """One text: where it comes from, its domain, its cluster (the unit of resampling), its tokens once it has any."""
+    """One text: where it comes from, its domain, its cluster (the unit of resampling), its tokens
+    once it has any.
+    """
 
     name: str
     domain: str
@@ -45,7 +49,9 @@ def manifest() -> pd.DataFrame:
 
 
 def extract(source: bytes, domain: str) -> str:
-    """The text of one file as it enters the corpus; raises UnicodeDecodeError or SyntaxError for what is no text."""
+    """The text of one file as it enters the corpus; raises UnicodeDecodeError or SyntaxError for
+    what is no text.
+    """
     text = source.decode("utf-8").replace("\r\n", "\n")
     if domain == "prose":
         return docstrings(text)
@@ -55,7 +61,9 @@ def extract(source: bytes, domain: str) -> str:
 
 
 def docstrings(source: str) -> str:
-    """All docstrings of a Python module in order of appearance, cleaned of indentation, a blank line between two."""
+    """All docstrings of a Python module in order of appearance, cleaned of indentation, a blank
+    line between two.
+    """
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
@@ -64,14 +72,22 @@ def docstrings(source: str) -> str:
 
 
 def translations(catalogue: str) -> str:
-    """The translated messages (msgstr) of a gettext catalogue, one a line; fuzzy and empty ones are left out."""
+    """The translated messages (msgstr) of a gettext catalogue, one a line; fuzzy and empty ones are
+    left out.
+    """
     lines = []
     for block in re.split(r"\n\s*\n", catalogue)[1:]:
         if re.search(r"^#,.*\bfuzzy\b", block, re.M):
             continue
         for match in re.finditer(r'^msgstr(?:\[\d\])?((?:\s*"(?:[^"\\]|\\.)*"\s*)+)', block, re.M):
             parts = re.findall(r'"((?:[^"\\]|\\.)*)"', match[1])
-            text = "".join(parts).replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\").strip()
+            text = (
+                "".join(parts)
+                .replace("\\n", "\n")
+                .replace('\\"', '"')
+                .replace("\\\\", "\\")
+                .strip()
+            )
             lines += [text] if text else []
     return "\n".join(lines)
 
@@ -87,7 +103,9 @@ def _distribution(package: str) -> importlib.metadata.Distribution:
 
 
 def _installed(row) -> str | None:
-    """The text of one manifest row as installed here, or None where package or file is missing or not readable."""
+    """The text of one manifest row as installed here, or None where package or file is missing or
+    not readable.
+    """
     try:
         path = Path(_distribution(row.package).locate_file(row.path))
         return extract(path.read_bytes(), row.domain)
@@ -114,21 +132,30 @@ def write_pack(rows: pd.DataFrame, path: Path) -> None:
     path.write_bytes(lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9))
 
 
-def read(rows: pd.DataFrame, *, source: str = "auto", allow_partial: bool = False) -> list[Document]:
+def read(
+    rows: pd.DataFrame, *, source: str = "auto", allow_partial: bool = False
+) -> list[Document]:
     """The documents of the manifest's `rows`, each verified against its SHA-256.
 
-    source: "auto" reads the installed packages; otherwise the path of a packed file.
-    A text that is missing or differs is refused, naming the first one; with `allow_partial` it is left out instead.
+    source: "auto" reads the installed packages; otherwise the path of a packed file. A text that is
+    missing or differs is refused, naming the first one; with `allow_partial` it is left out
+    instead.
     """
     if source != "auto" and not Path(source).is_file():
-        raise FileNotFoundError(f"corpus.read: corpus = {source!r}: must be 'auto' or the path of a packed file")
+        raise FileNotFoundError(
+            f"corpus.read: corpus = {source!r}: must be 'auto' or the path of a packed file"
+        )
     texts = map(_installed, rows.itertuples()) if source == "auto" else _packed(rows, Path(source))
     documents = []
     for row, text in zip(rows.itertuples(), texts, strict=True):
         if text is not None and digest(text) == row.sha256:
             documents.append(Document(f"{row.package}/{row.path}", row.domain, row.cluster, text))
         elif not allow_partial:
-            state = "is missing" if text is None else f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
+            state = (
+                "is missing"
+                if text is None
+                else f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
+            )
             raise ValueError(
                 f"corpus.read: {row.package} {row.version}: {row.path} {state}: must match data/corpus.csv.gz "
                 "(install requirements.txt, or go on with what matches: allow_partial=True)"
@@ -139,12 +166,16 @@ def read(rows: pd.DataFrame, *, source: str = "auto", allow_partial: bool = Fals
 
 
 def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) -> list[Document]:
-    """`documents` with `token_ids`, an end-of-text token first, at most `tokens` of them (None: all)."""
+    """`documents` with `token_ids`, an end-of-text token first, at most `tokens` of them (None:
+    all).
+    """
     documents = list(documents)
     texts = [doc.text if tokens is None else doc.text[: 12 * tokens] for doc in documents]
     start, encoded = tokenizer.token_to_id(END_OF_TEXT), []
     first = () if start is None else (start,)  # another model's tokenizer may have no such token
-    for doc, code in zip(documents, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True):
+    for doc, code in zip(
+        documents, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True
+    ):
         ids = code.ids if tokens is None else code.ids[: tokens - len(first)]
         size = len(doc.text[: code.offsets[len(ids) - 1][1]].encode()) if ids else 0
         encoded.append(Document(doc.name, doc.domain, doc.cluster, doc.text, (*first, *ids), size))
@@ -160,43 +191,61 @@ def held_out(
     allow_partial: bool = False,
     split: str = "held-out",
 ) -> list[Document]:
-    """Held-out documents with their tokens, per domain at most `documents_per_domain` (None: all of them); or, with
-    split="train", documents of the training text chosen in the same way.
+    """Held-out documents with their tokens, per domain at most `documents_per_domain` (None: all of
+    them); or, with split="train", documents of the training text chosen in the same way.
 
-    The choice is fixed: clusters take turns, so that few documents still cover many clusters; within a cluster the
-    documents come in order of their SHA-256.  Documents shorter than `tokens_per_document` stay, unpadded.
+    The choice is fixed: clusters take turns, so that few documents still cover many clusters;
+    within a cluster the documents come in order of their SHA-256.  Documents shorter than
+    `tokens_per_document` stay, unpadded.
     """
     rows = manifest().query("split == @split").sort_values("sha256")
     rows["turn"] = rows.groupby(["domain", "cluster"]).cumcount()
     rows = rows.sort_values(["domain", "turn", "sha256"])
     if documents_per_domain is not None:
         rows = rows.groupby("domain").head(documents_per_domain)
-    return encode(read(rows, source=source, allow_partial=allow_partial), tokenizer, tokens_per_document)
+    return encode(
+        read(rows, source=source, allow_partial=allow_partial), tokenizer, tokens_per_document
+    )
 
 
-def texts(source: str, documents: int, *, field: str = "text", split: str = "test") -> list[Document]:
-    """At most `documents` texts of the user's own: a text file, a folder of them, a JSONL file, or a hub's data set.
+def texts(
+    source: str, documents: int, *, field: str = "text", split: str = "test"
+) -> list[Document]:
+    """At most `documents` texts of the user's own: a text file, a folder of them, a JSONL file, or
+    a hub's data set.
 
-    In a folder the domain is the subfolder; each file is a document and a cluster.  In JSONL each line is an object with
-    `field`, and perhaps "domain" and "cluster".  Anything else is the name of a data set, read as a stream from `split`.
-    Refused: what is not UTF-8, a line without the field, and a source without any text.
+    In a folder the domain is the subfolder; each file is a document and a cluster.  In JSONL each
+    line is an object with `field`, and perhaps "domain" and "cluster".  Anything else is the name
+    of a data set, read as a stream from `split`. Refused: what is not UTF-8, a line without the
+    field, and a source without any text.
     """
     path = Path(source).expanduser()
     if path.suffix == ".jsonl" and path.is_file():
         rows = _lines(path, field)
     elif path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-        rows = ((file.relative_to(path).as_posix(), file.parent.name, None, _utf8(file)) for file in files)
+        files = sorted(
+            file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
+        )
+        rows = (
+            (file.relative_to(path).as_posix(), file.parent.name, None, _utf8(file))
+            for file in files
+        )
     elif path.is_file():
         rows = iter([(path.name, path.parent.name, None, _utf8(path))])
     elif source.startswith((".", "/", "~")):
         raise FileNotFoundError(f"corpus.texts: text = {source!r}: no such file or folder")
     else:
         rows = _hub(source, field, split)
-    found = (Document(name, domain, cluster or name, text) for name, domain, cluster, text in rows if text.strip())
+    found = (
+        Document(name, domain, cluster or name, text)
+        for name, domain, cluster, text in rows
+        if text.strip()
+    )
     taken = list(itertools.islice(found, documents))
     if not taken:
-        raise ValueError(f"corpus.texts: text = {source!r}: holds no text: at least one document must")
+        raise ValueError(
+            f"corpus.texts: text = {source!r}: holds no text: at least one document must"
+        )
     return taken
 
 
@@ -204,16 +253,25 @@ def _utf8(path: Path) -> str:
     try:
         return path.read_bytes().decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"corpus.texts: {path}: byte {error.start} is not UTF-8: the text must be") from None
+        raise ValueError(
+            f"corpus.texts: {path}: byte {error.start} is not UTF-8: the text must be"
+        ) from None
 
 
 def _lines(path: Path, field: str) -> Iterator[tuple]:
     for number, line in enumerate(_utf8(path).splitlines(), 1):
         try:
             row = json.loads(line)
-            yield f"{path.name}:{number}", row.get("domain", path.stem), row.get("cluster"), str(row[field])
+            yield (
+                f"{path.name}:{number}",
+                row.get("domain", path.stem),
+                row.get("cluster"),
+                str(row[field]),
+            )
         except (ValueError, KeyError, AttributeError):
-            raise ValueError(f"corpus.texts: {path}: line {number}: must be an object with {field!r}") from None
+            raise ValueError(
+                f"corpus.texts: {path}: line {number}: must be an object with {field!r}"
+            ) from None
 
 
 def _hub(name: str, field: str, split: str) -> Iterator[tuple]:
@@ -225,17 +283,26 @@ def _hub(name: str, field: str, split: str) -> Iterator[tuple]:
             yield f"{name}:{number}", name.rpartition("/")[2], None, str(row[field])
     except Exception as error:  # of a dozen types and many lines
         reason = str(error).strip().splitlines()[0][:200]
-        raise OSError(f"corpus.texts: text = {name!r}: no such file, and not read as a data set: {reason}") from None
+        raise OSError(
+            f"corpus.texts: text = {name!r}: no such file, and not read as a data set: {reason}"
+        ) from None
 
 
 def stream(documents: Iterable[Document]) -> np.ndarray:
-    """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an end-of-text token."""
+    """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an
+    end-of-text token.
+    """
     return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
 
 
-if __name__ == "__main__":  # python -m lib.model.corpus FILE [STRIDE …]: of the training text every STRIDE-th document
+if (
+    __name__ == "__main__"
+):  # python -m lib.model.corpus FILE [STRIDE …]: of the training text every STRIDE-th document
     import sys
 
     table = manifest()
     parts = [table[table.split == "train"].iloc[:: int(stride)] for stride in sys.argv[2:] or ["1"]]
-    write_pack(pd.concat([*parts, table[table.split == "held-out"]]).drop_duplicates("sha256"), Path(sys.argv[1]))
+    write_pack(
+        pd.concat([*parts, table[table.split == "held-out"]]).drop_duplicates("sha256"),
+        Path(sys.argv[1]),
+    )

@@ -1,4 +1,6 @@
-"""Open a language model and its tokenizer: the embedded checkpoints, a local folder, or a hub by name."""
+"""Open a language model and its tokenizer: the embedded checkpoints, a local folder, or a hub by
+name.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,14 @@ import pandas as pd
 import psutil
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Mxfp4Config, OlmoeConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Mxfp4Config,
+    OlmoeConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from lib.model import corpus
@@ -36,7 +45,9 @@ def tokenizer(path: Path | None = None) -> Tokenizer:
     """The byte-level BPE tokenizer of the embedded model (8,192 entries)."""
     path = path or HOME / "tokenizer.json"
     if not path.is_file():
-        raise FileNotFoundError(f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)")
+        raise FileNotFoundError(
+            f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
+        )
     return Tokenizer.from_file(str(path))
 
 
@@ -44,7 +55,10 @@ def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
     """Train the byte-level BPE vocabulary on the training split."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, special_tokens=[corpus.END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+        vocab_size=VOCABULARY,
+        special_tokens=[corpus.END_OF_TEXT],
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -54,42 +68,72 @@ def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
 
 
 def config(**changes) -> OlmoeConfig:
-    """The embedded model's architecture: OLMoE (arXiv 2409.02060) at 6 layers × 16 experts top-2, 7.8 M parameters."""
+    """The embedded model's architecture: OLMoE (arXiv 2409.02060) at 6 layers × 16 experts top-2,
+    7.8 M parameters.
+    """
     return OlmoeConfig(
         **dict(
-            vocab_size=VOCABULARY, hidden_size=256, intermediate_size=56, num_hidden_layers=6,
-            num_attention_heads=4, num_key_value_heads=4, num_experts=16, num_experts_per_tok=2,
-            norm_topk_prob=False, tie_word_embeddings=True, max_position_embeddings=1024, rope_theta=10_000.0,
-            output_router_logits=False, bos_token_id=0, eos_token_id=0, pad_token_id=0,
+            vocab_size=VOCABULARY,
+            hidden_size=256,
+            intermediate_size=56,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            num_experts=16,
+            num_experts_per_tok=2,
+            norm_topk_prob=False,
+            tie_word_embeddings=True,
+            max_position_embeddings=1024,
+            rope_theta=10_000.0,
+            output_router_logits=False,
+            bos_token_id=0,
+            eos_token_id=0,
+            pad_token_id=0,
         )
         | changes
-    )  # fmt: skip
+    )
 
 
 def embedded(arm: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-    """(model, tokenizer) of an embedded checkpoint, "without" or "with" a balance loss, its file verified first."""
+    """(model, tokenizer) of an embedded checkpoint, "without" or "with" a balance loss, its file
+    verified first.
+    """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
     verify(HOME / arm / "model.safetensors")
     return _pretrained(HOME / arm, device, dtype), tokenizer()
 
 
-def open(name: str, *, device: torch.device | str = "cpu", dtype: str = "auto", revision: str = "main", code: str = ""):
-    """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the hub.
+def open(
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: str = "auto",
+    revision: str = "main",
+    code: str = "",
+):
+    """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the
+    hub.
 
-    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model of the hub is spread over all GPUs, and
-    where these do not suffice over the CPU.  code: the name of the model whose own Python code may run; without it a
-    model that brings code is refused.  Refused, before anything is loaded: quantisation that leaves experts unpacked
-    (bitsandbytes), and a model larger than the memory there is.
+    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model of the hub is
+    spread over all GPUs, and where these do not suffice over the CPU.  code: the name of the model
+    whose own Python code may run; without it a model that brings code is refused.  Refused, before
+    anything is loaded: quantisation that leaves experts unpacked (bitsandbytes), and a model larger
+    than the memory there is.
     """
     if name in ARMS:
         return embedded(name, device=device)
     path = Path(name).expanduser()
-    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (path / "config.json").is_file():
+    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (
+        path / "config.json"
+    ).is_file():
         raise FileNotFoundError(
             f"load.open: model = {name!r}: must be one of {', '.join(ARMS)}, a folder with config.json, or owner/name"
         )
-    source, options = str(path) if path.exists() else name, dict(revision=revision, trust_remote_code=code == name)
+    source, options = (
+        str(path) if path.exists() else name,
+        dict(revision=revision, trust_remote_code=code == name),
+    )
     settings = _one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
     options |= _quantisation(name, settings)
     kind = _dtype(name, dtype, settings, device)
@@ -100,13 +144,27 @@ def open(name: str, *, device: torch.device | str = "cpu", dtype: str = "auto", 
     local = path / "tokenizer.json"
     if local.is_file():
         return model, Tokenizer.from_file(str(local))
-    return model, _one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options)).backend_tokenizer
+    return model, _one_line(
+        name, lambda: AutoTokenizer.from_pretrained(source, **options)
+    ).backend_tokenizer
 
 
 def random(shape: str, *, device: torch.device) -> PreTrainedModel:
-    """A model of a real shape with random weights in bfloat16, to measure cost on, never quality: "olmoe-1b-7b"."""
-    sizes = {"olmoe-1b-7b": dict(hidden_size=2048, intermediate_size=1024, num_hidden_layers=16, num_attention_heads=16,
-                                 num_key_value_heads=16, num_experts=64, num_experts_per_tok=8, vocab_size=50304)}  # fmt: skip
+    """A model of a real shape with random weights in bfloat16, to measure cost on, never quality:
+    "olmoe-1b-7b".
+    """
+    sizes = {
+        "olmoe-1b-7b": dict(
+            hidden_size=2048,
+            intermediate_size=1024,
+            num_hidden_layers=16,
+            num_attention_heads=16,
+            num_key_value_heads=16,
+            num_experts=64,
+            num_experts_per_tok=8,
+            vocab_size=50304,
+        )
+    }
     settings = OlmoeConfig(**sizes[shape], output_router_logits=False)
     kind = torch.bfloat16
     _fits(shape, settings, kind, device, False)
@@ -120,7 +178,9 @@ def random(shape: str, *, device: torch.device) -> PreTrainedModel:
 
 
 def _one_line(name: str, action):
-    """The result of `action`; what transformers, safetensors or the hub say of a bad name or file becomes one line."""
+    """The result of `action`; what transformers, safetensors or the hub say of a bad name or file
+    becomes one line.
+    """
     try:
         return action()
     except Exception as error:  # the libraries raise a dozen types here, each of many lines
@@ -131,9 +191,13 @@ def _one_line(name: str, action):
 
 
 def _quantisation(name: str, settings) -> dict:
-    """What must be said at loading of a quantised checkpoint, so that its experts are seen by the adapter."""
+    """What must be said at loading of a quantised checkpoint, so that its experts are seen by the
+    adapter.
+    """
     known = getattr(settings, "quantization_config", None) or {}
-    method = str(known.get("quant_method", "") if isinstance(known, dict) else known.quant_method).lower()
+    method = str(
+        known.get("quant_method", "") if isinstance(known, dict) else known.quant_method
+    ).lower()
     if "bitsandbytes" in method or "bnb" in method:
         raise ValueError(
             f"load: model = {name!r}: is quantised by bitsandbytes, which leaves fused experts at 16 bits, so that it is "
@@ -153,7 +217,9 @@ def _dtype(name: str, wanted: str, settings, device: torch.device | str) -> torc
 
 
 def needed_bytes(settings, dtype: torch.dtype, *, code: bool = False) -> int:
-    """Memory of a model's weights by its config: built without storage, counted, times the size of a number."""
+    """Memory of a model's weights by its config: built without storage, counted, times the size of
+    a number.
+    """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(settings, trust_remote_code=code)
     return sum(part.numel() for part in model.parameters()) * dtype.itemsize
@@ -169,21 +235,33 @@ def available_bytes(device: torch.device) -> int:
 
 def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
     """Refuse a model that does not fit into memory, with both figures and what would fit."""
-    need, free = _one_line(name, lambda: needed_bytes(settings, dtype, code=code)), available_bytes(device)
+    need, free = (
+        _one_line(name, lambda: needed_bytes(settings, dtype, code=code)),
+        available_bytes(device),
+    )
     if need <= 0.9 * free:
         return
     half = need // dtype.itemsize * 2
-    smaller = "dtype = 'bfloat16' would fit" if dtype.itemsize > 2 and half <= 0.9 * free else (
-        f"a model of at most {0.9 * free / 2 / 1e9:.1f} billion parameters would fit in bfloat16")  # fmt: skip
+    smaller = (
+        "dtype = 'bfloat16' would fit"
+        if dtype.itemsize > 2 and half <= 0.9 * free
+        else (
+            f"a model of at most {0.9 * free / 2 / 1e9:.1f} billion parameters would fit in bfloat16"
+        )
+    )
     raise MemoryError(
         f"load: model = {name!r}: needs {need / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')}, "
         f"{free / 1e9:.1f} GB are available: {smaller}"
     )
 
 
-def _pretrained(source: Path | str, device: torch.device | str, dtype: torch.dtype, **options) -> PreTrainedModel:
+def _pretrained(
+    source: Path | str, device: torch.device | str, dtype: torch.dtype, **options
+) -> PreTrainedModel:
     """The model in evaluation mode."""
-    model = _one_line(str(source), lambda: AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options))
+    model = _one_line(
+        str(source), lambda: AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    )
     return (model if "device_map" in options else model.to(device)).eval()
 
 
@@ -199,13 +277,22 @@ def listed() -> pd.DataFrame:
 
 
 def list_data() -> None:
-    """Renew `data/manifest.csv`: every file of data/ with its SHA-256; origin and licence are kept from before."""
+    """Renew `data/manifest.csv`: every file of data/ with its SHA-256; origin and licence are kept
+    from before.
+    """
     path = DATA / "manifest.csv"
-    known = listed().set_index("file")[["origin", "licence"]].to_dict("index") if path.is_file() else {}
-    files = sorted(f for f in DATA.rglob("*") if f.is_file() and f != path and not f.name.startswith("."))
+    known = (
+        listed().set_index("file")[["origin", "licence"]].to_dict("index") if path.is_file() else {}
+    )
+    files = sorted(
+        f for f in DATA.rglob("*") if f.is_file() and f != path and not f.name.startswith(".")
+    )
     names = [file.relative_to(DATA).as_posix() for file in files]
     own = {"origin": "computed by this project", "licence": "MIT"}
-    rows = [{"file": n, "sha256": sha256(f)} | known.get(n, own) for n, f in zip(names, files, strict=True)]
+    rows = [
+        {"file": n, "sha256": sha256(f)} | known.get(n, own)
+        for n, f in zip(names, files, strict=True)
+    ]
     temporary = path.with_suffix(".part")
     pd.DataFrame(rows).to_csv(temporary, index=False)
     os.replace(temporary, path)
@@ -215,7 +302,9 @@ def verify(path: Path) -> str:
     """The SHA-256 of a file of data/, which must be the one that `data/manifest.csv` lists."""
     name = path.relative_to(DATA).as_posix()
     if not path.is_file():
-        raise FileNotFoundError(f"load.verify: data/{name}: no such file (00_base_model makes it with retrain=True)")
+        raise FileNotFoundError(
+            f"load.verify: data/{name}: no such file (00_base_model makes it with retrain=True)"
+        )
     found = sha256(path)
     table = listed()
     expected = dict(zip(table.file, table.sha256, strict=True)).get(name, "none")
@@ -227,7 +316,9 @@ def verify(path: Path) -> str:
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """Write a checkpoint in bfloat16 as one safetensors file; the folder appears whole or not at all."""
+    """Write a checkpoint in bfloat16 as one safetensors file; the folder appears whole or not at
+    all.
+    """
     temporary = folder.with_name(folder.name + ".part")
     copy.deepcopy(model).to(torch.bfloat16).save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)

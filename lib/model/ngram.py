@@ -1,8 +1,9 @@
 """The bar that a language model must clear: an interpolated 5-gram model, and xz, on the same text.
 
-The n-gram model is interpolated modified Kneser-Ney (Chen and Goodman 1999, eqs. 26-27): absolute discounts D1, D2, D3+
-estimated from counts of counts, lower orders on continuation counts, the lowest interpolated with a uniform one.
-Tables are sorted arrays of n-gram numbers, so that 10^8 tokens fit in memory and a GPU builds them in seconds.
+The n-gram model is interpolated modified Kneser-Ney (Chen and Goodman 1999, eqs. 26-27): absolute
+discounts D1, D2, D3+ estimated from counts of counts, lower orders on continuation counts, the
+lowest interpolated with a uniform one. Tables are sorted arrays of n-gram numbers, so that 10^8
+tokens fit in memory and a GPU builds them in seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from lib.model.corpus import Document
 
 @dataclass(frozen=True)
 class Order:
-    """The n-grams of one order: sorted keys (number of the context × V + token), counts, and per context the sums."""
+    """The n-grams of one order: sorted keys (number of the context × V + token), counts, and per
+    context the sums.
+    """
 
     keys: Tensor  # int64 [types]: context number × vocabulary + token
     counts: Tensor  # float [types]: raw for the highest order, continuation counts below
@@ -41,16 +44,22 @@ def _discounts(counts: Tensor) -> Tensor:
     n1, n2, n3, n4 = (float((counts == i).sum()) or 1.0 for i in (1, 2, 3, 4))
     y = n1 / (n1 + 2 * n2)
     values = [0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-    values[1:] = [max(value, 0.05) for value in values[1:]]  # a tiny text's counts of counts can say "no discount"
+    values[1:] = [
+        max(value, 0.05) for value in values[1:]
+    ]  # a tiny text's counts of counts can say "no discount"
     return torch.tensor(values, device=counts.device, dtype=torch.float64)
 
 
 def _order(keys: Tensor, counts: Tensor, contexts: int, vocabulary: int) -> Order:
-    """One order from its sorted keys and counts: discounts and, per context, total and mass left to the lower order."""
+    """One order from its sorted keys and counts: discounts and, per context, total and mass left to
+    the lower order.
+    """
     counts = counts.double()
     discount = _discounts(counts)
     context = keys // vocabulary
-    total = torch.zeros(contexts, dtype=torch.float64, device=keys.device).index_add_(0, context, counts)
+    total = torch.zeros(contexts, dtype=torch.float64, device=keys.device).index_add_(
+        0, context, counts
+    )
     lost = discount[counts.clamp(max=3).long()]
     mass = torch.zeros_like(total).index_add_(0, context, lost) / total.clamp(min=1)
     return Order(keys, counts, total, mass, discount)
@@ -59,7 +68,9 @@ def _order(keys: Tensor, counts: Tensor, contexts: int, vocabulary: int) -> Orde
 def fit(stream: Tensor, vocabulary: int, highest: int = 5) -> Model:
     """Fit on a row of tokens [tokens] (documents run on, separated by an end-of-text token)."""
     stream = stream.long()
-    number = torch.zeros(len(stream), dtype=torch.int64, device=stream.device)  # of the n-gram that ends here
+    number = torch.zeros(
+        len(stream), dtype=torch.int64, device=stream.device
+    )  # of the n-gram that ends here
     types, tables = 1, []
     for n in range(1, highest + 1):
         previous = number
@@ -69,19 +80,33 @@ def fit(stream: Tensor, vocabulary: int, highest: int = 5) -> Model:
             ending = torch.empty(len(unique), dtype=torch.int64, device=stream.device)
             ending[number] = previous[1:]
             lower_keys, _, lower_contexts = tables[-1]
-            tables[-1] = (lower_keys, torch.bincount(ending, minlength=len(lower_keys)), lower_contexts)
+            tables[-1] = (
+                lower_keys,
+                torch.bincount(ending, minlength=len(lower_keys)),
+                lower_contexts,
+            )
         tables.append((unique, counts, types))
         types = len(unique)
-    return Model([_order(keys, counts.clamp(min=1) if i + 1 == highest else counts, contexts, vocabulary)
-                  for i, (keys, counts, contexts) in enumerate(tables)], vocabulary)  # fmt: skip
+    return Model(
+        [
+            _order(keys, counts.clamp(min=1) if i + 1 == highest else counts, contexts, vocabulary)
+            for i, (keys, counts, contexts) in enumerate(tables)
+        ],
+        vocabulary,
+    )
 
 
 def nats(model: Model, tokens: Tensor) -> Tensor:
     """−ln p of every token but the first [tokens − 1], each given at most four tokens before it."""
     tokens = tokens.long()
-    probability = torch.full((len(tokens),), 1 / model.vocabulary, dtype=torch.float64, device=tokens.device)
-    context = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)  # number of the context, −1: unseen
-    # One context number per order and position: the number of the (n−1)-gram that ends just before the position.
+    probability = torch.full(
+        (len(tokens),), 1 / model.vocabulary, dtype=torch.float64, device=tokens.device
+    )
+    context = torch.zeros(
+        len(tokens), dtype=torch.int64, device=tokens.device
+    )  # number of the context, −1: unseen
+    # One context number per order and position: the number of the (n−1)-gram that ends just before
+    # the position.
     for order in model.orders:
         known = context >= 0
         at, found = _find(order.keys, torch.where(known, context * model.vocabulary + tokens, -1))
@@ -102,12 +127,16 @@ def _find(keys: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     return at, keys[at] == wanted
 
 
-def bits_per_byte(model: Model, documents: Iterable[Document], device: torch.device) -> dict[str, float]:
+def bits_per_byte(
+    model: Model, documents: Iterable[Document], device: torch.device
+) -> dict[str, float]:
     """Bits per byte per domain of encoded documents under the n-gram model."""
     bits, size = {}, {}
     for doc in documents:
         ids = torch.tensor(doc.token_ids, device=device)
-        bits[doc.domain] = bits.get(doc.domain, 0.0) + float(nats(model, ids).sum()) / 0.6931471805599453
+        bits[doc.domain] = (
+            bits.get(doc.domain, 0.0) + float(nats(model, ids).sum()) / 0.6931471805599453
+        )
         size[doc.domain] = size.get(doc.domain, 0) + doc.bytes
     return {domain: bits[domain] / size[domain] for domain in sorted(bits)}
 
@@ -118,4 +147,7 @@ def xz_bits_per_byte(documents: Iterable[Document]) -> dict[str, float]:
     for doc in documents:
         texts.setdefault(doc.domain, []).append(doc.text.encode())
     joined = {domain: b"".join(parts) for domain, parts in sorted(texts.items())}
-    return {domain: 8 * len(lzma.compress(text, preset=9)) / len(text) for domain, text in joined.items()}
+    return {
+        domain: 8 * len(lzma.compress(text, preset=9)) / len(text)
+        for domain, text in joined.items()
+    }

@@ -1,1 +1,3 @@
-"""What imbalance costs on the wire: fabrics, placements, traffic, times. Knows arrays, never a model."""
+"""What imbalance costs on the wire: fabrics, placements, traffic, times. Knows arrays, never a
+model.
+"""

@@ -1,7 +1,8 @@
 """Fabrics: links with capacity and latency, and a route for every ordered pair of devices.
 
-The builders here know their link loads in closed form, so that sums over the matrix replace its routes; a fabric of
-one's own, `Fabric(capacity_bytes_per_s=…, latency_s=…, routes={(i, j): [link, …]})`, needs none.
+The builders here know their link loads in closed form, so that sums over the matrix replace its
+routes; a fabric of one's own, `Fabric(capacity_bytes_per_s=…, latency_s=…, routes={(i, j): [link,
+…]})`, needs none.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ Routes = Mapping[tuple[int, int], Sequence[int]] | Callable[[int, int], Sequence
 
 
 def namespace(array: Array) -> Any:
-    """The library that an array belongs to: it answers itself (NumPy, CuPy) or is the top package of its type (torch)."""
+    """The library that an array belongs to: it answers itself (NumPy, CuPy) or is the top package
+    of its type (torch).
+    """
     if hasattr(array, "__array_namespace__"):
         return array.__array_namespace__()
     return sys.modules[type(array).__module__.partition(".")[0]]
@@ -38,12 +41,13 @@ def namespace(array: Array) -> Any:
 class Fabric:
     """A network of devices.
 
-    capacity_bytes_per_s, latency_s: [links] (latency: or one number), per direction of use (a cable is two links).
-    routes: (source, destination) → the links that a byte between them passes, in order: a mapping, or a function (then
-    `devices` must be given).  No entry is needed for a device with itself, whose bytes stay home.
-    loads: traffic [..., devices, devices] → bytes per link [..., links], where a closed form is known; every pair then
-    has a route, and `head_s` [links] is the least latency of the routes through each link.
-    Refused: a capacity that is not positive, a latency below 0, an unknown link, a link passed twice.
+    capacity_bytes_per_s, latency_s: [links] (latency: or one number), per direction of use (a cable
+    is two links). routes: (source, destination) → the links that a byte between them passes, in
+    order: a mapping, or a function (then `devices` must be given).  No entry is needed for a device
+    with itself, whose bytes stay home. loads: traffic [..., devices, devices] → bytes per link
+    [..., links], where a closed form is known; every pair then has a route, and `head_s` [links] is
+    the least latency of the routes through each link. Refused: a capacity that is not positive, a
+    latency below 0, an unknown link, a link passed twice.
     """
 
     capacity_bytes_per_s: np.ndarray
@@ -57,17 +61,29 @@ class Fabric:
     def __post_init__(self) -> None:
         capacity = np.asarray(self.capacity_bytes_per_s, dtype=float)
         if capacity.ndim != 1 or not (np.isfinite(capacity) & (capacity > 0)).all():
-            raise ValueError(f"Fabric {self.name}: capacity_bytes_per_s: must be finite and > 0 on every link")
+            raise ValueError(
+                f"Fabric {self.name}: capacity_bytes_per_s: must be finite and > 0 on every link"
+            )
         latency = np.asarray(self.latency_s, dtype=float)
-        if latency.shape not in ((), capacity.shape) or not (np.isfinite(latency) & (latency >= 0)).all():
-            raise ValueError(f"Fabric {self.name}: latency_s: must hold {len(capacity)} numbers ≥ 0")
+        if (
+            latency.shape not in ((), capacity.shape)
+            or not (np.isfinite(latency) & (latency >= 0)).all()
+        ):
+            raise ValueError(
+                f"Fabric {self.name}: latency_s: must hold {len(capacity)} numbers ≥ 0"
+            )
         known = self.devices
         if not known and isinstance(self.routes, Mapping):
             known = 1 + max((max(pair) for pair in self.routes), default=-1)
         if known < 1:
-            raise ValueError(f"Fabric {self.name}: devices = {known}: must be ≥ 1, and given with a function of routes")
-        for field, value in dict(capacity_bytes_per_s=capacity, latency_s=np.broadcast_to(latency, capacity.shape),
-                                 devices=known).items():  # fmt: skip
+            raise ValueError(
+                f"Fabric {self.name}: devices = {known}: must be ≥ 1, and given with a function of routes"
+            )
+        for field, value in dict(
+            capacity_bytes_per_s=capacity,
+            latency_s=np.broadcast_to(latency, capacity.shape),
+            devices=known,
+        ).items():
             object.__setattr__(self, field, value)
         if isinstance(self.routes, Mapping):
             for pair, route in self.routes.items():
@@ -75,26 +91,38 @@ class Fabric:
 
     def _check(self, i: int, j: int, route: Sequence[int]) -> None:
         links = len(self.capacity_bytes_per_s)
-        if not (0 <= i < self.devices and 0 <= j < self.devices and all(0 <= link < links for link in route)):
+        if not (
+            0 <= i < self.devices
+            and 0 <= j < self.devices
+            and all(0 <= link < links for link in route)
+        ):
             raise ValueError(
                 f"Fabric {self.name}: route {i} → {j} = {list(route)}: must use known devices and links "
                 f"({self.devices} and {links})"
             )
         if len(set(route)) < len(route):
-            raise ValueError(f"Fabric {self.name}: route {i} → {j} = {list(route)}: must not pass a link twice")
+            raise ValueError(
+                f"Fabric {self.name}: route {i} → {j} = {list(route)}: must not pass a link twice"
+            )
 
     @cached_property
     def paths(self) -> np.ndarray:
-        """[devices, devices, hops] links of each route in order, then −1; −1 alone where there is no route."""
+        """[devices, devices, hops] links of each route in order, then −1; −1 alone where there is
+        no route.
+        """
         found = {}
         if isinstance(self.routes, Mapping):
-            found = {pair: tuple(route) for pair, route in self.routes.items() if pair[0] != pair[1]}
+            found = {
+                pair: tuple(route) for pair, route in self.routes.items() if pair[0] != pair[1]
+            }
         else:
             pairs = ((i, j) for i in range(self.devices) for j in range(self.devices) if i != j)
             found = {pair: tuple(self.routes(*pair) or ()) for pair in pairs}
             for pair, route in found.items():
                 self._check(*pair, route)
-        paths = np.full((self.devices, self.devices, max([1, *map(len, found.values())])), -1, np.int32)
+        paths = np.full(
+            (self.devices, self.devices, max([1, *map(len, found.values())])), -1, np.int32
+        )
         for pair, route in found.items():
             paths[*pair, : len(route)] = route
         return paths
@@ -123,9 +151,11 @@ class Fabric:
         return np.where(np.isfinite(least), least, 0.0)
 
     def load_bytes(self, traffic: Array) -> Array:
-        """Bytes [..., links] that traffic [..., devices, devices] puts on each link; any array library's.
+        """Bytes [..., links] that traffic [..., devices, devices] puts on each link; any array
+        library's.
 
-        Refused: what is not ≥ 0 (NaN included), a sum that is not finite, bytes between a pair without a route.
+        Refused: what is not ≥ 0 (NaN included), a sum that is not finite, bytes between a pair
+        without a route.
         """
         xp = namespace(traffic)
         if self.loads is not None:
@@ -135,9 +165,13 @@ class Fabric:
             flat = away.reshape(*away.shape[:-2], -1)
             self._refuse_lost(flat)
             if isinstance(flat, np.ndarray):
-                load = (self.incidence @ flat.reshape(-1, flat.shape[-1]).T).T.reshape(*flat.shape[:-1], -1)
+                load = (self.incidence @ flat.reshape(-1, flat.shape[-1]).T).T.reshape(
+                    *flat.shape[:-1], -1
+                )
             else:
-                load = flat @ xp.asarray(self.incidence.toarray().T, dtype=flat.dtype, device=flat.device)
+                load = flat @ xp.asarray(
+                    self.incidence.toarray().T, dtype=flat.dtype, device=flat.device
+                )
         if not bool(xp.isfinite(load).all()):
             raise ValueError("fluid: traffic: must hold finite numbers of bytes ≥ 0")
         return load
@@ -145,7 +179,11 @@ class Fabric:
     def _refuse_lost(self, flat: Array) -> None:
         """Refuse bytes [..., devices²] between a pair without a route."""
         lost = np.flatnonzero((self.paths[..., 0] < 0).reshape(-1))
-        sent = [pair for pair in lost if pair % (self.devices + 1) and bool((flat[..., int(pair)] > 0).any())]
+        sent = [
+            pair
+            for pair in lost
+            if pair % (self.devices + 1) and bool((flat[..., int(pair)] > 0).any())
+        ]
         if sent:
             raise ValueError(
                 f"fluid: traffic from {sent[0] // self.devices} to {sent[0] % self.devices}: "
@@ -154,7 +192,9 @@ class Fabric:
 
 
 def away_from_home(traffic: Array) -> Iterator[tuple[Array, Array]]:
-    """Stretches of rows of traffic [..., devices, devices]: their numbers and a copy with 0 on the diagonal."""
+    """Stretches of rows of traffic [..., devices, devices]: their numbers and a copy with 0 on the
+    diagonal.
+    """
     xp, devices = namespace(traffic), traffic.shape[-1]
     number = xp.arange(devices, device=traffic.device)
     step = max(1, BLOCK // devices)
@@ -169,9 +209,14 @@ def away_from_home(traffic: Array) -> Iterator[tuple[Array, Array]]:
 
 
 def star(
-    devices: int, bandwidth_bytes_per_s: float = H100_NVLINK, latency_s: float = 0.0, name: str = "star"
+    devices: int,
+    bandwidth_bytes_per_s: float = H100_NVLINK,
+    latency_s: float = 0.0,
+    name: str = "star",
 ) -> Fabric:
-    """Every device has one link out of it and one into it, through a switch that never blocks (an NVLink node)."""
+    """Every device has one link out of it and one into it, through a switch that never blocks (an
+    NVLink node).
+    """
     _positive("star", devices=devices)
 
     def loads(traffic: Array) -> Array:
@@ -181,9 +226,15 @@ def star(
             into = into + part.sum(-2)
         return namespace(traffic).concat([*out, into], -1)
 
-    return Fabric(capacity_bytes_per_s=np.full(2 * devices, float(bandwidth_bytes_per_s)), latency_s=latency_s / 2,
-                  routes=lambda i, j: (i, devices + j), devices=devices, name=name, loads=loads,
-                  head_s=np.full(2 * devices, float(latency_s)))  # fmt: skip
+    return Fabric(
+        capacity_bytes_per_s=np.full(2 * devices, float(bandwidth_bytes_per_s)),
+        latency_s=latency_s / 2,
+        routes=lambda i, j: (i, devices + j),
+        devices=devices,
+        name=name,
+        loads=loads,
+        head_s=np.full(2 * devices, float(latency_s)),
+    )
 
 
 def nodes(
@@ -197,12 +248,15 @@ def nodes(
 ) -> Fabric:
     """Nodes of `per_node` devices: NVLink inside, one NIC per device into a fat tree between nodes.
 
-    oversubscription: a node's NICs together over its links into the tree; 1 never blocks.  latency_s: of a path
-    between nodes; paths inside a node have none.  Refused: devices that do not fill whole nodes.
+    oversubscription: a node's NICs together over its links into the tree; 1 never blocks.
+    latency_s: of a path between nodes; paths inside a node have none.  Refused: devices that do not
+    fill whole nodes.
     """
     count = _whole_nodes("nodes", devices, per_node, oversubscription=oversubscription)
     tree = np.full(2 * count, per_node * nic_bytes_per_s / oversubscription)
-    rates = np.repeat([nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices)
+    rates = np.repeat(
+        [nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices
+    )
     latency = np.repeat([0.0, latency_s / 2, 0.0], [2 * devices, 2 * devices, 2 * count])
 
     def route(i: int, j: int) -> Sequence[int]:
@@ -216,8 +270,15 @@ def nodes(
         whole = [x.reshape(*x.shape[:-1], count, per_node).sum(-1) for x in across]
         return namespace(traffic).concat([*inside, *across, *whole], -1)
 
-    return Fabric(capacity_bytes_per_s=np.concatenate([rates, tree]), latency_s=latency, routes=route, devices=devices,
-                  name=name, loads=loads, head_s=np.repeat([0.0, latency_s], [2 * devices, 2 * devices + 2 * count]))  # fmt: skip
+    return Fabric(
+        capacity_bytes_per_s=np.concatenate([rates, tree]),
+        latency_s=latency,
+        routes=route,
+        devices=devices,
+        name=name,
+        loads=loads,
+        head_s=np.repeat([0.0, latency_s], [2 * devices, 2 * devices + 2 * count]),
+    )
 
 
 def rail(
@@ -228,13 +289,17 @@ def rail(
     latency_s: float = 0.0,
     name: str = "rail",
 ) -> Fabric:
-    """Rail-optimised nodes: the NICs of equal position in their nodes share a switch that never blocks, a rail.
+    """Rail-optimised nodes: the NICs of equal position in their nodes share a switch that never
+    blocks, a rail.
 
-    A byte for position q of another node goes over NVLink to position q of its own node, then along rail q (as NCCL's
-    PXN does); no byte changes rails between nodes.  latency_s: of a path between nodes.
+    A byte for position q of another node goes over NVLink to position q of its own node, then along
+    rail q (as NCCL's PXN does); no byte changes rails between nodes.  latency_s: of a path between
+    nodes.
     """
     count = _whole_nodes("rail", devices, per_node)
-    rates = np.repeat([nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices)
+    rates = np.repeat(
+        [nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices
+    )
     latency = np.repeat([0.0, latency_s / 2], 2 * devices)
 
     def route(i: int, j: int) -> Sequence[int]:
@@ -250,16 +315,32 @@ def rail(
         rails = rails.reshape(*rails.shape[:-2], count, per_node, per_node)
         forward = rails * (number[:, None] != number)
         flat = (*out.shape[:-1], devices)
-        return xp.concat([out + forward.sum(-1).reshape(flat), into + forward.sum(-2).reshape(flat),
-                          rails.sum(-2).reshape(flat), arriving], -1)  # fmt: skip
+        return xp.concat(
+            [
+                out + forward.sum(-1).reshape(flat),
+                into + forward.sum(-2).reshape(flat),
+                rails.sum(-2).reshape(flat),
+                arriving,
+            ],
+            -1,
+        )
 
-    return Fabric(capacity_bytes_per_s=rates, latency_s=latency, routes=route, devices=devices, name=name, loads=loads,
-                  head_s=np.repeat([0.0, latency_s], 2 * devices))  # fmt: skip
+    return Fabric(
+        capacity_bytes_per_s=rates,
+        latency_s=latency,
+        routes=route,
+        devices=devices,
+        name=name,
+        loads=loads,
+        head_s=np.repeat([0.0, latency_s], 2 * devices),
+    )
 
 
 def _split(traffic: Array, per_node: int, by_position: bool) -> tuple[list[Array], Array, Array]:
-    """Bytes out of and into each device inside its node, a list of two [..., devices]; bytes that leave its node
-    [..., devices], or by their position in the other node [..., devices, per_node]; bytes from other nodes [..., devices]."""
+    """Bytes out of and into each device inside its node, a list of two [..., devices]; bytes that
+    leave its node [..., devices], or by their position in the other node [..., devices, per_node];
+    bytes from other nodes [..., devices].
+    """
     xp = namespace(traffic)
     inside, leaving, arriving = [], [], 0.0
     ones = xp.ones((1, traffic.shape[-1] // per_node), dtype=traffic.dtype, device=traffic.device)
@@ -269,17 +350,29 @@ def _split(traffic: Array, per_node: int, by_position: bool) -> tuple[list[Array
         inside.append(nodewise[own] + 0)
         nodewise[own] *= 0
         across = nodewise.reshape(part.shape)
-        leaving.append((ones @ nodewise)[..., 0, :] if by_position else across.sum(-1))  # ten times as fast as its sum
+        leaving.append(
+            (ones @ nodewise)[..., 0, :] if by_position else across.sum(-1)
+        )  # ten times as fast as its sum
         arriving = arriving + across.sum(-2)
     within = xp.concat(inside, -2)
-    into = within.reshape(*within.shape[:-2], -1, per_node, per_node).sum(-2).reshape(*within.shape[:-1])
+    into = (
+        within.reshape(*within.shape[:-2], -1, per_node, per_node)
+        .sum(-2)
+        .reshape(*within.shape[:-1])
+    )
     return [within.sum(-1), into], xp.concat(leaving, -2 if by_position else -1), arriving
 
 
 def preset(
-    name: str, devices: int, *, between: str = "tree", oversubscription: float = 1.0, latency_s: float = 0.0
+    name: str,
+    devices: int,
+    *,
+    between: str = "tree",
+    oversubscription: float = 1.0,
+    latency_s: float = 0.0,
 ) -> Fabric:
-    """A published machine: one node of it while the devices fit in one, else nodes joined by a "tree" or by "rail"s.
+    """A published machine: one node of it while the devices fit in one, else nodes joined by a
+    "tree" or by "rail"s.
 
     Rates and sources: data/published/fabrics.csv.  latency_s: of a path between nodes.
     """
@@ -301,7 +394,9 @@ def preset(
 def _whole_nodes(where: str, devices: int, per_node: int, **more: float) -> int:
     _positive(where, devices=devices, per_node=per_node, **more)
     if devices % per_node:
-        raise ValueError(f"fabric.{where}: devices = {devices}: must be a multiple of per_node = {per_node}")
+        raise ValueError(
+            f"fabric.{where}: devices = {devices}: must be a multiple of per_node = {per_node}"
+        )
     return devices // per_node
 
 

@@ -1,8 +1,9 @@
-"""Times of an exchange in the fluid model, where data flow like water through links of fixed capacity.
+"""Times of an exchange in the fluid model, where data flow like water through links of fixed
+capacity.
 
-All flows start together, each after the latency of its path.  At every moment the rates are max-min fair: no flow can
-be faster but at the cost of one that is no faster (Bertsekas & Gallager, Data Networks, 1992, section 6.5.2).  Hence
-bottleneck_bound_s ≤ makespan_s ≤ envelope_s.
+All flows start together, each after the latency of its path.  At every moment the rates are max-min
+fair: no flow can be faster but at the cost of one that is no faster (Bertsekas & Gallager, Data
+Networks, 1992, section 6.5.2).  Hence bottleneck_bound_s ≤ makespan_s ≤ envelope_s.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ LATE = 0.1  # the coalescing window never shrinks below this share of the time p
 
 
 def _shaped(traffic: Array, fabric: Fabric) -> Array:
-    """The traffic in floating point [..., devices, devices], its library's own; refuses other shapes."""
+    """The traffic in floating point [..., devices, devices], its library's own; refuses other
+    shapes.
+    """
     if not hasattr(traffic, "device"):
         traffic = np.asarray(traffic, dtype=float)
     if isinstance(traffic, np.ndarray) and traffic.dtype.kind != "f":
@@ -34,11 +37,13 @@ def _shaped(traffic: Array, fabric: Fabric) -> Array:
 
 
 def bottleneck_bound_s(traffic: Array, fabric: Fabric) -> Array:
-    """Least time [...] in seconds in which any schedule can deliver traffic [..., devices, devices] in bytes.
+    """Least time [...] in seconds in which any schedule can deliver traffic [..., devices, devices]
+    in bytes.
 
-    max over links of load / capacity + the least latency of a route through the link.  A lower bound on the max-min
-    fair makespan; on a star no schedule does better and a perfect one attains it.  The traffic may be an array of any
-    library (a GPU's too); so is the answer.  Refused: other shapes, negative or unfinite bytes, pairs without a route.
+    max over links of load / capacity + the least latency of a route through the link.  A lower
+    bound on the max-min fair makespan; on a star no schedule does better and a perfect one attains
+    it.  The traffic may be an array of any library (a GPU's too); so is the answer.  Refused: other
+    shapes, negative or unfinite bytes, pairs without a route.
     """
     traffic = _shaped(traffic, fabric)
     xp = namespace(traffic)
@@ -49,25 +54,30 @@ def bottleneck_bound_s(traffic: Array, fabric: Fabric) -> Array:
 
 
 def envelope_s(traffic: np.ndarray, fabric: Fabric) -> np.ndarray:
-    """Time [...] in seconds that no max-min fair exchange of traffic [..., devices, devices] exceeds.
+    """Time [...] in seconds that no max-min fair exchange of traffic [..., devices, devices]
+    exceeds.
 
-    max over pairs that send of the sum of load / capacity along the route, plus its latency: while a flow lasts, some
-    link of its route is full, and a link is full for at most load / capacity.
+    max over pairs that send of the sum of load / capacity along the route, plus its latency: while
+    a flow lasts, some link of its route is full, and a link is full for at most load / capacity.
     """
     traffic = np.asarray(_shaped(traffic, fabric), dtype=float)
     full_s = fabric.load_bytes(traffic) / fabric.capacity_bytes_per_s
-    times = np.where(fabric.paths >= 0, full_s[..., fabric.paths], 0.0).sum(-1) + fabric.path_latency_s
+    times = (
+        np.where(fabric.paths >= 0, full_s[..., fabric.paths], 0.0).sum(-1) + fabric.path_latency_s
+    )
     return np.where((traffic > 0) & (fabric.paths[..., 0] >= 0), times, 0.0).max((-2, -1))
 
 
 def completion_times_s(traffic: np.ndarray, fabric: Fabric, window: float = 0.0) -> np.ndarray:
-    """When each flow of traffic [..., devices, devices] in bytes has arrived, in seconds, [..., devices, devices].
+    """When each flow of traffic [..., devices, devices] in bytes has arrived, in seconds, [...,
+    devices, devices].
 
-    0 for a pair that sends nothing and for what stays home.  window = 0: exact.  window > 0: completions within this
-    share of the time left (to the bottleneck bound) are settled together, and the bytes that a link gained or lost by
-    it are given back to the flows that it holds up.  Meant for makespans: window 0.003 stays within 1e-3 of the exact
-    makespan on the families that the tests try, a single flow only within a few windows of the makespan.
-    Refused: what bottleneck_bound_s refuses, a window outside [0, 1).
+    0 for a pair that sends nothing and for what stays home.  window = 0: exact.  window > 0:
+    completions within this share of the time left (to the bottleneck bound) are settled together,
+    and the bytes that a link gained or lost by it are given back to the flows that it holds up.
+    Meant for makespans: window 0.003 stays within 1e-3 of the exact makespan on the families that
+    the tests try, a single flow only within a few windows of the makespan. Refused: what
+    bottleneck_bound_s refuses, a window outside [0, 1).
     """
     if not 0 <= window < 1:
         raise ValueError(f"fluid.completion_times_s: window = {window}: must be from 0 to below 1")
@@ -77,13 +87,20 @@ def completion_times_s(traffic: np.ndarray, fabric: Fabric, window: float = 0.0)
     for sent, bound, answer in zip(traffic.reshape(times.shape), top, times, strict=True):
         i, j = np.nonzero(sent)
         i, j = i[i != j], j[i != j]
-        answer[i, j] = _fill(sent[i, j], fabric.path_latency_s[i, j], fabric.paths[i, j], fabric.capacity_bytes_per_s,
-                             float(window), bound)  # fmt: skip
+        answer[i, j] = _fill(
+            sent[i, j],
+            fabric.path_latency_s[i, j],
+            fabric.paths[i, j],
+            fabric.capacity_bytes_per_s,
+            float(window),
+            bound,
+        )
     return times.reshape(traffic.shape)
 
 
 def makespan_s(traffic: np.ndarray, fabric: Fabric, window: float = 0.0) -> np.ndarray:
-    """When the last flow of traffic [..., devices, devices] in bytes has arrived, in seconds, [...].
+    """When the last flow of traffic [..., devices, devices] in bytes has arrived, in seconds,
+    [...].
 
     window: as in completion_times_s; an approximate answer is never below the bottleneck bound.
     """
@@ -94,7 +111,8 @@ def makespan_s(traffic: np.ndarray, fabric: Fabric, window: float = 0.0) -> np.n
 def exchange_s(
     dispatch: np.ndarray, fabric: Fabric, combine_share: float = 1.0, time_s=bottleneck_bound_s
 ) -> np.ndarray:
-    """Time [...] of a dispatch and then its combine (the transposed matrix times `combine_share`), in seconds.
+    """Time [...] of a dispatch and then its combine (the transposed matrix times `combine_share`),
+    in seconds.
 
     time_s: the network model, (traffic, fabric) → seconds.
     """
@@ -107,11 +125,15 @@ _jit = numba.njit(cache=True, error_model="numpy", nogil=True)
 _inline = numba.njit(error_model="numpy", inline="always")  # a fifth faster than a call
 
 
-# Per link l: its active flows, in the first count[l] places of `member` from start[l]; `level`, the rate of those that it
-# holds up (inf: it is not full); `first`, when the first of them finishes.  In one filling: the `room` not yet taken, the
-# flows `waiting` to be stopped, `key`: the level at which it would be full if nothing else stopped any, `heap`: by key.
+# Per link l: its active flows, in the first count[l] places of `member` from start[l]; `level`, the
+# rate of those that it
+# holds up (inf: it is not full); `first`, when the first of them finishes.  In one filling: the
+# `room` not yet taken, the
+# flows `waiting` to be stopped, `key`: the level at which it would be full if nothing else stopped
+# any, `heap`: by key.
 _Links = namedtuple("_Links", "capacity start count member level first room waiting key heap")
-# Per flow: the links of its path, its place in each one's list, its rate, when it would finish at that rate, whether the
+# Per flow: the links of its path, its place in each one's list, its rate, when it would finish at
+# that rate, whether the
 # filling has stopped it; `gone`: those of one completion.
 _Flows = namedtuple("_Flows", "path place rate finish frozen gone")
 
@@ -156,7 +178,9 @@ def _add(flow, links, path, place):
 
 @_inline
 def _open(links, flows, base):
-    """Set back to `base` the links that were not full there, and heap them by key; returns how many."""
+    """Set back to `base` the links that were not full there, and heap them by key; returns how
+    many.
+    """
     size = 0
     links.first[links.count == 0] = np.inf
     for link in np.flatnonzero((links.count > 0) & (links.level >= base)):
@@ -182,7 +206,13 @@ def _open(links, flows, base):
 @_inline
 def _freeze(link, links, flows, now, rate):
     """Stop the rising flows of a link at `rate`: it is full."""
-    soonest, path, room, waiting, finish = np.inf, flows.path, links.room, links.waiting, flows.finish
+    soonest, path, room, waiting, finish = (
+        np.inf,
+        flows.path,
+        links.room,
+        links.waiting,
+        flows.finish,
+    )
     member, frozen, old = links.member, flows.frozen, flows.rate
     for at in range(links.start[link], links.start[link] + links.count[link]):
         flow = member[at]
@@ -204,7 +234,9 @@ def _freeze(link, links, flows, now, rate):
 
 @_jit
 def _gap(level, base):
-    """The least level that rounding could have parted from `base`, or from another such: ties must be filled together."""
+    """The least level that rounding could have parted from `base`, or from another such: ties must
+    be filled together.
+    """
     least = 0.0
     while least != base:
         least = base
@@ -218,7 +250,8 @@ def _gap(level, base):
 def _refill(links, flows, now, base):
     """Raise all flows not slower than `base` together until each is stopped by a full link.
 
-    A completion at rate r leaves every link of a level below r as it was: filling starts again from there, not from 0.
+    A completion at rate r leaves every link of a level below r as it was: filling starts again from
+    there, not from 0.
     """
     heap, key, risen = links.heap, links.key, 0.0
     size = _open(links, flows, base)
@@ -239,8 +272,10 @@ def _refill(links, flows, now, base):
 
 @_jit
 def _complete(links, flows, end):
-    """Collect in `gone` the flows that finish up to `end`, their rate set to 0: how many, the least of their rates, and
-    the moment at which they may all be said to stop, the mean of their ends weighted by rate."""
+    """Collect in `gone` the flows that finish up to `end`, their rate set to 0: how many, the least
+    of their rates, and the moment at which they may all be said to stop, the mean of their ends
+    weighted by rate.
+    """
     size, base, weight, moment = 0, np.inf, 0.0, 0.0
     links.room[:], links.waiting[:] = 0.0, 0
     for link in np.flatnonzero(links.first <= end):
@@ -260,8 +295,9 @@ def _complete(links, flows, end):
 
 @_jit
 def _settle(links, flows, now, most):
-    """What each link's finished flows sent too much or too little by stopping at `now`, the flows that it still holds
-    up make good in equal parts, each at most what it sends in `most` seconds."""
+    """What each link's finished flows sent too much or too little by stopping at `now`, the flows
+    that it still holds up make good in equal parts, each at most what it sends in `most` seconds.
+    """
     for link in range(len(links.count)):
         credit = links.waiting[link] * now - links.room[link]
         members = links.member[links.start[link] : links.start[link] + links.count[link]]
@@ -277,18 +313,43 @@ def _settle(links, flows, now, most):
 def _state(path, capacity):
     """Empty lists for flows along `path` [flows, hops]."""
     flows, links = len(path), len(capacity)
-    start, whole, real = np.zeros(links + 1, np.int64), np.zeros((3, links), np.int64), np.full((4, links), np.inf)
+    start, whole, real = (
+        np.zeros(links + 1, np.int64),
+        np.zeros((3, links), np.int64),
+        np.full((4, links), np.inf),
+    )
     for link in path.ravel():
         start[link + 1] += link >= 0
     start = np.cumsum(start)
-    member, place, rate = np.empty(start[-1], np.int32), np.empty(path.shape, np.int32), np.ones(flows)
-    return (_Links(capacity, start, whole[0], member, real[0], real[1], real[2], whole[1], real[3], whole[2]),
-            _Flows(path, place, rate, np.empty(flows), np.zeros(flows, np.bool_), np.empty(flows, np.int32)))  # fmt: skip
+    member, place, rate = (
+        np.empty(start[-1], np.int32),
+        np.empty(path.shape, np.int32),
+        np.ones(flows),
+    )
+    return (
+        _Links(
+            capacity,
+            start,
+            whole[0],
+            member,
+            real[0],
+            real[1],
+            real[2],
+            whole[1],
+            real[3],
+            whole[2],
+        ),
+        _Flows(
+            path, place, rate, np.empty(flows), np.zeros(flows, np.bool_), np.empty(flows, np.int32)
+        ),
+    )
 
 
 @_jit
 def _fill(bytes_, arrival, path, capacity, window, top):
-    """Completion times [flows] in seconds of flows of `bytes_` that start at `arrival` along `path` [flows, hops]."""
+    """Completion times [flows] in seconds of flows of `bytes_` that start at `arrival` along `path`
+    [flows, hops].
+    """
     links, flows = _state(path, capacity)
     order = np.argsort(arrival)
     come, active = 0, 0

@@ -1,7 +1,9 @@
-"""Traffic: from routes and a placement to bytes between devices; and synthetic routes of a given imbalance.
+"""Traffic: from routes and a placement to bytes between devices; and synthetic routes of a given
+imbalance.
 
-A *level* is the Gini coefficient of the experts' inclusion probabilities π, Σ π = k: what share of the tokens each
-expert is to get.  It ranges from 0 up to, not including, 1 − k/E, the most that k distinct experts a token allow.
+A *level* is the Gini coefficient of the experts' inclusion probabilities π, Σ π = k: what share of
+the tokens each expert is to get.  It ranges from 0 up to, not including, 1 − k/E, the most that k
+distinct experts a token allow.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ def _gini(weights: np.ndarray) -> float:
 
 
 def _capped(weights: np.ndarray, k: int) -> np.ndarray:
-    """min(1, a w) with the one a that makes the sum k, w sorted downwards: the first j are 1, the rest scaled."""
+    """min(1, a w) with the one a that makes the sum k, w sorted downwards: the first j are 1, the
+    rest scaled.
+    """
     rest = np.cumsum(weights[::-1])[::-1]
     for full in range(k):
         a = (k - full) / rest[full]
@@ -33,7 +37,8 @@ def _capped(weights: np.ndarray, k: int) -> np.ndarray:
 def _steep(log_weights: np.ndarray, steepness: float, k: int) -> np.ndarray:
     """Weights exp(s · log weight) [experts] for _capped, anchored at the k-th expert.
 
-    All above e^40 times the k-th weight are cut to that: their share is full long before, and none overflows.
+    All above e^40 times the k-th weight are cut to that: their share is full long before, and none
+    overflows.
     """
     return np.exp(np.minimum(steepness * (log_weights - log_weights[k - 1]), 40.0))
 
@@ -52,21 +57,27 @@ FAMILIES = (*SHAPES, "one_hot")
 
 
 def highest_level(experts: int, k: int, family: str = "power") -> float:
-    """The level that a family approaches but does not reach: 1 − k/E; for one hot expert it reaches 1/k − 1/E."""
+    """The level that a family approaches but does not reach: 1 − k/E; for one hot expert it reaches
+    1/k − 1/E.
+    """
     return 1 / k - 1 / experts if family == "one_hot" else 1 - k / experts
 
 
 def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.ndarray:
     """Inclusion probabilities [experts], falling, with sum k, none above 1, and Gini = level.
 
-    power: min(1, a i^−s); lognormal: min(1, a exp(s z_i)) at normal quantiles z; one_hot: one expert above the rest.
-    s is found on a log scale, whatever its size; a level below 1e-12 counts as even.
-    Refused: an unknown family, k not below E, a level outside the family's range.
+    power: min(1, a i^−s); lognormal: min(1, a exp(s z_i)) at normal quantiles z; one_hot: one
+    expert above the rest. s is found on a log scale, whatever its size; a level below 1e-12 counts
+    as even. Refused: an unknown family, k not below E, a level outside the family's range.
     """
     if family not in FAMILIES:
-        raise ValueError(f"traffic.inclusion: family = {family!r}: must be one of {', '.join(FAMILIES)}")
+        raise ValueError(
+            f"traffic.inclusion: family = {family!r}: must be one of {', '.join(FAMILIES)}"
+        )
     if not 1 <= k < experts:
-        raise ValueError(f"traffic.inclusion: top_k = {k}: must be from 1 to num_experts − 1 = {experts - 1}")
+        raise ValueError(
+            f"traffic.inclusion: top_k = {k}: must be from 1 to num_experts − 1 = {experts - 1}"
+        )
     most = highest_level(experts, k, family)
     if not 0 <= level < most:
         raise ValueError(
@@ -82,8 +93,10 @@ def inclusion(experts: int, k: int, level: float, family: str = "power") -> np.n
 
 
 def _levelled(log_weights: np.ndarray, k: int, level: float) -> np.ndarray:
-    """Inclusion probabilities [experts] from falling log weights, as steep as their Gini needs to be the level."""
-    excess = lambda s: _gini(_capped(_steep(log_weights, s, k), k)) - level  # noqa: E731
+    """Inclusion probabilities [experts] from falling log weights, as steep as their Gini needs to
+    be the level.
+    """
+    excess = lambda s: _gini(_capped(_steep(log_weights, s, k), k)) - level
     high = 1.0
     while excess(high) < 0 and high < 1e12:
         high *= 2
@@ -100,19 +113,29 @@ def _exact(probability: np.ndarray, k: int) -> np.ndarray:
     return parts
 
 
-def sample(probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, share: int = 1) -> np.ndarray:
+def sample(
+    probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, share: int = 1
+) -> np.ndarray:
     """Routes [tokens, k]: k distinct experts a token, expert e with probability π_e exactly.
 
-    Systematic sampling in a random order (Madow 1949): the experts' probabilities are laid end to end in an order drawn
-    anew for each token, and every whole number after a random start picks the expert it falls on.  share: this many
-    tokens share an order, which is far faster; every expert's count keeps its distribution, as the starts stay
-    independent, and only which experts meet in a token is less mixed.
+    Systematic sampling in a random order (Madow 1949): the experts' probabilities are laid end to
+    end in an order drawn anew for each token, and every whole number after a random start picks the
+    expert it falls on.  share: this many tokens share an order, which is far faster; every expert's
+    count keeps its distribution, as the starts stay independent, and only which experts meet in a
+    token is less mixed.
     """
     parts = _exact(probability, k)
     if parts.sum() != k * UNIT:
-        raise ValueError(f"traffic.sample: probabilities sum to {probability.sum()}: must sum to k = {k}")
+        raise ValueError(
+            f"traffic.sample: probabilities sum to {probability.sum()}: must sum to k = {k}"
+        )
     if share > 1:
-        return np.concatenate([_shared(parts, k, min(share, tokens - first), rng) for first in range(0, tokens, share)])
+        return np.concatenate(
+            [
+                _shared(parts, k, min(share, tokens - first), rng)
+                for first in range(0, tokens, share)
+            ]
+        )
     order = rng.random((tokens, len(parts)), dtype=np.float32).argsort(axis=1)
     ends = np.cumsum(parts[order], axis=1) + rng.integers(0, UNIT, (tokens, 1))
     picked = np.diff(ends // UNIT, axis=1, prepend=0) > 0
@@ -127,20 +150,28 @@ def _shared(parts: np.ndarray, k: int, tokens: int, rng: np.random.Generator) ->
 
 
 def fitted(load: np.ndarray, experts: int, k: int, recorded_k: int) -> np.ndarray:
-    """Inclusion probabilities [experts], falling, that carry the imbalance of a recorded load to another layer.
+    """Inclusion probabilities [experts], falling, that carry the imbalance of a recorded load to
+    another layer.
 
-    The logarithm of the load [experts recorded, top-recorded_k], sorted, is read off at the new experts' ranks, and made so
-    steep that Gini / (1 − k/E), the share of the largest possible, is the recorded one.  What is drawn from it is synthetic.
-    Refused: loads that are negative or all 0, a k not below its experts, a load more uneven than its k allows.
+    The logarithm of the load [experts recorded, top-recorded_k], sorted, is read off at the new
+    experts' ranks, and made so steep that Gini / (1 − k/E), the share of the largest possible, is
+    the recorded one.  What is drawn from it is synthetic. Refused: loads that are negative or all
+    0, a k not below its experts, a load more uneven than its k allows.
     """
     load = np.sort(np.asarray(load, dtype=float))[::-1]
     if load.ndim != 1 or not np.isfinite(load).all() or load[-1] < 0 or load[0] <= 0:
-        raise ValueError(f"traffic.fitted: load of shape {load.shape}: must be [experts], finite, ≥ 0 and not all 0")
+        raise ValueError(
+            f"traffic.fitted: load of shape {load.shape}: must be [experts], finite, ≥ 0 and not all 0"
+        )
     if not (1 <= k < experts and 1 <= recorded_k < len(load)):
-        raise ValueError(f"traffic.fitted: top_k = {k} of {experts}, recorded {recorded_k} of {len(load)}: must be from 1 to below the experts")
+        raise ValueError(
+            f"traffic.fitted: top_k = {k} of {experts}, recorded {recorded_k} of {len(load)}: must be from 1 to below the experts"
+        )
     share = _gini(load) / highest_level(len(load), recorded_k)
     if share >= 1:
-        raise ValueError(f"traffic.fitted: load of Gini {_gini(load):.4g}: must be below {highest_level(len(load), recorded_k):.4g}, top-{recorded_k}'s most")
+        raise ValueError(
+            f"traffic.fitted: load of Gini {_gini(load):.4g}: must be below {highest_level(len(load), recorded_k):.4g}, top-{recorded_k}'s most"
+        )
     if share < 1e-12:
         return np.full(experts, k / experts)
     ranks = [(np.arange(n) + 0.5) / n for n in (experts, len(load))]
@@ -149,17 +180,31 @@ def fitted(load: np.ndarray, experts: int, k: int, recorded_k: int) -> np.ndarra
 
 
 def group_limited(
-    probability: np.ndarray, k: int, tokens: int, rng: np.random.Generator, *, groups: int, kept: int
+    probability: np.ndarray,
+    k: int,
+    tokens: int,
+    rng: np.random.Generator,
+    *,
+    groups: int,
+    kept: int,
 ) -> np.ndarray:
     """Routes [tokens, k] that touch at most `kept` of `groups` consecutive groups of experts.
 
-    Scores are log π plus Gumbel noise; groups are ranked by the sum of their two best, and the best k experts of the kept
-    groups are taken (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).  Refused: numbers that do not divide or leave fewer than k.
+    Scores are log π plus Gumbel noise; groups are ranked by the sum of their two best, and the best
+    k experts of the kept groups are taken (DeepSeek-V3, arXiv 2412.19437, section 2.1.2).  Refused:
+    numbers that do not divide or leave fewer than k.
     """
     experts = len(probability)
-    if experts % groups or not 1 <= kept <= groups or kept * (experts // groups) < k or experts // groups < 2:
-        raise ValueError(f"traffic.group_limited: experts = {experts}, groups = {groups}, kept = {kept}, k = {k}: groups must divide "
-                         "experts, hold at least 2, and those kept at least k")  # fmt: skip
+    if (
+        experts % groups
+        or not 1 <= kept <= groups
+        or kept * (experts // groups) < k
+        or experts // groups < 2
+    ):
+        raise ValueError(
+            f"traffic.group_limited: experts = {experts}, groups = {groups}, kept = {kept}, k = {k}: groups must divide "
+            "experts, hold at least 2, and those kept at least k"
+        )
     score = np.log(probability) + rng.gumbel(size=(tokens, experts))
     grouped = score.reshape(tokens, groups, -1)
     best = np.sort(grouped, axis=-1)[..., -2:].sum(-1)
@@ -176,11 +221,13 @@ def matrix(
     *,
     deduplicate: bool = False,
 ) -> np.ndarray:
-    """Bytes sent in the dispatch, [devices, devices] source × destination; the combine is its transpose.
+    """Bytes sent in the dispatch, [devices, devices] source × destination; the combine is its
+    transpose.
 
-    expert_index [tokens, k]; home: a placement, [experts] or with copies [devices, slots].  Tokens lie on the devices in equal consecutive stretches.
-    One copy of `bytes_per_token` per selection, or with `deduplicate` per device that holds any of its experts.  What
-    lies on the diagonal stays home.
+    expert_index [tokens, k]; home: a placement, [experts] or with copies [devices, slots].  Tokens
+    lie on the devices in equal consecutive stretches. One copy of `bytes_per_token` per selection,
+    or with `deduplicate` per device that holds any of its experts.  What lies on the diagonal stays
+    home.
     """
     if expert_index.ndim != 2 or bytes_per_token <= 0:
         raise ValueError(
@@ -204,25 +251,35 @@ def forwarded(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bytes [devices, devices] of a dispatch in two hops: between nodes, then inside them.
 
-    A token crosses the network once for every other node that holds any of its experts, to the device at its own position
-    there, which forwards it over NVLink to each device that needs it; at home its own device does (DeepSeek-V3, arXiv
-    2412.19437, section 3.2.2).  Arguments as for `matrix`; devices in nodes of `per_node`.
+    A token crosses the network once for every other node that holds any of its experts, to the
+    device at its own position there, which forwards it over NVLink to each device that needs it; at
+    home its own device does (DeepSeek-V3, arXiv 2412.19437, section 3.2.2).  Arguments as for
+    `matrix`; devices in nodes of `per_node`.
     """
     tokens = len(expert_index)
     source = np.arange(tokens) * devices // tokens
     target = placement.targets(expert_index, home)
-    landing = target // per_node * per_node + (source % per_node)[:, None]  # the source itself in its own node
+    landing = (
+        target // per_node * per_node + (source % per_node)[:, None]
+    )  # the source itself in its own node
     hops = []
     for key in (source[:, None] * devices + landing, landing * devices + target):
         pairs = np.unique(np.arange(tokens)[:, None] * devices**2 + key)  # once per token
-        hops.append(np.bincount(pairs % devices**2, minlength=devices**2).reshape(devices, devices) * float(bytes_per_token))
+        hops.append(
+            np.bincount(pairs % devices**2, minlength=devices**2).reshape(devices, devices)
+            * float(bytes_per_token)
+        )
     return hops[0], hops[1]
 
 
 def slots(expert_index: np.ndarray, home: np.ndarray, devices: int, experts: int) -> np.ndarray:
-    """Rows [devices, experts] that each device computes for each expert, of routes [tokens, k] and a placement."""
+    """Rows [devices, experts] that each device computes for each expert, of routes [tokens, k] and
+    a placement.
+    """
     target = placement.targets(expert_index, home)
-    return np.bincount((target * experts + expert_index).reshape(-1), minlength=devices * experts).reshape(devices, experts)
+    return np.bincount(
+        (target * experts + expert_index).reshape(-1), minlength=devices * experts
+    ).reshape(devices, experts)
 
 
 def even(tokens: int, k: int, devices: int, bytes_per_token: float) -> np.ndarray:
@@ -231,13 +288,24 @@ def even(tokens: int, k: int, devices: int, bytes_per_token: float) -> np.ndarra
 
 
 def level_matrices(
-    level: float, *, experts: int, k: int, tokens: int, devices: int, bytes_per_token: float, seeds: int, seed: int = 0,
-    family: str = "power", permute: bool = True,
-) -> np.ndarray:  # fmt: skip
-    """Dispatch matrices [seeds, devices, devices] of synthetic routes at a level, experts placed contiguously.
+    level: float,
+    *,
+    experts: int,
+    k: int,
+    tokens: int,
+    devices: int,
+    bytes_per_token: float,
+    seeds: int,
+    seed: int = 0,
+    family: str = "power",
+    permute: bool = True,
+) -> np.ndarray:
+    """Dispatch matrices [seeds, devices, devices] of synthetic routes at a level, experts placed
+    contiguously.
 
-    permute: expert labels are drawn anew per seed, as they would be per layer; without it the hot experts lie side by
-    side on the first devices, the worst case.  Seed i is the same for every level, so levels can be compared in pairs.
+    permute: expert labels are drawn anew per seed, as they would be per layer; without it the hot
+    experts lie side by side on the first devices, the worst case.  Seed i is the same for every
+    level, so levels can be compared in pairs.
     """
     probability = inclusion(experts, k, level, family)
     home = placement.contiguous(experts, devices)
@@ -251,10 +319,17 @@ def level_matrices(
 
 
 def batch_matrices(
-    expert_index: np.ndarray, batches: np.ndarray, *, experts: int, devices: int, bytes_per_token: float, seed: int = 0
+    expert_index: np.ndarray,
+    batches: np.ndarray,
+    *,
+    experts: int,
+    devices: int,
+    bytes_per_token: float,
+    seed: int = 0,
 ) -> np.ndarray:
-    """Dispatch matrices [batches, devices, devices] of recorded routes [all tokens, k] for batches [batches, tokens] of
-    token numbers; each batch meets its own random balanced placement."""
+    """Dispatch matrices [batches, devices, devices] of recorded routes [all tokens, k] for batches
+    [batches, tokens] of token numbers; each batch meets its own random balanced placement.
+    """
     found = []
     for i, batch in enumerate(batches):
         home = placement.random(experts, devices, np.random.default_rng([seed, i]))

@@ -12,12 +12,15 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from lib import provenance
 from lib.paper import compare as views
-from lib.paper import params, workflow
 from lib.paper import publish as publishing
+from lib.paper import workflow
 
 RUNS = workflow.ROOT / "_build" / "runs"
-PUBLISHED = "reference"  # the name of the published run, which is shown and compared, never computed
+PUBLISHED = (
+    "reference"  # the name of the published run, which is shown and compared, never computed
+)
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Name = Annotated[str, typer.Option(help="name of the run, a folder below _build/runs")]
 
@@ -25,7 +28,9 @@ Name = Annotated[str, typer.Option(help="name of the run, a folder below _build/
 def place(name: str) -> Path:
     """The folder of a run by its name; refused is a name that cannot be one plain folder."""
     if not re.fullmatch(r"[^\W_][^/\\{}'\"$*\x00-\x1f]*|<[^/\\{}'\"$*\x00-\x1f]*", name):
-        raise ValueError(f"run: --name {name!r}: must begin with a letter, digit or '<' and hold none of / \\ {{ }} ' \" $ *")
+        raise ValueError(
+            f"run: --name {name!r}: must begin with a letter, digit or '<' and hold none of / \\ {{ }} ' \" $ *"
+        )
     return RUNS / name
 
 
@@ -36,7 +41,9 @@ def existing(name: str) -> Path:
     path = place(name)
     if not path.is_dir():
         names = [*(other.parent.name for other in RUNS.glob("*/run.json")), PUBLISHED]
-        raise ValueError(f"run {name!r}: there is none{params.nearest(name, names)}; `list` names them")
+        raise ValueError(
+            f"run {name!r}: there is none{provenance.nearest(name, names)}; `list` names them"
+        )
     return path
 
 
@@ -52,9 +59,15 @@ def chosen(only: list[str]) -> list[str]:
 @app.command()
 def run(
     name: Name = "default",
-    params: Annotated[str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")] = None,
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="name=value, for every chapter that has it")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="the number of a chapter, or book; may be repeated")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None, typer.Option("-p", help="name=value, for every chapter that has it")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="the number of a chapter, or book; may be repeated")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
     open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
 ) -> None:
@@ -63,16 +76,24 @@ def run(
     given = (workflow.load(params) if params else {}) | workflow.parse(parameter or [])
     published = name == PUBLISHED
     if published and (given or set(only or []) - {"book"}):
-        raise ValueError(f"run: --name {PUBLISHED}: the published run is shown, not computed: no parameters, no chapter")
+        raise ValueError(
+            f"run: --name {PUBLISHED}: the published run is shown, not computed: no parameters, no chapter"
+        )
     with workflow.sole(where):
-        fine = published or not chapters or workflow.execute(where, given, chapters, jobs=jobs, origin=params or "")
+        fine = (
+            published
+            or not chapters
+            or workflow.execute(where, given, chapters, jobs=jobs, origin=params or "")
+        )
         index = workflow.build_book(workflow.PUBLISHED if published else where, where / "book")
     for chapter in chapters if not published else []:
         if reason := workflow.failure(where, chapter):
             page = index.parent.parent / "notebooks" / f"{chapter}.html"
             print(f"{chapter} failed: {reason}\n  its page: {page}", file=sys.stderr)
         elif not (where / f"{chapter}.ipynb").is_file():
-            print(f"{chapter} not run: it needs {', '.join(workflow.needs(chapter))}", file=sys.stderr)
+            print(
+                f"{chapter} not run: it needs {', '.join(workflow.needs(chapter))}", file=sys.stderr
+            )
     print(f"book: {index}")
     if open_:
         webbrowser.open(index.as_uri())
@@ -84,8 +105,10 @@ def run(
 def list_runs() -> None:
     """Name the runs there are, with the chapters that each has finished."""
     for path in [*sorted(config.parent for config in RUNS.glob("*/run.json")), workflow.PUBLISHED]:
-        done = [f"{number} (stale)" if workflow.stale(path, record) else number
-                for number, record in views.records(path).items()]  # fmt: skip
+        done = [
+            f"{number} (stale)" if workflow.stale(path, record) else number
+            for number, record in views.records(path).items()
+        ]
         print(f"{path.name}: {', '.join(done) or 'nothing finished'}")
 
 
@@ -93,16 +116,26 @@ def list_runs() -> None:
 def show(name: str) -> None:
     """Print every value of a run."""
     frame = views.table(views.records(existing(name))).reset_index()
-    frame["interval"] = [f"{i[0]:.4g} to {i[1]:.4g}" if isinstance(i, list) else "" for i in frame.interval]
-    write(frame[["chapter", "name", "text", "unit", "interval", "kind"]].rename(columns={"text": "value"}))
+    frame["interval"] = [
+        f"{i[0]:.4g} to {i[1]:.4g}" if isinstance(i, list) else "" for i in frame.interval
+    ]
+    write(
+        frame[["chapter", "name", "text", "unit", "interval", "kind"]].rename(
+            columns={"text": "value"}
+        )
+    )
 
 
 @app.command()
-def clean(name: Annotated[str | None, typer.Argument(help="one run; all without it")] = None) -> None:
+def clean(
+    name: Annotated[str | None, typer.Argument(help="one run; all without it")] = None,
+) -> None:
     """Remove a run with its book, or all of them."""
     if name == PUBLISHED:
         raise ValueError(f"clean: {PUBLISHED}: the published run is part of the repository")
-    for path in [existing(name)] if name else sorted(path for path in RUNS.glob("*") if path.is_dir()):
+    for path in (
+        [existing(name)] if name else sorted(path for path in RUNS.glob("*") if path.is_dir())
+    ):
         with workflow.sole(path):
             shutil.rmtree(path)
         print(f"removed: {path}")
@@ -113,7 +146,10 @@ def compare(a: str, b: str) -> None:
     """Show what differs between two runs: parameters and values here, figures too on a page."""
     one, two = existing(a), existing(b)
     first, second = views.records(one), views.records(two)
-    for title, frame in (("parameters", views.parameters(first, second)), ("values", views.compare(first, second))):
+    for title, frame in (
+        ("parameters", views.parameters(first, second)),
+        ("values", views.compare(first, second)),
+    ):
         print(f"{title}:" + (" no difference" if frame.empty else ""))
         write(frame.rename(columns={"a": one.name, "b": two.name}))
     for number in sorted(first.keys() ^ second.keys()):
@@ -126,21 +162,27 @@ def compare(a: str, b: str) -> None:
 
 @app.command()
 def check(name: Name = "default") -> None:
-    """Say which published values a run reproduces, within which tolerance; exit code 1 if one differs."""
+    """Say which published values a run reproduces, within which tolerance; exit code 1 if one
+    differs.
+    """
     own = views.records(existing(name))
     frame = views.check(own)
     for number in sorted(own.keys() - set(frame.chapter)):
         print(f"chapter {number}: nothing was published with these parameters")
     bad = frame[frame.verdict.isin(["differs", "not there"])]
     write(bad)
-    counts = ", ".join(f"{count} {verdict}" for verdict, count in frame.verdict.value_counts().items())
+    counts = ", ".join(
+        f"{count} {verdict}" for verdict, count in frame.verdict.value_counts().items()
+    )
     print(f"{name}: {len(frame)} values: {counts or 'none to check'}")
     raise typer.Exit(0 if len(frame) and bad.empty else 1)
 
 
 @app.command()
 def publish(name: str) -> None:
-    """Make the chapters of a run the published ones; of those computed at the defaults only the values, for `check`."""
+    """Make the chapters of a run the published ones; of those computed at the defaults only the
+    values, for `check`.
+    """
     run = existing(name)
     for record in views.records(run).values():
         print(f"published: {publishing.publish(run, record)}")

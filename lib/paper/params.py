@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -19,7 +18,9 @@ class ParameterError(ValueError):
 
 def whole(least: int | None = None, most: int | None = None) -> Rule:
     """A whole number within the limits, both included."""
-    return lambda v: type(v) is int and _within(v, least, most), "must be a whole number" + _limits(least, most)
+    return lambda v: type(v) is int and _within(v, least, most), "must be a whole number" + _limits(
+        least, most
+    )
 
 
 def real(least: float | None = None, most: float | None = None) -> Rule:
@@ -42,7 +43,10 @@ def text() -> Rule:
 
 def positive() -> Rule:
     """A number > 0."""
-    return lambda v: type(v) in (int, float) and v > 0 and math.isfinite(v), "must be a finite number > 0"
+    return (
+        lambda v: type(v) in (int, float) and v > 0 and math.isfinite(v),
+        "must be a finite number > 0",
+    )
 
 
 def anything() -> Rule:
@@ -58,7 +62,10 @@ def flag() -> Rule:
 def each(rule: Rule) -> Rule:
     """A list, not empty, every item of which satisfies `rule`."""
     holds, words = rule
-    return lambda v: isinstance(v, list) and bool(v) and all(map(holds, v)), f"must be a list; each item {words}"
+    return (
+        lambda v: isinstance(v, list) and bool(v) and all(map(holds, v)),
+        f"must be a list; each item {words}",
+    )
 
 
 def _within(value: float, least: float | None, most: float | None) -> bool:
@@ -74,7 +81,9 @@ def _limits(least: float | None, most: float | None) -> str:
 
 
 def check(notebook: str, given: Mapping[str, object], **rules: Rule) -> SimpleNamespace:
-    """The parameters named by `rules`, taken from `given` (a notebook's globals) and checked; all bad ones are named."""
+    """The parameters named by `rules`, taken from `given` (a notebook's globals) and checked; all
+    bad ones are named.
+    """
     problems = [
         f"{notebook}: {name} = {given[name]!r}: {words}"
         for name, (holds, words) in rules.items()
@@ -83,9 +92,3 @@ def check(notebook: str, given: Mapping[str, object], **rules: Rule) -> SimpleNa
     if problems:
         raise ParameterError("\n".join(problems))
     return SimpleNamespace(**{name: given[name] for name in rules})
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint ", did you mean X?" for a misspelt name, or nothing if none is near."""
-    found = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {found[0]}?)" if found else ""

@@ -1,9 +1,11 @@
-"""The book's Sphinx extension: a page shows its *executed* notebook, and a number in prose leads to where it was made.
+"""The book's Sphinx extension: a page shows its *executed* notebook, and a number in prose leads to
+where it was made.
 
-- At `source-read` every chapter gets the text of its executed copy in the chosen run (config value `paper_run`), with a
-  warning if anything it depends on changed since, and with this run's values beside the published ones.
-- {val}`01.gini_with` prints a published value, linked to the cell that computed it, with all that is known of it as tip.
-- {fig} 01.load (a directive) places a published figure on any page; {claims} and {compared} list all claims and values.
+- At `source-read` every chapter gets the text of its executed copy in the chosen run (config value
+  `paper_run`), with a warning if anything it depends on changed since, and with this run's values
+  beside the published ones. - {val}`01.gini_with` prints a published value, linked to the cell that
+  computed it, with all that is known of it as tip. - {fig} 01.load (a directive) places a published
+  figure on any page; {claims} and {compared} list all claims and values.
 """
 
 from __future__ import annotations
@@ -30,10 +32,12 @@ def executed(chapter: str, run: Path) -> Path:
 
 
 def page(source: str) -> str:
-    """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress bars left out.
+    """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
+    bars left out.
 
-    Of the two parameter cells the default one stays, with its comments; the injected one is shown after it only if it
-    changes something a reader chose.  A failed notebook keeps its traceback.  Before each code cell stands an anchor.
+    Of the two parameter cells the default one stays, with its comments; the injected one is shown
+    after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
+    Before each code cell stands an anchor.
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)
@@ -43,7 +47,9 @@ def page(source: str) -> str:
         if "injected-parameters" in tags and _only_run_dir(cell):
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
         if cell["cell_type"] == "code":
-            cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr" and not _widget(out)]
+            cell["outputs"] = [
+                out for out in cell["outputs"] if out.get("name") != "stderr" and not _widget(out)
+            ]
             if "parameters" not in tags and "injected-parameters" not in tags:
                 cell["metadata"]["tags"] = [*tags, "hide-input"]
     return json.dumps(notebook)
@@ -78,18 +84,31 @@ def beside(source: str, record: dict) -> str:
         return source
     one, two = (compare.table({record["chapter"][:2]: part}) for part in (record, other))
     both = one.join(two, lsuffix="_a", rsuffix="_b").reset_index()
-    frame = pd.DataFrame({"value": both.name, "this run": both.text_a.fillna("none"),
-                          "published run": both.text_b.fillna("none"), "unit": both.unit_a, "kind": both.kind_a})  # fmt: skip
+    frame = pd.DataFrame(
+        {
+            "value": both.name,
+            "this run": both.text_a.fillna("none"),
+            "published run": both.text_b.fillna("none"),
+            "unit": both.unit_a,
+            "kind": both.kind_a,
+        }
+    )
     facts = other["provenance"]
     text = f"This run beside the published one ({facts['hardware']}, {facts['run']['parameters_file'] or 'by hand'})"
     body = compare.to_html(frame, "this run beside the published one")
     notebook = json.loads(source)
-    notebook["cells"].append(_markdown(f'<details class="paper-beside"><summary>{html.escape(text)}</summary>{body}</details>'))
+    notebook["cells"].append(
+        _markdown(
+            f'<details class="paper-beside"><summary>{html.escape(text)}</summary>{body}</details>'
+        )
+    )
     return json.dumps(notebook)
 
 
 def _only_run_dir(cell: dict) -> bool:
-    lines = [line for line in "".join(cell["source"]).splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in "".join(cell["source"]).splitlines() if line and not line.startswith("#")
+    ]
     return all(line.startswith("run_dir") for line in lines)
 
 
@@ -103,56 +122,82 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = note(source[0], "This chapter was not computed in this run.")
         return
     figures = record["figures"] if record else {}
-    source[0] = page(publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True))
+    source[0] = page(
+        publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True)
+    )
     if record is None:
-        source[0] = note(source[0], "This chapter failed in this run; what it had computed until then is shown.")
+        source[0] = note(
+            source[0], "This chapter failed in this run; what it had computed until then is shown."
+        )
         return
     if changed := workflow.stale(run, record):
         names = ", ".join(f"`{name}`" for name in changed)
-        source[0] = note(source[0], f"This page is stale: it was computed before a change of {names}.")
-    elif (later := workflow.confirmed(run, path.stem)) and later["sources"] != record["provenance"]["sources"]:
+        source[0] = note(
+            source[0], f"This page is stale: it was computed before a change of {names}."
+        )
+    elif (later := workflow.confirmed(run, path.stem)) and later["sources"] != record["provenance"][
+        "sources"
+    ]:
         source[0] = note(source[0], _confirmed(record, later), "note")
     if run != workflow.PUBLISHED:
         source[0] = beside(source[0], record)
 
 
 def _confirmed(record: dict, later: dict) -> str:
-    return (f"Computed at commit `{record['provenance']['commit'][:12]}`. The library was changed since; at commit "
-            f"`{later['commit'][:12]}` its run at the default parameters reproduced all {later['values']} values.")  # fmt: skip
+    return (
+        f"Computed at commit `{record['provenance']['commit'][:12]}`. The library was changed since; at commit "
+        f"`{later['commit'][:12]}` its run at the default parameters reproduced all {later['values']} values."
+    )
 
 
 class Val(SphinxRole):
-    """{val}`NN.name`: a published value, linked to the cell that made it, with everything known of it in the tooltip."""
+    """{val}`NN.name`: a published value, linked to the cell that made it, with everything known of
+    it in the tooltip.
+    """
 
     def run(self) -> tuple[list[nodes.Node], list]:
         number, _, name = self.text.partition(".")
         run = Path(self.env.config.paper_run)
         record = compare.records(run).get(number)
-        if record is None or name not in record["values"]:  # a chapter failed, or another model has other values
+        if (
+            record is None or name not in record["values"]
+        ):  # a chapter failed, or another model has other values
             return [nodes.emphasis(text=MISSING)], []
         up = "../" * self.env.docname.count("/")
-        other = None if run == workflow.PUBLISHED else compare.records(workflow.PUBLISHED).get(number)
+        other = (
+            None if run == workflow.PUBLISHED else compare.records(workflow.PUBLISHED).get(number)
+        )
         text = value_html(record, name, f"{up}notebooks/{record['chapter']}.html", other)
         return [nodes.raw("", text, format="html")], []
 
 
 def value_html(record: dict, name: str, link: str, other: dict | None = None) -> str:
-    """One value as HTML: text with unit and interval, linked to the cell that made it, the kind as class, details as title.
+    """One value as HTML: text with unit and interval, linked to the cell that made it, the kind as
+    class, details as title.
 
     `other` is the published record of the chapter, whose value then stands among the details.
     """
     value, facts = record["values"][name], record["provenance"]
-    limits = "[" + ", ".join(values.show(edge, value["fmt"]) for edge in value["interval"]) + "]" if value["interval"] else ""
+    limits = (
+        "[" + ", ".join(values.show(edge, value["fmt"]) for edge in value["interval"]) + "]"
+        if value["interval"]
+        else ""
+    )
     unit = "" if value["value"] is None else value["unit"]
     text = " ".join(part for part in (value["text"], unit, limits) if part)
-    details = [f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(), value["kind"]]
+    details = [
+        f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(),
+        value["kind"],
+    ]
     if value["interval"]:
         low, high = value["interval"]
         details.append(f"95 % interval {low:.6g} to {high:.6g}")
     if other and name in other["values"]:
         details.append(f"published run: {other['values'][name]['text']}")
     made = facts["run"]
-    details.append(f"run: {made['name'] or 'by hand'}; parameters: {made['parameters_file'] or 'defaults and command line'}")
+    details.append(
+        f"run: {made['name'] or 'by hand'}; parameters: {made['parameters_file'] or 'defaults and command line'}"
+    )
     details += [f"commit {facts['commit'][:12]}{facts['commit'][40:]}", facts["hardware"]]
     title = html.escape("\n".join(details)).replace("\n", "&#10;")
     target = html.escape(link) + (f"#cell-{value['cell']}" if value["cell"] else "")
@@ -160,7 +205,9 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
 
 
 class Fig(SphinxDirective):
-    """{fig} NN.name: a published figure with its caption and alternative text, linked to the cell that made it."""
+    """{fig} NN.name: a published figure with its caption and alternative text, linked to the cell
+    that made it.
+    """
 
     required_arguments = 1
 
@@ -173,7 +220,8 @@ class Fig(SphinxDirective):
         known = record["figures"][name]
         file = compare.folder(run, record["chapter"]) / known["file"]
         image = nodes.image(
-            uri=os.path.relpath(file, Path(self.env.srcdir) / Path(self.env.docname).parent), alt=known["alt"]
+            uri=os.path.relpath(file, Path(self.env.srcdir) / Path(self.env.docname).parent),
+            alt=known["alt"],
         )
         plot = nodes.raw("", values.plot_html(known), format="html")
         caption = nodes.caption("", "", nodes.Text(known["caption"].replace("*", "")))
@@ -186,7 +234,9 @@ class Claims(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
         frame = compare.claims(compare.records(run), compare.records(workflow.PUBLISHED))
-        return _table(frame.rename(columns={"here": "this run", "published": "published run"}), "claims")
+        return _table(
+            frame.rename(columns={"here": "this run", "published": "published run"}), "claims"
+        )
 
 
 class Compared(SphinxDirective):
@@ -197,23 +247,35 @@ class Compared(SphinxDirective):
         frame = compare.compare(compare.records(workflow.PUBLISHED), compare.records(run))
         if frame.empty:
             return [nodes.paragraph(text="No value differs.")]
-        return _table(frame.rename(columns={"a": "published run", "b": "this run"}), "values that differ")
+        return _table(
+            frame.rename(columns={"a": "published run", "b": "this run"}), "values that differ"
+        )
 
 
 def _table(frame: pd.DataFrame, label: str) -> list[nodes.Node]:
     return [nodes.raw("", compare.to_html(frame, label), format="html")]
 
 
-def _without_thebe(_app: Sphinx, _page: str, _template: str, context: dict, _doctree: object) -> None:
-    """Leave out the scripts of thebe (live code from a remote server), which Jupyter Book always adds, twice."""
+def _without_thebe(
+    _app: Sphinx, _page: str, _template: str, context: dict, _doctree: object
+) -> None:
+    """Leave out the scripts of thebe (live code from a remote server), which Jupyter Book always
+    adds, twice.
+    """
     scripts = context.get("script_files", [])
-    context["script_files"] = [s for s in scripts if "thebe" not in f"{s} {getattr(s, 'attributes', '')}".lower()]
+    context["script_files"] = [
+        s for s in scripts if "thebe" not in f"{s} {getattr(s, 'attributes', '')}".lower()
+    ]
 
 
-def _plain_citations(_app: Sphinx, _page: str, _template: str, context: dict, _doctree: object) -> None:
+def _plain_citations(
+    _app: Sphinx, _page: str, _template: str, context: dict, _doctree: object
+) -> None:
     """Take the roles from the list of references: docutils gives it a list role but no list items."""
     body = context.get("body", "").replace(' role="doc-biblioentry"', "")
-    context["body"] = body.replace('<div role="list" class="citation-list">', '<div class="citation-list">')
+    context["body"] = body.replace(
+        '<div role="list" class="citation-list">', '<div class="citation-list">'
+    )
 
 
 def setup(app: Sphinx) -> dict:

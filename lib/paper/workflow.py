@@ -1,4 +1,6 @@
-"""Which chapters there are, what each depends on, and running them: papermill under Snakemake, then the book."""
+"""Which chapters there are, what each depends on, and running them: papermill under Snakemake, then
+the book.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from pathlib import Path
 import filelock
 import yaml
 
-from lib.paper import params, provenance
+from lib import provenance
 
 ROOT = provenance.repository()
 PARAMS = ROOT / "notebooks" / "params"
@@ -56,7 +58,9 @@ def defaults(chapter: str) -> dict[str, object]:
 
 
 def read(text: str, default: object) -> object:
-    """A value typed on the command line, as the type of the parameter's default; a list in brackets."""
+    """A value typed on the command line, as the type of the parameter's default; a list in
+    brackets.
+    """
     if isinstance(default, str):
         return text
     if isinstance(default, bool):
@@ -68,13 +72,17 @@ def read(text: str, default: object) -> object:
 
 
 def known() -> dict[str, object]:
-    """Every parameter that a chapter declares, with its default, save `run_dir`, which a run sets itself."""
+    """Every parameter that a chapter declares, with its default, save `run_dir`, which a run sets
+    itself.
+    """
     found = {name: value for chapter in chapters() for name, value in defaults(chapter).items()}
     return {name: value for name, value in found.items() if name != "run_dir"}
 
 
 def parse(given: list[str]) -> dict[str, object]:
-    """Parameters from "key=value" texts; a name that no chapter declares is refused with the nearest one."""
+    """Parameters from "key=value" texts; a name that no chapter declares is refused with the
+    nearest one.
+    """
     parsed = {}
     for item in given:
         name, equals, text = item.partition("=")
@@ -85,18 +93,26 @@ def parse(given: list[str]) -> dict[str, object]:
 
 
 def load(file: str) -> dict[str, object]:
-    """Parameters from a YAML file of names and values, given by its path or by its name below notebooks/params."""
-    path = next((p for p in (Path(file), PARAMS / file, PARAMS / f"{file}.yml") if p.is_file()), None)
+    """Parameters from a YAML file of names and values, given by its path or by its name below
+    notebooks/params.
+    """
+    path = next(
+        (p for p in (Path(file), PARAMS / file, PARAMS / f"{file}.yml") if p.is_file()), None
+    )
     if path is None:
         names = [p.stem for p in PARAMS.glob("*.yml")]
-        raise ValueError(f"run: --params {file}: no such file, nor one in notebooks/params{params.nearest(file, names)}")
+        raise ValueError(
+            f"run: --params {file}: no such file, nor one in notebooks/params{provenance.nearest(file, names)}"
+        )
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"run: --params {file}: must be YAML: {reason}") from None
     if not isinstance(content, dict):
-        raise ValueError(f"run: --params {file}: holds a {type(content).__name__}: must be names with values")
+        raise ValueError(
+            f"run: --params {file}: holds a {type(content).__name__}: must be names with values"
+        )
     for name in content:
         _declared(str(name), f"--params {file}:")
     return content
@@ -105,7 +121,7 @@ def load(file: str) -> dict[str, object]:
 def _declared(name: str, where: str) -> dict[str, object]:
     names = known()
     if name not in names:
-        hint = params.nearest(name, sorted(names))
+        hint = provenance.nearest(name, sorted(names))
         raise ValueError(f"run: {where} {name}: no chapter has this parameter{hint}")
     return names
 
@@ -134,7 +150,9 @@ def imported(code: str, seen: set[Path]) -> set[Path]:
 
 @cache
 def sources(chapter: str) -> dict[str, str]:
-    """SHA-256 of every file that a chapter's results depend on: its notebook, the lib files it imports, its data."""
+    """SHA-256 of every file that a chapter's results depend on: its notebook, the lib files it
+    imports, its data.
+    """
     cells = [cell for cell in _notebook(chapter)["cells"] if cell["cell_type"] == "code"]
     files = imported("\n".join("".join(cell["source"]) for cell in cells), {source(chapter)})
     for name in _notebook(chapter)["metadata"].get("paper", {}).get("reads", []):
@@ -150,11 +168,23 @@ def fingerprint(chapter: str) -> str:
 
 
 def stale(run: Path, record: dict) -> list[str]:
-    """What changed since a chapter of a run was computed: names of files and of parameters; empty if nothing did."""
+    """What changed since a chapter of a run was computed: names of files and of parameters; empty
+    if nothing did.
+    """
     facts, chapter = record["provenance"], record["chapter"]
     now = sources(chapter) if source(chapter).is_file() else {}
     states = facts["sources"], confirmed(run, chapter).get("sources", facts["sources"])
-    changed = min(({name for name in (now.keys() | then.keys()) - {RUNNER} if now.get(name) != then.get(name)} for then in states), key=len)
+    changed = min(
+        (
+            {
+                name
+                for name in (now.keys() | then.keys()) - {RUNNER}
+                if now.get(name) != then.get(name)
+            }
+            for then in states
+        ),
+        key=len,
+    )
     for name, sha in facts["files"].items():
         places = [run / name, run / name[:2] / Path(name).name, ROOT / name]
         path = next((place for place in places if place.is_file()), None)
@@ -162,19 +192,26 @@ def stale(run: Path, record: dict) -> list[str]:
     given = asked(run)
     if given is not None and now:
         wanted = defaults(chapter) | json.loads(settings(chapter, given))
-        changed |= {f"parameter {name}" for name, value in wanted.items()
-                    if name not in provenance.MACHINE and value != facts["parameters"].get(name)}  # fmt: skip
+        changed |= {
+            f"parameter {name}"
+            for name, value in wanted.items()
+            if name not in provenance.MACHINE and value != facts["parameters"].get(name)
+        }
     return sorted(changed)
 
 
 def confirmed(run: Path, chapter: str) -> dict:
-    """Of a published chapter, the later commit and sources that were seen to leave its values as they are; else empty."""
+    """Of a published chapter, the later commit and sources that were seen to leave its values as
+    they are; else empty.
+    """
     file = run / chapter[:2] / CONFIRMED
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def asked(run: Path) -> dict | None:
-    """The parameters that a run was last asked for; for the published run those of its file; None if not known."""
+    """The parameters that a run was last asked for; for the published run those of its file; None
+    if not known.
+    """
     if run == PUBLISHED:
         return load("paper")
     config = run / "run.json"
@@ -182,31 +219,63 @@ def asked(run: Path) -> dict | None:
 
 
 def execute(folder: Path, given: dict, only: list[str], *, jobs: int = 1, origin: str = "") -> bool:
-    """Run the chapters that are not up to date, `jobs` at a time on equal shares of the cores; True if all that should be there are.
+    """Run the chapters that are not up to date, `jobs` at a time on equal shares of the cores; True
+    if all that should be there are.
 
-    A chapter that fails does not stop those that do not need it.  What an interrupted run left half-done is done again.
-    `origin` names the file of the parameters, for the record.
+    A chapter that fails does not stop those that do not need it.  What an interrupted run left
+    half-done is done again. `origin` names the file of the parameters, for the record.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "run.json"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     threads = max(1, cores // jobs)
-    content = {"name": folder.name, "parameters": given, "parameters_file": origin, "chapters": only, "threads": threads}
+    content = {
+        "name": folder.name,
+        "parameters": given,
+        "parameters_file": origin,
+        "chapters": only,
+        "threads": threads,
+    }
     config.write_text(json.dumps(content, indent=1) + "\n")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "notebooks" / "Snakefile"), "--directory",
-               str(folder), "--configfile", str(config), "--cores", str(jobs * threads), "--keep-going", "--nolock",
-               "--rerun-incomplete", "--quiet", "all", "--rerun-triggers", "mtime", "params"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(ROOT / "notebooks" / "Snakefile"),
+        "--directory",
+        str(folder),
+        "--configfile",
+        str(config),
+        "--cores",
+        str(jobs * threads),
+        "--keep-going",
+        "--nolock",
+        "--rerun-incomplete",
+        "--quiet",
+        "all",
+        "--rerun-triggers",
+        "mtime",
+        "params",
+    ]
     environment = provenance.environment(PAPER_RUN_NAME=folder.name, PAPER_PARAMETERS_FILE=origin)
     done = subprocess.run(command, check=False, env=environment).returncode == 0
     if not done and not any(failure(folder, chapter) for chapter in only):
         logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
-        raise RuntimeError("run: the workflow itself failed:\n" + (logs[-1].read_text()[-2000:] if logs else "no log"))
+        raise RuntimeError(
+            "run: the workflow itself failed:\n"
+            + (logs[-1].read_text()[-2000:] if logs else "no log")
+        )
     return done
 
 
 @contextmanager
 def sole(folder: Path) -> Iterator[None]:
-    """Hold a run for this process.  The lock goes with the process, so one that was killed leaves none behind."""
+    """Hold a run for this process.  The lock goes with the process, so one that was killed leaves
+    none behind.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / ".lock")
     try:
@@ -220,9 +289,11 @@ def sole(folder: Path) -> Iterator[None]:
 
 
 def papermill(source: str, target: str, given: str) -> None:
-    """Execute one notebook with progress per cell and the progress its cells print; exit code 1 if it fails.
+    """Execute one notebook with progress per cell and the progress its cells print; exit code 1 if
+    it fails.
 
-    The kernel runs in the current folder, on this interpreter.  Its errors are in the executed copy.
+    The kernel runs in the current folder, on this interpreter.  Its errors are in the executed
+    copy.
     """
     import logging
 
@@ -232,9 +303,15 @@ def papermill(source: str, target: str, given: str) -> None:
     print(f"== {Path(source).stem}", file=sys.stderr)
     try:
         papermill.execute_notebook(
-            source, target, json.loads(given), kernel_name="python3", log_output=True, progress_bar=True,
-            request_save_on_cell_execute=False, extra_arguments=["--IPKernelApp.log_level=40"],
-        )  # fmt: skip
+            source,
+            target,
+            json.loads(given),
+            kernel_name="python3",
+            log_output=True,
+            progress_bar=True,
+            request_save_on_cell_execute=False,
+            extra_arguments=["--IPKernelApp.log_level=40"],
+        )
     except papermill.exceptions.PapermillExecutionError:
         sys.exit(1)
 
@@ -244,7 +321,9 @@ def failure(folder: Path, chapter: str) -> str | None:
     log = folder / "logs" / f"{chapter}.ipynb"
     if (folder / f"{chapter}.ipynb").is_file() or not log.is_file():
         return None
-    outputs = [out for cell in json.loads(log.read_text())["cells"] for out in cell.get("outputs", [])]
+    outputs = [
+        out for cell in json.loads(log.read_text())["cells"] for out in cell.get("outputs", [])
+    ]
     errors = [out for out in outputs if out["output_type"] == "error"]
     if not errors:
         return f"{chapter}: stopped before it ended"
@@ -252,10 +331,11 @@ def failure(folder: Path, chapter: str) -> str | None:
 
 
 def build_book(run: Path, folder: Path) -> Path:
-    """Build the book of a run in a folder and return its index page; nothing is done where nothing changed.
+    """Build the book of a run in a folder and return its index page; nothing is done where nothing
+    changed.
 
-    It is built from nothing, so that equal inputs give equal bytes, and takes the place of the old one when it is whole.
-    Warnings of Sphinx are errors; their lines of its report are the message.
+    It is built from nothing, so that equal inputs give equal bytes, and takes the place of the old
+    one when it is whole. Warnings of Sphinx are errors; their lines of its report are the message.
     """
     index, stamp = folder / "_build" / "html" / "index.html", folder / "fingerprint"
     state = _book_state(run)
@@ -263,14 +343,34 @@ def build_book(run: Path, folder: Path) -> Path:
         return index
     part = folder.with_name(f".part-{folder.name}")
     shutil.rmtree(part, ignore_errors=True)
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--toc", str(ROOT / "book/_toc.yml"),
-               "--config", str(ROOT / "_config.yml"), "--path-output", str(part), "-W", "-n", "--keep-going",
-               "--quiet"]  # fmt: skip
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        str(ROOT),
+        "--toc",
+        str(ROOT / "book/_toc.yml"),
+        "--config",
+        str(ROOT / "_config.yml"),
+        "--path-output",
+        str(part),
+        "-W",
+        "-n",
+        "--keep-going",
+        "--quiet",
+    ]
     environment = provenance.environment(PAPER_RUN=str(run))
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT)
+    done = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, cwd=ROOT
+    )
     if done.returncode or not (part / "_build" / "html" / "index.html").is_file():
-        report = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
-        raise RuntimeError("book: " + "\n".join(report or (done.stdout + done.stderr).splitlines()[-15:]))
+        report = [
+            line
+            for line in (done.stdout + done.stderr).splitlines()
+            if "WARNING" in line or "ERROR" in line
+        ]
+        raise RuntimeError(
+            "book: " + "\n".join(report or (done.stdout + done.stderr).splitlines()[-15:])
+        )
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     stamp.write_text(state)
@@ -279,9 +379,18 @@ def build_book(run: Path, folder: Path) -> Path:
 
 def _book_state(run: Path) -> str:
     """A digest of all that the book is made of."""
-    made = [path for pattern in ("*.ipynb", "*/*.ipynb", "*/values.json", "run.json") for path in run.glob(pattern)]
+    made = [
+        path
+        for pattern in ("*.ipynb", "*/*.ipynb", "*/values.json", "run.json")
+        for path in run.glob(pattern)
+    ]
     texts = [path for path in (ROOT / "book").rglob("*") if path.is_file()]
-    code = [*(ROOT / "lib").rglob("*.py"), ROOT / "_config.yml", *(ROOT / "notebooks").glob("*.ipynb"), *PARAMS.glob("*.yml")]
+    code = [
+        *(ROOT / "lib").rglob("*.py"),
+        ROOT / "_config.yml",
+        *(ROOT / "notebooks").glob("*.ipynb"),
+        *PARAMS.glob("*.yml"),
+    ]
     data = [path for path in (ROOT / "data").rglob("*") if path.is_file()]
     files = sorted({*made, *texts, *code, *data})
     return "\n".join(f"{path.name} {provenance.sha256(path)}" for path in files)

@@ -1,9 +1,10 @@
 """Observe and replace the expert assignment of a mixture-of-experts model, whatever its family.
 
-Every modern MoE block of transformers computes its routed experts in one call, experts(hidden [tokens, hidden], index
-[tokens, k], weights [tokens, k]), upstream of every implementation (eager, batched, grouped).  A pre-hook on that call
-sees the assignment itself, and may replace it; the order in which a router returns its results, which changes between
-releases, is never relied on, nor is ``output_router_logits``.  `lib.routing.probe` finds the calls.
+Every modern MoE block of transformers computes its routed experts in one call, experts(hidden
+[tokens, hidden], index [tokens, k], weights [tokens, k]), upstream of every implementation (eager,
+batched, grouped).  A pre-hook on that call sees the assignment itself, and may replace it; the
+order in which a router returns its results, which changes between releases, is never relied on, nor
+is ``output_router_logits``.  `lib.routing.probe` finds the calls.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _known: weakref.WeakKeyDictionary[nn.Module, list[Layer]] = weakref.WeakKeyDicti
 
 
 def layers(model: nn.Module) -> list[Layer]:
-    """The MoE layers of `model` in order of depth, found once by one probe forward; see `lib.routing.probe.layers`."""
+    """The MoE layers of `model` in order of depth, found once by one probe forward; see
+    `lib.routing.probe.layers`.
+    """
     if model not in _known:
         _known[model] = probe.layers(model)
     return _known[model]
@@ -34,12 +37,13 @@ def layers(model: nn.Module) -> list[Layer]:
 class Record:
     """What was routed where, over all forward passes since the recording began (or since `clear`).
 
-    load:     [layers, experts] int64, assignments counted on the model's device; each token is counted once for each
-              of its k slots whose weight is not 0 (a router may leave slots unused).
-    indices:  per layer a list (one entry per forward pass) of [tokens, k] expert numbers in the router's order.
-    weights:  likewise, the combine weights [tokens, k].
-    scores:   likewise, the router's raw logits [tokens, experts], with their gradient if the forward pass has one.
-    Rows that the attention mask marks as padding are left out of all four.
+    load:     [layers, experts] int64, assignments counted on the model's device; each token is
+              counted once for each of its k slots whose weight is not 0 (a router may leave slots
+              unused). indices:  per layer a list (one entry per forward pass) of [tokens, k] expert
+              numbers in the router's order. weights:  likewise, the combine weights [tokens, k].
+              scores:   likewise, the router's raw logits [tokens, experts], with their gradient if
+              the forward pass has one. Rows that the attention mask marks as padding are left out
+              of all four.
     """
 
     layers: int
@@ -57,7 +61,9 @@ class Record:
     def clear(self) -> None:
         """Forget what was recorded so far."""
         self._counts = {}
-        self.indices, self.weights, self.scores = ([[] for _ in range(self.layers)] for _ in range(3))
+        self.indices, self.weights, self.scores = (
+            [[] for _ in range(self.layers)] for _ in range(3)
+        )
 
     @property
     def load(self) -> Tensor:
@@ -66,11 +72,15 @@ class Record:
         return torch.stack([self._counts.get(i, none).to(self.device) for i in range(self.layers)])
 
     def index(self, layer: int) -> Tensor:
-        """[tokens, k] expert numbers of one layer over all recorded passes (needs ``indices=True``)."""
+        """[tokens, k] expert numbers of one layer over all recorded passes (needs
+        ``indices=True``).
+        """
         return torch.cat(self.indices[layer])
 
     def count(self, layer: int, index: Tensor, used: Tensor) -> None:
-        """Add the assignments [tokens, k] of one layer where `used`, on its own device and without waiting for it."""
+        """Add the assignments [tokens, k] of one layer where `used`, on its own device and without
+        waiting for it.
+        """
         if layer not in self._counts:
             self._counts[layer] = torch.zeros(self.experts, dtype=torch.int64, device=index.device)
         self._counts[layer].scatter_add_(0, index.reshape(-1).long(), used.reshape(-1).long())
@@ -96,11 +106,15 @@ class _Pass:
         self.running = False
 
     def kept(self, tokens: int, device: torch.device) -> Tensor | None:
-        """[tokens] whether each row is text, or None if all are; refused where the mask has another length."""
+        """[tokens] whether each row is text, or None if all are; refused where the mask has another
+        length.
+        """
         if self.keep is None:
             return None
         if len(self.keep) != tokens:
-            raise ValueError(f"adapter: attention_mask of {len(self.keep)} tokens: must be {tokens}, the experts' rows")
+            raise ValueError(
+                f"adapter: attention_mask of {len(self.keep)} tokens: must be {tokens}, the experts' rows"
+            )
         return self.keep.to(device)
 
     def rows(self, tensor: Tensor) -> Tensor:
@@ -129,7 +143,12 @@ def _watch(stack: ExitStack, tap: Tap, see: Callable[[object], None]) -> None:
         def look(call: str, inputs: tuple, result: object) -> None:
             nonlocal number
             value = inputs[0] if call == "topk" else result
-            if call == tap.call and isinstance(value, Tensor) and value.dim() > 1 and value.shape[-1] == tap.width:
+            if (
+                call == tap.call
+                and isinstance(value, Tensor)
+                and value.dim() > 1
+                and value.shape[-1] == tap.width
+            ):
                 number += 1
                 if number == tap.nth:
                     see(result)
@@ -150,18 +169,24 @@ def _passing(layer: Layer, args: tuple, kwargs: dict) -> list[Tensor]:
 
 
 @contextmanager
-def record(model: nn.Module, *, indices: bool = False, weights: bool = False, scores: bool = False) -> Iterator[Record]:
-    """Record the expert assignment of every forward pass inside the ``with`` block; returns a `Record`.
+def record(
+    model: nn.Module, *, indices: bool = False, weights: bool = False, scores: bool = False
+) -> Iterator[Record]:
+    """Record the expert assignment of every forward pass inside the ``with`` block; returns a
+    `Record`.
 
-    `load` is always counted, on the device, in O(layers × experts) memory; `indices`, `weights` and `scores` keep the
-    full tensors as well.  The forward pass itself is unchanged, bit for bit.  Opened inside `assign` it records what
-    was assigned, opened around it what the router chose.  Refused: a model without MoE layers, or whose layers differ
-    in the number of experts; weights or scores of a model that does not show them.
+    `load` is always counted, on the device, in O(layers × experts) memory; `indices`, `weights` and
+    `scores` keep the full tensors as well.  The forward pass itself is unchanged, bit for bit.
+    Opened inside `assign` it records what was assigned, opened around it what the router chose.
+    Refused: a model without MoE layers, or whose layers differ in the number of experts; weights or
+    scores of a model that does not show them.
     """
     found, who = layers(model), f"adapter.record: {type(model).__name__}:"
     counts = {layer.num_experts for layer in found}
     if len(counts) > 1:
-        raise ValueError(f"{who} experts per layer = {sorted(counts)}: must be the same in every layer")
+        raise ValueError(
+            f"{who} experts per layer = {sorted(counts)}: must be the same in every layer"
+        )
     for layer in found:
         if scores and not layer.scored:
             raise ValueError(f"{who} {layer.name}: {layer.why}, so no scores")
@@ -184,7 +209,9 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
 
     def call(number: int, layer: Layer) -> Callable:
         def hook(_module: nn.Module, args: tuple, kwargs: dict) -> None:
-            passing = [part.reshape(-1, part.shape[-1]) for part in _passing(layer, args, kwargs)[-2:]]
+            passing = [
+                part.reshape(-1, part.shape[-1]) for part in _passing(layer, args, kwargs)[-2:]
+            ]
             see(number, *(passing if len(layer.places) == 3 else (passing[0], None)))
 
         return hook
@@ -203,7 +230,11 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
     with _hooked(model) as (now, stack):
         for number, layer in enumerate(found):
             if layer.places:
-                stack.callback(layer.module.register_forward_pre_hook(call(number, layer), with_kwargs=True).remove)
+                stack.callback(
+                    layer.module.register_forward_pre_hook(
+                        call(number, layer), with_kwargs=True
+                    ).remove
+                )
             else:
                 _watch(stack, layer.tap, chosen(number))
             if scores:
@@ -213,14 +244,14 @@ def record(model: nn.Module, *, indices: bool = False, weights: bool = False, sc
 
 @dataclass(frozen=True)
 class Call:
-    """What a strategy may know of one layer's call besides the scores; one row per token, padding left out.
+    """What a strategy may know of one layer's call besides the scores; one row per token, padding
+    left out.
 
-    layer:    number of the MoE layer, from 0.
-    logits:   [tokens, width] float32, the router's own (width ≥ experts: null or shared experts stand last).
-    index, weights: [tokens, k] the native assignment.
-    token, sequence: [tokens] token id, and number of the sequence in the batch; None where the model was fed embeddings.
-    rule:     the router's rule: ``rule.weights(logits, index)`` is the native weight of any index, and
-              ``rule.choice(logits)`` what the router ranks.
+    layer:    number of the MoE layer, from 0. logits:   [tokens, width] float32, the router's own
+    (width ≥ experts: null or shared experts stand last). index, weights: [tokens, k] the native
+    assignment. token, sequence: [tokens] token id, and number of the sequence in the batch; None
+    where the model was fed embeddings. rule:     the router's rule: ``rule.weights(logits, index)``
+    is the native weight of any index, and ``rule.choice(logits)`` what the router ranks.
     """
 
     layer: int
@@ -236,7 +267,9 @@ Strategy = Callable[[Tensor, Call], tuple[Tensor, Tensor]]
 
 
 def native(_scores: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-    """The assignment that the model would make itself: through `assign`, its logits are the same bit for bit."""
+    """The assignment that the model would make itself: through `assign`, its logits are the same
+    bit for bit.
+    """
     return call.index, call.weights
 
 
@@ -244,26 +277,31 @@ def native(_scores: Tensor, call: Call) -> tuple[Tensor, Tensor]:
 def assign(model: nn.Module, strategy: Strategy, *, trusted: bool = False) -> Iterator[None]:
     """Replace the expert assignment in every forward pass inside the ``with`` block.
 
-    strategy(scores [tokens, experts] float32, call) returns (index, weights), both [tokens, slots]; the layer then
-    computes Σ_j weights_j E_index_j(hidden).  A slot of weight 0 is unused; the number of slots may differ from k.
-    scores are the native ones, without the selection bias.  Padding keeps its own assignment.
-    trusted: what the strategy returns is not checked, since that waits for the device.
+    strategy(scores [tokens, experts] float32, call) returns (index, weights), both [tokens, slots];
+    the layer then computes Σ_j weights_j E_index_j(hidden).  A slot of weight 0 is unused; the
+    number of slots may differ from k. scores are the native ones, without the selection bias.
+    Padding keeps its own assignment. trusted: what the strategy returns is not checked, since that
+    waits for the device.
 
-    Refused: a model in which some layer's weights or rule are not known (`record` still works); an assignment of
-    wrong shape, or to an expert that does not exist; under gradient checkpointing, a strategy that answers differently
-    when the layer is computed again.
+    Refused: a model in which some layer's weights or rule are not known (`record` still works); an
+    assignment of wrong shape, or to an expert that does not exist; under gradient checkpointing, a
+    strategy that answers differently when the layer is computed again.
     """
     found, who = layers(model), f"adapter.assign: {type(model).__name__}:"
     for layer in found:
         if layer.rule is None:
-            raise ValueError(f"{who} {layer.name}: {layer.why}: its assignment can be recorded, not replaced")
+            raise ValueError(
+                f"{who} {layer.name}: {layer.why}: its assignment can be recorded, not replaced"
+            )
     logits: dict[int, Tensor] = {}
     last: dict[int, Tensor] = {}
 
     def hook(number: int, layer: Layer) -> Callable:
         def replace(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
             shape = _passing(layer, args, kwargs)[1].shape[:-1]
-            index, weights = (part.reshape(-1, part.shape[-1]) for part in _passing(layer, args, kwargs)[1:])
+            index, weights = (
+                part.reshape(-1, part.shape[-1]) for part in _passing(layer, args, kwargs)[1:]
+            )
             keep = now.kept(len(index), index.device)
             call = _call(number, layer.rule, logits.pop(number), index, weights, keep, now.ids)
             new = strategy(layer.rule.scores(call.logits)[:, : layer.num_experts], call)
@@ -272,7 +310,9 @@ def assign(model: nn.Module, strategy: Strategy, *, trusted: bool = False) -> It
             if now.running:
                 last[number] = new[0]
             elif not torch.equal(last[number], new[0]):
-                raise ValueError(f"{who} {layer.name}: computed again: the strategy must answer as it did before")
+                raise ValueError(
+                    f"{who} {layer.name}: computed again: the strategy must answer as it did before"
+                )
             new = new[0].to(index.dtype), new[1].to(weights.dtype)
             new = new if keep is None else _padded(new, (index, weights), keep)
             new = (part.reshape(*shape, -1) for part in new)
@@ -285,11 +325,21 @@ def assign(model: nn.Module, strategy: Strategy, *, trusted: bool = False) -> It
     with _hooked(model) as (now, stack):
         for number, layer in enumerate(found):
             _watch(stack, layer.tap, lambda value, number=number: logits.update({number: value}))
-            stack.callback(layer.module.register_forward_pre_hook(hook(number, layer), with_kwargs=True).remove)
+            stack.callback(
+                layer.module.register_forward_pre_hook(hook(number, layer), with_kwargs=True).remove
+            )
         yield
 
 
-def _call(number: int, rule: Rule, logits: Tensor, index: Tensor, weights: Tensor, keep: Tensor | None, ids) -> Call:
+def _call(
+    number: int,
+    rule: Rule,
+    logits: Tensor,
+    index: Tensor,
+    weights: Tensor,
+    keep: Tensor | None,
+    ids,
+) -> Call:
     """The call without its padding rows."""
     parts = [logits.reshape(len(index), -1).float(), index, weights, None, None]
     if ids is not None:
@@ -302,16 +352,27 @@ def _call(number: int, rule: Rule, logits: Tensor, index: Tensor, weights: Tenso
 
 def _check(who: str, new: tuple[Tensor, Tensor], tokens: int, experts: int) -> None:
     index, weights = new
-    if index.dim() != 2 or index.shape != weights.shape or len(index) != tokens or index.is_floating_point():
+    if (
+        index.dim() != 2
+        or index.shape != weights.shape
+        or len(index) != tokens
+        or index.is_floating_point()
+    ):
         shapes = f"{tuple(index.shape)} and {tuple(weights.shape)}"
-        raise ValueError(f"{who} index and weights of shapes {shapes}: must both be [{tokens}, slots], the index whole")
+        raise ValueError(
+            f"{who} index and weights of shapes {shapes}: must both be [{tokens}, slots], the index whole"
+        )
     least, most = (int(index.min()), int(index.max())) if index.numel() else (0, 0)
     if least < 0 or most >= experts:
         raise ValueError(f"{who} index: experts {least} to {most}: must be from 0 to {experts - 1}")
 
 
-def _padded(new: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], keep: Tensor) -> tuple[Tensor, Tensor]:
-    """`new` [text, slots] at the rows of text; the rows of padding keep their own, unused where slots differ from k."""
+def _padded(
+    new: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], keep: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`new` [text, slots] at the rows of text; the rows of padding keep their own, unused where
+    slots differ from k.
+    """
     whole = []
     for given, before in zip(new, own, strict=True):
         fits = before.shape[1] == given.shape[1]

@@ -1,4 +1,6 @@
-"""Run a model over documents and keep its routes; what that costs; and counts that serving engines recorded."""
+"""Run a model over documents and keep its routes; what that costs; and counts that serving engines
+recorded.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +20,32 @@ from lib.routing.trace import Trace
 
 
 @torch.no_grad()
-def trace(model: torch.nn.Module, documents: Sequence, *, batch_tokens: int = 8192, name: str = "model") -> Trace:
-    """The routes of `documents` (with token_ids, domain, cluster), each read from its beginning in one forward pass.
+def trace(
+    model: torch.nn.Module, documents: Sequence, *, batch_tokens: int = 8192, name: str = "model"
+) -> Trace:
+    """The routes of `documents` (with token_ids, domain, cluster), each read from its beginning in
+    one forward pass.
 
-    Batches are padded to their longest document and masked, so padding is never counted.  Refused: no document, and
-    one longer than the model's context.
+    Batches are padded to their longest document and masked, so padding is never counted.  Refused:
+    no document, and one longer than the model's context.
     """
     if not documents:
         raise ValueError("observe.trace: 0 documents: must be at least one")
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for doc in documents:
         if context is not None and len(doc.token_ids) > context:
-            raise ValueError(f"observe.trace: a document of {len(doc.token_ids)} tokens: must be at most {context}, the context")
+            raise ValueError(
+                f"observe.trace: a document of {len(doc.token_ids)} tokens: must be at most {context}, the context"
+            )
     device = next(model.parameters()).device
     order = sorted(range(len(documents)), key=lambda i: len(documents[i].token_ids))
     longest = len(documents[order[-1]].token_ids)
     size = max(1, batch_tokens // longest)
     owner: list[int] = []
     with adapter.record(model, indices=True) as rec:
-        for start in tqdm(range(0, len(order), size), desc=f"routing {name}", mininterval=5.0, leave=False):
+        for start in tqdm(
+            range(0, len(order), size), desc=f"routing {name}", mininterval=5.0, leave=False
+        ):
             batch = order[start : start + size]
             owner += batch
             _forward(model, [documents[i].token_ids for i in batch], device)
@@ -65,12 +74,19 @@ def _assemble(index: np.ndarray, documents: list, experts: int, name: str) -> Tr
         domain=np.repeat(np.array(domain, dtype=np.int16), lengths),
         token=np.concatenate([np.asarray(doc.token_ids, dtype=np.int32) for doc in documents]),
         cluster=np.array([clusters.index(doc.cluster) for doc in documents], dtype=np.int32),
-        domains=np.array(domains), clusters=np.array(clusters), experts=experts, model=name,
-    )  # fmt: skip
+        domains=np.array(domains),
+        clusters=np.array(clusters),
+        experts=experts,
+        model=name,
+    )
 
 
-def entropies(model: torch.nn.Module, documents: Sequence, *, batch_tokens: int = 4096) -> np.ndarray:
-    """[layers] mean entropy of the router's softmax over its logits, over ln E: 1 is undecided, 0 certain."""
+def entropies(
+    model: torch.nn.Module, documents: Sequence, *, batch_tokens: int = 4096
+) -> np.ndarray:
+    """[layers] mean entropy of the router's softmax over its logits, over ln E: 1 is undecided, 0
+    certain.
+    """
     device, total, tokens = next(model.parameters()).device, 0.0, 0
     size = max(1, batch_tokens // max(len(doc.token_ids) for doc in documents))
     with torch.no_grad(), adapter.record(model, scores=True) as rec:
@@ -85,14 +101,18 @@ def entropies(model: torch.nn.Module, documents: Sequence, *, batch_tokens: int 
 
 @torch.no_grad()
 def cost(model: torch.nn.Module, tokens: int, repeats: int, seed: int = 0) -> pd.DataFrame:
-    """Seconds of one forward pass of `tokens` random tokens (rows of at most 512): columns repeat, way, seconds.
+    """Seconds of one forward pass of `tokens` random tokens (rows of at most 512): columns repeat,
+    way, seconds.
 
-    way: plain; record (this module's counting); router_logits (transformers' own output, where there is one).  Each is
-    timed in every repeat, in random order, after two passes of each that are not counted.
+    way: plain; record (this module's counting); router_logits (transformers' own output, where
+    there is one).  Each is timed in every repeat, in random order, after two passes of each that
+    are not counted.
     """
     device, rng = next(model.parameters()).device, np.random.default_rng(seed)
     width = min(512, tokens)
-    ids = torch.from_numpy(rng.integers(0, model.config.get_text_config().vocab_size, (tokens // width, width))).to(device)
+    ids = torch.from_numpy(
+        rng.integers(0, model.config.get_text_config().vocab_size, (tokens // width, width))
+    ).to(device)
     ways = {"plain": {}, "record": {}}
     if hasattr(model.config, "output_router_logits"):  # half of the families have none
         ways["router_logits"] = {"output_router_logits": True}
@@ -113,13 +133,14 @@ def _now(device: torch.device) -> float:
 
 
 def recorded_counts(path: Path) -> pd.DataFrame:
-    """Counts that others recorded, one row per model, domain, layer and expert: columns model, experts, top_k, domain,
-    layer, tokens, expert, count.
+    """Counts that others recorded, one row per model, domain, layer and expert: columns model,
+    experts, top_k, domain, layer, tokens, expert, count.
 
-    Read are: a CSV of these columns; a dump of SGLang's expert distribution recorder (.pt with "logical_count" [steps,
-    layers, experts], or "records" with "topk_ids_of_layer" [layers, tokens, k] or "logical_count"); and an array
-    [..., layers, experts] as vLLM's expert load, in .pt, .npy or .json.  Leading axes (steps, ranks) are summed; layers
-    never are.  Refused: anything else, and counts below 0.
+    Read are: a CSV of these columns; a dump of SGLang's expert distribution recorder (.pt with
+    "logical_count" [steps, layers, experts], or "records" with "topk_ids_of_layer" [layers, tokens,
+    k] or "logical_count"); and an array [..., layers, experts] as vLLM's expert load, in .pt, .npy
+    or .json.  Leading axes (steps, ranks) are summed; layers never are.  Refused: anything else,
+    and counts below 0.
     """
     try:
         if path.suffix == ".csv":
@@ -130,11 +151,21 @@ def recorded_counts(path: Path) -> pd.DataFrame:
             content = json.loads(path.read_text()) if path.suffix == ".json" else np.load(path)
         load, k = _dump(content)
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
-        raise ValueError(f"observe.recorded_counts: {path}: cannot be read as counts: {str(error).splitlines()[0]}") from None
+        raise ValueError(
+            f"observe.recorded_counts: {path}: cannot be read as counts: {str(error).splitlines()[0]}"
+        ) from None
     layer, expert = np.indices(load.shape)
     tokens = load.sum(1) // k if k else np.zeros(len(load), int)
-    frame = dict(model=path.stem, experts=load.shape[1], top_k=k, domain="all", layer=layer.ravel(),
-                 tokens=np.repeat(tokens, load.shape[1]), expert=expert.ravel(), count=load.ravel())  # fmt: skip
+    frame = dict(
+        model=path.stem,
+        experts=load.shape[1],
+        top_k=k,
+        domain="all",
+        layer=layer.ravel(),
+        tokens=np.repeat(tokens, load.shape[1]),
+        expert=expert.ravel(),
+        count=load.ravel(),
+    )
     return _counted(pd.DataFrame(frame), path)
 
 
@@ -143,7 +174,9 @@ COLUMNS = ["model", "experts", "top_k", "domain", "layer", "tokens", "expert", "
 
 def _counted(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if (frame["count"] < 0).any() or frame.empty:
-        raise ValueError(f"observe.recorded_counts: {path}: counts must be ≥ 0, and there must be some")
+        raise ValueError(
+            f"observe.recorded_counts: {path}: counts must be ≥ 0, and there must be some"
+        )
     return frame
 
 
@@ -155,7 +188,13 @@ def _dump(content: object) -> tuple[np.ndarray, int]:
         if "topk_ids_of_layer" in records[0]:
             chosen = [np.asarray(record["topk_ids_of_layer"]) for record in records]
             k, experts = chosen[0].shape[2], 1 + max(int(part.max()) for part in chosen)
-            steps = [[np.bincount(row[row >= 0], minlength=experts) for row in part.reshape(len(part), -1)] for part in chosen]
+            steps = [
+                [
+                    np.bincount(row[row >= 0], minlength=experts)
+                    for row in part.reshape(len(part), -1)
+                ]
+                for part in chosen
+            ]
         else:
             steps = [np.asarray(record["logical_count"]) for record in records]
         load = np.asarray(steps)

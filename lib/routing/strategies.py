@@ -1,24 +1,25 @@
 """Assign otherwise: strategies that replace a router's choice of experts.
 
-A strategy is a function from scores [..., tokens, experts] (larger is better; leading axes are routing groups, each a
-batch of its own) to (index [..., tokens, slots] int64, weights [..., tokens, slots]).  Weight 0 is an unused slot: the
-expert it names counts for nothing, yet the experts of a row are distinct.  Scores are compared as given, by tokens and
-by experts.  Pass the router's *gates* (its softmax or sigmoid), which is what weights are read from by default, or
-pass logits together with ``weigh=weights(gate=softmax)``.  Everything but the scores is bound beforehand, with
-`functools.partial`; state that moves from batch to batch (`offset`, `load`, `cut`) is a tensor of the caller's, changed in
-place.  *Causal* are strategies that never look at later tokens of the batch.  All k slots of a token are used where
-nothing else is said.
+A strategy is a function from scores [..., tokens, experts] (larger is better; leading axes are
+routing groups, each a batch of its own) to (index [..., tokens, slots] int64, weights [..., tokens,
+slots]).  Weight 0 is an unused slot: the expert it names counts for nothing, yet the experts of a
+row are distinct.  Scores are compared as given, by tokens and by experts.  Pass the router's
+*gates* (its softmax or sigmoid), which is what weights are read from by default, or pass logits
+together with ``weigh=weights(gate=softmax)``.  Everything but the scores is bound beforehand, with
+`functools.partial`; state that moves from batch to batch (`offset`, `load`, `cut`) is a tensor of
+the caller's, changed in place.  *Causal* are strategies that never look at later tokens of the
+batch.  All k slots of a token are used where nothing else is said.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib import provenance
 from lib.routing import capacity
 
 Assignment = tuple[Tensor, Tensor]
@@ -28,22 +29,31 @@ Weigh = Callable[..., Tensor]
 POLICIES = ("native", "mass", "rank")
 
 
-def weights(policy: str = "mass", *, gate: Gate | None = None, renormalise: bool = False, scale: float = 1.0) -> Weigh:
+def weights(
+    policy: str = "mass", *, gate: Gate | None = None, renormalise: bool = False, scale: float = 1.0
+) -> Weigh:
     """How a changed assignment is weighed: a function for the `weigh` argument of every strategy.
 
-    native: the router's own rule at the new index, its gate (× scale).  A router that renormalises (`renormalise`)
-            divides by the gates of all slots that were asked for, so that a dropped slot loses its share.
-    mass:   in proportion to the gates, and in sum what the token's native k choices would have had.
-    rank:   the token's j-th best slot gets what its j-th native choice would have had.
-    gate:   from scores to gates ≥ 0; None where the scores are gates.  Refused: another policy, gates below 0.
+    native: the router's own rule at the new index, its gate (× scale).  A router that renormalises
+            (`renormalise`) divides by the gates of all slots that were asked for, so that a dropped
+            slot loses its share. mass:   in proportion to the gates, and in sum what the token's
+            native k choices would have had. rank:   the token's j-th best slot gets what its j-th
+            native choice would have had. gate:   from scores to gates ≥ 0; None where the scores
+            are gates.  Refused: another policy, gates below 0.
     """
     if policy not in POLICIES:
-        raise ValueError(f"strategies.weights: policy = {policy!r}: must be one of {', '.join(POLICIES)}")
+        raise ValueError(
+            f"strategies.weights: policy = {policy!r}: must be one of {', '.join(POLICIES)}"
+        )
 
-    def weigh(scores: Tensor, index: Tensor, kept: Tensor, k: int, asked: Tensor | None = None) -> Tensor:
+    def weigh(
+        scores: Tensor, index: Tensor, kept: Tensor, k: int, asked: Tensor | None = None
+    ) -> Tensor:
         gates = scores if gate is None else gate(scores)
         if bool((gates < 0).any()):
-            raise ValueError("strategies.weights: gates: must be ≥ 0; logits need gate=softmax or another rule")
+            raise ValueError(
+                "strategies.weights: gates: must be ≥ 0; logits need gate=softmax or another rule"
+            )
         chosen = gates.gather(-1, index)
         own = gates.gather(-1, capacity.best(scores, max(k, index.shape[-1])))
         total = own[..., :k].sum(-1, keepdim=True)
@@ -70,15 +80,21 @@ def softmax(scores: Tensor) -> Tensor:
     return scores.softmax(-1)
 
 
-def _weighed(scores: Tensor, index: Tensor, k: int, weigh: Weigh, kept: Tensor | None = None) -> Assignment:
+def _weighed(
+    scores: Tensor, index: Tensor, k: int, weigh: Weigh, kept: Tensor | None = None
+) -> Assignment:
     """Index and weights in the shape of the scores, for strategies that ask for all of their slots."""
     index = index.reshape(*scores.shape[:-1], index.shape[-1])
     all_slots = torch.ones_like(index, dtype=torch.bool)
-    return index, weigh(scores, index, all_slots if kept is None else kept.reshape(index.shape), k, all_slots)
+    return index, weigh(
+        scores, index, all_slots if kept is None else kept.reshape(index.shape), k, all_slots
+    )
 
 
 def _from_mask(scores: Tensor, mask: Tensor, k: int, weigh: Weigh) -> Assignment:
-    """The same where `mask` [..., tokens, experts] says who goes where: as many slots as the busiest token needs."""
+    """The same where `mask` [..., tokens, experts] says who goes where: as many slots as the
+    busiest token needs.
+    """
     mask = mask.view(scores.shape)
     slots = max(int(mask.sum(-1).max()), 1)
     index = capacity.best(scores.masked_fill(~mask, -torch.inf), slots)
@@ -92,18 +108,22 @@ def native(scores: Tensor, k: int, *, weigh: Weigh = NATIVE) -> Assignment:
 
 
 def random(scores: Tensor, k: int, *, seed: int | Sequence[int], weigh: Weigh = MASS) -> Assignment:
-    """k distinct experts, uniformly; the same for the same seed, e.g. (seed, step, layer), on every device.  Causal."""
+    """k distinct experts, uniformly; the same for the same seed, e.g. (seed, step, layer), on every
+    device.  Causal.
+    """
     capacity.checked("random", scores, k)
     state = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
     drawn = torch.rand(scores.shape, generator=torch.Generator().manual_seed(state))
     return _weighed(scores, capacity.best(drawn, k).to(scores.device), k, weigh)
 
 
-def round_robin(scores: Tensor, k: int, *, offset: Tensor | None = None, weigh: Weigh = MASS) -> Assignment:
+def round_robin(
+    scores: Tensor, k: int, *, offset: Tensor | None = None, weigh: Weigh = MASS
+) -> Assignment:
     """Slot j of token t goes to expert (o + t k + j) mod E; loads differ by at most 1.  Causal.
 
-    offset: int64 scalar tensor o, moved on so that the next batch goes on where this one ended; None is 0.  Leading
-    axes are read as one stream.
+    offset: int64 scalar tensor o, moved on so that the next batch goes on where this one ended;
+    None is 0.  Leading axes are read as one stream.
     """
     experts = capacity.checked("round_robin", scores, k).shape[-1]
     turn = torch.arange(scores.numel() // experts * k, device=scores.device)
@@ -113,8 +133,12 @@ def round_robin(scores: Tensor, k: int, *, offset: Tensor | None = None, weigh: 
     return _weighed(scores, (turn % experts).view(-1, k), k, weigh)
 
 
-def hashed(scores: Tensor, k: int, *, token_ids: Tensor, table: Tensor, weigh: Weigh = MASS) -> Assignment:
-    """The experts `table` [vocabulary, k] of `token_ids` [..., tokens], whatever the scores (2106.04426).  Causal."""
+def hashed(
+    scores: Tensor, k: int, *, token_ids: Tensor, table: Tensor, weigh: Weigh = MASS
+) -> Assignment:
+    """The experts `table` [vocabulary, k] of `token_ids` [..., tokens], whatever the scores
+    (2106.04426).  Causal.
+    """
     capacity.checked("hashed", scores, k)
     if token_ids.shape != scores.shape[:-1] or table.shape[-1] != k:
         raise ValueError(
@@ -124,11 +148,15 @@ def hashed(scores: Tensor, k: int, *, token_ids: Tensor, table: Tensor, weigh: W
     return _weighed(scores, table.to(scores.device)[token_ids.to(scores.device)], k, weigh)
 
 
-def drop(scores: Tensor, k: int, gamma: float | str, *, priority: str = "score", weigh: Weigh = MASS) -> Assignment:
-    """The native choice, of which every expert takes ⌈γ n k / E⌉; the overflow is dropped (weight 0).
+def drop(
+    scores: Tensor, k: int, gamma: float | str, *, priority: str = "score", weigh: Weigh = MASS
+) -> Assignment:
+    """The native choice, of which every expert takes ⌈γ n k / E⌉; the overflow is dropped (weight
+    0).
 
-    priority: who is taken first, see `capacity.drop`.  GShard and Switch (arXiv 2006.16668, 2101.03961) keep the weights
-    of what is left, ``weigh=weights("native")``.  Causal by "position", and by "choice" if k = 1; not by "score".
+    priority: who is taken first, see `capacity.drop`.  GShard and Switch (arXiv 2006.16668,
+    2101.03961) keep the weights of what is left, ``weigh=weights("native")``.  Causal by
+    "position", and by "choice" if k = 1; not by "score".
     """
     groups = capacity.checked("drop", scores, k)
     size = capacity.capacity(groups.shape[1], groups.shape[2], k, gamma)
@@ -137,13 +165,20 @@ def drop(scores: Tensor, k: int, gamma: float | str, *, priority: str = "score",
 
 
 def expanded_drop(
-    scores: Tensor, k: int, gamma: float | str, *, extra: int, device: Tensor | None = None, weigh: Weigh = MASS
+    scores: Tensor,
+    k: int,
+    gamma: float | str,
+    *,
+    extra: int,
+    device: Tensor | None = None,
+    weigh: Weigh = MASS,
 ) -> Assignment:
-    """`drop` by score, but an overflowing slot first tries the token's next `extra` experts that have room left.
+    """`drop` by score, but an overflowing slot first tries the token's next `extra` experts that
+    have room left.
 
-    device: [experts] number of the device of each expert; a token tries only those on devices its native choice goes
-    to (None: all).  At most k slots a token are used, the rest are dropped (after expanded drop of arXiv 2503.05066,
-    which lets a token keep more than k).  Not causal.
+    device: [experts] number of the device of each expert; a token tries only those on devices its
+    native choice goes to (None: all).  At most k slots a token are used, the rest are dropped
+    (after expanded drop of arXiv 2503.05066, which lets a token keep more than k).  Not causal.
     """
     groups = capacity.checked("expanded_drop", scores, k)
     if extra < 0:
@@ -159,10 +194,11 @@ def expanded_drop(
 
 
 def reroute(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) -> Assignment:
-    """Deferred acceptance under capacity ⌈γ n k / E⌉: the stable assignment that is best for the tokens.
+    """Deferred acceptance under capacity ⌈γ n k / E⌉: the stable assignment that is best for the
+    tokens.
 
-    No token and expert would both rather have each other (see `capacity.reroute`).  At γ = 1 a few slots in a thousand
-    find no expert and have weight 0.  Not causal.
+    No token and expert would both rather have each other (see `capacity.reroute`).  At γ = 1 a few
+    slots in a thousand find no expert and have weight 0.  Not causal.
     """
     groups = capacity.checked("reroute", scores, k)
     size = capacity.capacity(groups.shape[1], groups.shape[2], k, gamma)
@@ -171,11 +207,12 @@ def reroute(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) 
 
 
 def optimal(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) -> Assignment:
-    """The largest total score of all assignments with k experts a token and ⌈γ n k / E⌉ places an expert.
+    """The largest total score of all assignments with k experts a token and ⌈γ n k / E⌉ places an
+    expert.
 
-    BASE (arXiv 2103.16716) maximises logits; the log of softmax gates has the same solution, as it differs by a
-    constant per token.  k = 1 is solved as an assignment problem.  Refused: γ < 1, which leaves too few places.
-    Not causal.
+    BASE (arXiv 2103.16716) maximises logits; the log of softmax gates has the same solution, as it
+    differs by a constant per token.  k = 1 is solved as an assignment problem.  Refused: γ < 1,
+    which leaves too few places. Not causal.
     """
     groups = capacity.checked("optimal", scores, k)
     size = capacity.enough(groups, k, gamma)
@@ -185,58 +222,87 @@ def optimal(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) 
 
 
 def optimal_prices(scores: Tensor, k: int, gamma: float | str) -> Tensor:
-    """Prices [..., experts] ≥ 0 of a place at each expert under `optimal`, in units of score (the LP's multipliers)."""
+    """Prices [..., experts] ≥ 0 of a place at each expert under `optimal`, in units of score (the
+    LP's multipliers).
+    """
     groups = capacity.checked("optimal_prices", scores, k)
     prices = capacity.optimal(groups, k, capacity.enough(groups, k, gamma))[1]
     return prices.view(*scores.shape[:-2], -1)
 
 
-def sinkhorn(scores: Tensor, k: int, *, temperature: float = 1.0, steps: int = 100, weigh: Weigh = MASS) -> Assignment:
+def sinkhorn(
+    scores: Tensor, k: int, *, temperature: float = 1.0, steps: int = 100, weigh: Weigh = MASS
+) -> Assignment:
     """The k best experts of each token in the entropic transport plan of scores/τ with even loads.
 
-    Pass logits, or logs of gates, as for `optimal`.  The *plan* is even; its top-k is so only nearly, more so at low
-    temperature (S-BASE, arXiv 2202.01169).  Not causal.
+    Pass logits, or logs of gates, as for `optimal`.  The *plan* is even; its top-k is so only
+    nearly, more so at low temperature (S-BASE, arXiv 2202.01169).  Not causal.
     """
     groups = capacity.checked("sinkhorn", scores, k)
     if not temperature > 0 or steps < 1:
-        raise ValueError(f"sinkhorn: temperature = {temperature}, steps = {steps}: must be > 0 and ≥ 1")
-    return _weighed(scores, capacity.best(capacity.sinkhorn(groups, k, temperature, steps), k), k, weigh)
+        raise ValueError(
+            f"sinkhorn: temperature = {temperature}, steps = {steps}: must be > 0 and ≥ 1"
+        )
+    return _weighed(
+        scores, capacity.best(capacity.sinkhorn(groups, k, temperature, steps), k), k, weigh
+    )
 
 
 def biased(scores: Tensor, k: int, *, bias: Tensor, weigh: Weigh = MASS) -> Assignment:
-    """The k best of scores + a frozen `bias` [experts]; weights from the scores alone (2408.15664).  Causal."""
+    """The k best of scores + a frozen `bias` [experts]; weights from the scores alone (2408.15664).
+    Causal.
+    """
     capacity.checked("biased", scores, k)
     return _weighed(scores, capacity.best(scores + bias.to(scores), k), k, weigh)
 
 
-def expert_choice(scores: Tensor, k: int, gamma: float | str = 1, *, weigh: Weigh = MASS) -> Assignment:
-    """Every expert takes its ⌈γ n k / E⌉ best tokens: even loads, and from 0 to E experts a token, k on average.
+def expert_choice(
+    scores: Tensor, k: int, gamma: float | str = 1, *, weigh: Weigh = MASS
+) -> Assignment:
+    """Every expert takes its ⌈γ n k / E⌉ best tokens: even loads, and from 0 to E experts a token,
+    k on average.
 
-    arXiv 2202.09368, whose capacity factor c is γ k and whose weights are ``weights("native")``.  Not causal.
+    arXiv 2202.09368, whose capacity factor c is γ k and whose weights are ``weights("native")``.
+    Not causal.
     """
     groups = capacity.checked("expert_choice", scores, k)
     size = capacity.capacity(groups.shape[1], groups.shape[2], k, gamma)
     return _from_mask(scores, capacity.expert_choice(groups, size), k, weigh)
 
 
-def least_loaded(scores: Tensor, k: int, *, among: int, load: Tensor | None = None, weigh: Weigh = MASS) -> Assignment:
-    """Token after token, the k least loaded of its `among` best experts (power of two choices: k = 1, among = 2).
+def least_loaded(
+    scores: Tensor, k: int, *, among: int, load: Tensor | None = None, weigh: Weigh = MASS
+) -> Assignment:
+    """Token after token, the k least loaded of its `among` best experts (power of two choices: k =
+    1, among = 2).
 
-    load: [experts] int64, the assignments so far, moved on; None starts at 0.  Leading axes are read as one stream.
-    LASER (arXiv 2510.03293) varies `among` with the shape of the scores.  Causal if the tokens come in time order.
+    load: [experts] int64, the assignments so far, moved on; None starts at 0.  Leading axes are
+    read as one stream. LASER (arXiv 2510.03293) varies `among` with the shape of the scores.
+    Causal if the tokens come in time order.
     """
     experts = capacity.checked("least_loaded", scores, k).shape[-1]
     if not k <= among <= experts:
-        raise ValueError(f"least_loaded: among = {among}: must be from k = {k} to {experts}, the experts")
+        raise ValueError(
+            f"least_loaded: among = {among}: must be from k = {k} to {experts}, the experts"
+        )
     load = torch.zeros(experts, dtype=torch.int64) if load is None else load
-    return _weighed(scores, capacity.least_loaded(capacity.best(scores, among).view(-1, among), k, load), k, weigh)
+    return _weighed(
+        scores,
+        capacity.least_loaded(capacity.best(scores, among).view(-1, among), k, load),
+        k,
+        weigh,
+    )
 
 
-def threshold(scores: Tensor, k: int, *, cut: Tensor, rate: float = 0.0, weigh: Weigh = MASS) -> Assignment:
-    """Every token goes to the experts whose threshold `cut` [experts] it reaches: 0 to E of them, about k on average.
+def threshold(
+    scores: Tensor, k: int, *, cut: Tensor, rate: float = 0.0, weigh: Weigh = MASS
+) -> Assignment:
+    """Every token goes to the experts whose threshold `cut` [experts] it reaches: 0 to E of them,
+    about k on average.
 
-    rate: after routing, cut moves by that share towards the batch's own quantile (0: frozen).  Causal, as a batch is
-    routed by the thresholds of those before it (expert threshold, arXiv 2603.11535).
+    rate: after routing, cut moves by that share towards the batch's own quantile (0: frozen).
+    Causal, as a batch is routed by the thresholds of those before it (expert threshold, arXiv
+    2603.11535).
     """
     capacity.checked("threshold", scores, k)
     assigned = _from_mask(scores, scores >= cut.to(scores), k, weigh)
@@ -246,36 +312,50 @@ def threshold(scores: Tensor, k: int, *, cut: Tensor, rate: float = 0.0, weigh: 
 
 
 def activate_fewer(scores: Tensor, k: int, *, least: int, weigh: Weigh = MASS) -> Assignment:
-    """Every token gets its `least` best experts; the rest of its k slots join experts active in the batch anyway.
+    """Every token gets its `least` best experts; the rest of its k slots join experts active in the
+    batch anyway.
 
-    For decoding, where a step waits for the weights of all active experts: one group is one step of different
-    documents (OEA, arXiv 2511.02237).  All k slots are used unless fewer experts are active.  Causal in that use.
+    For decoding, where a step waits for the weights of all active experts: one group is one step of
+    different documents (OEA, arXiv 2511.02237).  All k slots are used unless fewer experts are
+    active.  Causal in that use.
     """
     capacity.checked("activate_fewer", scores, k)
     if not 1 <= least <= k:
         raise ValueError(f"activate_fewer: least = {least}: must be from 1 to k = {k}")
-    sure = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, capacity.best(scores, least), True)
+    sure = torch.zeros_like(scores, dtype=torch.bool).scatter_(
+        -1, capacity.best(scores, least), True
+    )
     active = sure.any(-2, keepdim=True).expand_as(scores)
     index = capacity.best(scores.masked_fill(~active, -torch.inf), k)
     return index, weigh(scores, index, active.gather(-1, index), k)
 
 
 def in_groups(strategy: Strategy, group: int | Tensor) -> Strategy:
-    """`strategy` on groups of tokens of scores [tokens, experts]; groups of one size are solved at once.
+    """`strategy` on groups of tokens of scores [tokens, experts]; groups of one size are solved at
+    once.
 
-    group: how many consecutive tokens form one (the last may be smaller), or [tokens] the number of each token's group,
-    in any order.  Where groups need different numbers of slots, the missing ones name expert 0 with weight 0.
+    group: how many consecutive tokens form one (the last may be smaller), or [tokens] the number of
+    each token's group, in any order.  Where groups need different numbers of slots, the missing
+    ones name expert 0 with weight 0.
     """
     if isinstance(group, int) and group < 1:
         raise ValueError(f"in_groups: group = {group}: must be at least 1")
 
     def grouped(scores: Tensor) -> Assignment:
-        label = torch.arange(len(scores), device=scores.device) // group if isinstance(group, int) else group
+        label = (
+            torch.arange(len(scores), device=scores.device) // group
+            if isinstance(group, int)
+            else group
+        )
         if label.shape != scores.shape[:1]:
-            raise ValueError(f"in_groups: group {list(label.shape)}: must be [{len(scores)}], one number per token")
+            raise ValueError(
+                f"in_groups: group {list(label.shape)}: must be [{len(scores)}], one number per token"
+            )
         order = label.to(scores.device).argsort(stable=True)
         size = torch.unique_consecutive(label.to(scores.device)[order], return_counts=True)[1]
-        rows = [order[size.repeat_interleave(size) == n].view(-1, n) for n in size.unique().tolist()] or [order]
+        rows = [
+            order[size.repeat_interleave(size) == n].view(-1, n) for n in size.unique().tolist()
+        ] or [order]
         done = [strategy(scores[row]) for row in rows]
         shape = len(scores), max(index.shape[-1] for index, _ in done)
         index, weight = order.new_zeros(shape), scores.new_zeros(shape)
@@ -293,15 +373,28 @@ def load(index: Tensor, weight: Tensor, experts: int) -> Tensor:
 
 STRATEGIES = {
     strategy.__name__: strategy
-    for strategy in (native, random, round_robin, hashed, drop, expanded_drop, reroute, optimal, sinkhorn, biased,
-                     expert_choice, least_loaded, threshold, activate_fewer)
-}  # fmt: skip
+    for strategy in (
+        native,
+        random,
+        round_robin,
+        hashed,
+        drop,
+        expanded_drop,
+        reroute,
+        optimal,
+        sinkhorn,
+        biased,
+        expert_choice,
+        least_loaded,
+        threshold,
+        activate_fewer,
+    )
+}
 
 
 def find(name: str) -> Callable[..., Assignment]:
     """The strategy of that name; an unknown one is refused with the nearest that exists."""
     if name not in STRATEGIES:
-        near = difflib.get_close_matches(name, STRATEGIES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"must be one of {', '.join(STRATEGIES)}"
-        raise ValueError(f"strategies: {name!r} is unknown: {hint}")
+        hint = provenance.nearest(name, STRATEGIES)
+        raise ValueError(f"strategies: {name!r}: must be one of {', '.join(STRATEGIES)}{hint}")
     return STRATEGIES[name]

@@ -2,21 +2,58 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.metadata
 import os
 import platform
 import resource
 import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-MACHINE = {"run_dir", "device", "corpus_source", "time_budget_s"}  # parameters that say where and how long, not what, is computed
-PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas", "numba", "matplotlib", "seaborn", "papermill")
+MACHINE = {
+    "run_dir",
+    "device",
+    "corpus_source",
+    "time_budget_s",
+}  # parameters that say where and how long, not what, is computed
+PACKAGES = (
+    "torch",
+    "transformers",
+    "numpy",
+    "scipy",
+    "pandas",
+    "numba",
+    "matplotlib",
+    "seaborn",
+    "papermill",
+)
 
 
 def repository() -> Path:
     """The root of the repository, wherever Python was started."""
-    return Path(__file__).parents[2]
+    return Path(__file__).parents[1]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends well and is removed
+    when it does not.
+    """
+    temporary = path.with_name(f".part-{path.name}")  # the suffix stays: writers go by it
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint " (did you mean X?)" for a misspelt name, or nothing if none is near."""
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def sha256(path: Path) -> str:
@@ -26,14 +63,19 @@ def sha256(path: Path) -> str:
 
 
 def commit() -> str:
-    """The commit at this moment, with "+changes" where the tree differs from it; MOE_COMMIT goes before what git says,
-    for a copy of the tree without its history."""
+    """The commit at this moment, with "+changes" where the tree differs from it; MOE_COMMIT goes
+    before what git says, for a copy of the tree without its history.
+    """
     if told := os.environ.get("MOE_COMMIT"):
         return told
     git = ["git", "-C", str(repository())]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head + ("+changes" if changes.strip() else "")
@@ -45,7 +87,9 @@ def hardware() -> str:
 
     torch = sys.modules.get("torch")
     name = f"{_processor()}, {os.cpu_count()} cores"
-    return f"{name}, {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else name
+    return (
+        f"{name}, {torch.cuda.get_device_name()}" if torch and torch.cuda.is_available() else name
+    )
 
 
 def _processor() -> str:
@@ -77,10 +121,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def portable(value: object) -> object:
-    """A parameter as it is published: of an absolute path only the name, which is all that means something elsewhere."""
+    """A parameter as it is published: of an absolute path only the name, which is all that means
+    something elsewhere.
+    """
     return Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
 
 
 def run() -> dict[str, str]:
-    """The run that this process computes for, and the file its parameters came from; empty texts outside the workflow."""
-    return {"name": os.environ.get("PAPER_RUN_NAME", ""), "parameters_file": os.environ.get("PAPER_PARAMETERS_FILE", "")}
+    """The run that this process computes for, and the file its parameters came from; empty texts
+    outside the workflow.
+    """
+    return {
+        "name": os.environ.get("PAPER_RUN_NAME", ""),
+        "parameters_file": os.environ.get("PAPER_PARAMETERS_FILE", ""),
+    }

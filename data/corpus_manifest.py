@@ -1,4 +1,5 @@
-"""How `data/corpus.csv.gz` was made: choose the files, split them by cluster, drop near-copies from the held-out part.
+"""How `data/corpus.csv.gz` was made: choose the files, split them by cluster, drop near-copies from
+the held-out part.
 
 ``python -m lib.model.manifest`` writes it anew from the installed packages (about two minutes).
 """
@@ -17,7 +18,8 @@ import pandas as pd
 
 from lib.model import corpus
 
-# Packages under permissive licences (MIT, BSD, Apache-2.0, PSF, HPND), listed by domain; the glob names its files.
+# Packages under permissive licences (MIT, BSD, Apache-2.0, PSF, HPND), listed by domain; the glob
+# names its files.
 DOMAINS = {
     "python": (
         r"\.py$",
@@ -41,13 +43,18 @@ SKIP = re.compile(
 )
 SMALLEST, LARGEST = 400, 300_000  # bytes of a document
 HELD_OUT_SHARE, HELD_OUT_CLUSTERS, LARGEST_CLUSTER = 0.03, 12, 0.02
-WINDOW, COPY_SHARE = 5, 0.10  # lines of a window; share of known windows above which a held-out document is a copy
+WINDOW, COPY_SHARE = (
+    5,
+    0.10,
+)  # lines of a window; share of known windows above which a held-out document is a copy
 
 
 def cluster(package: str, path: str, domain: str) -> str:
-    """The unit that is split and resampled: the model family in transformers, else the subfolder within a package.
+    """The unit that is split and resampled: the model family in transformers, else the subfolder
+    within a package.
 
-    A domain made of few packages splits by subfolder; *messages* by application (the folder that holds `locale`).
+    A domain made of few packages splits by subfolder; *messages* by application (the folder that
+    holds `locale`).
     """
     folders = PurePosixPath(path).parts[1:-1]
     if domain == "messages":
@@ -75,13 +82,23 @@ def candidates() -> Iterator[dict]:
                 if SMALLEST <= size <= LARGEST:
                     where = cluster(package, path, domain)
                     version = dist.version.partition("+")[0]
-                    yield dict(package=package, version=version, path=path, domain=domain, cluster=where,
-                               bytes=size, sha256=corpus.digest(text), text=text)  # fmt: skip
+                    yield dict(
+                        package=package,
+                        version=version,
+                        path=path,
+                        domain=domain,
+                        cluster=where,
+                        bytes=size,
+                        sha256=corpus.digest(text),
+                        text=text,
+                    )
 
 
 def split(rows: pd.DataFrame) -> pd.Series:
-    """'train' or 'held-out' per row: in each domain the clusters, in order of a hash of their names, are held out
-    until there are enough of them and enough bytes; very large clusters always train."""
+    """'train' or 'held-out' per row: in each domain the clusters, in order of a hash of their
+    names, are held out until there are enough of them and enough bytes; very large clusters always
+    train.
+    """
     result = pd.Series("train", index=rows.index)
     for _, part in rows.groupby("domain"):
         size = part.groupby("cluster").bytes.sum()
@@ -104,8 +121,9 @@ def windows(text: str) -> set[int]:
 
 
 def drop_copies(rows: pd.DataFrame) -> pd.Series:
-    """The split with 'copy' for held-out documents that share too many windows with the training text, and for
-    documents that stand in the corpus twice."""
+    """The split with 'copy' for held-out documents that share too many windows with the training
+    text, and for documents that stand in the corpus twice.
+    """
     known: set[int] = set()
     for text in rows.text[rows.split == "train"]:
         known |= windows(text)
@@ -123,7 +141,9 @@ def build() -> pd.DataFrame:
     rows = pd.DataFrame(candidates())
     rows["split"] = split(rows)
     rows["split"] = drop_copies(rows)
-    return rows.drop(columns="text")[["package", "version", "path", "domain", "cluster", "split", "bytes", "sha256"]]
+    return rows.drop(columns="text")[
+        ["package", "version", "path", "domain", "cluster", "split", "bytes", "sha256"]
+    ]
 
 
 def write(rows: pd.DataFrame, path: Path) -> None:
@@ -139,5 +159,8 @@ def write(rows: pd.DataFrame, path: Path) -> None:
 if __name__ == "__main__":
     table = build()
     write(table, corpus.MANIFEST)
-    print(table.groupby(["domain", "split"]).agg(documents=("bytes", "size"), bytes=("bytes", "sum"),
-                                                 clusters=("cluster", "nunique")))  # fmt: skip
+    print(
+        table.groupby(["domain", "split"]).agg(
+            documents=("bytes", "size"), bytes=("bytes", "sum"), clusters=("cluster", "nunique")
+        )
+    )
