@@ -38,13 +38,13 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
   given=$(python3 - "$1" "$3" "${EXTRA:-{\}}" "$corpus" <<'END'
 import json, sys
-from lib.paper import workflow
+from lib.paper import chapters, settings
 chapter, own, extra, corpus = sys.argv[1:]
-print(workflow.settings(chapter, workflow.load("paper") | {"corpus_source": corpus} | json.loads(own) | json.loads(extra)))
+print(settings.of(chapter, settings.load("paper") | {"corpus_source": corpus} | json.loads(own) | json.loads(extra)))
 END
   )
   (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
-    python3 -m lib.paper.workflow "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
+    python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"
 }
 
@@ -70,10 +70,10 @@ elif [ "$mode" = bench ]; then
 elif [ "$mode" = finetune ]; then
   given=$(python3 - "${EXTRA:-{\}}" "${CORPUS:+$(realpath "${CORPUS:-.}")}" <<'END'
 import json, sys
-from lib.paper import workflow
-own = workflow.defaults("03_finetune")
-asked = workflow.load("paper") | ({"corpus_source": sys.argv[2], "allow_partial": True} if sys.argv[2] else {}) | json.loads(sys.argv[1])
-print(json.dumps(own | json.loads(workflow.settings("03_finetune", asked))))
+from lib.paper import chapters, settings
+own = chapters.defaults("03_finetune")
+asked = settings.load("paper") | ({"corpus_source": sys.argv[2], "allow_partial": True} if sys.argv[2] else {}) | json.loads(sys.argv[1])
+print(json.dumps(own | json.loads(settings.of("03_finetune", asked))))
 END
   )
   count=$(gpus)

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import typer
 
-from lib.paper import cli, compare, values, workflow
+from lib.paper import chapters, claims, cli, compare, values
 
 
 def known(value, interval=None, **more):
@@ -34,15 +34,15 @@ def test_a_claim_is_judged_on_the_whole_interval():
         "c": known(1.05),
         "gone": known(None),
     }
-    assert values.judge("a < b", made) is True
-    assert values.judge("a > b", made) is False
-    assert values.judge("a < c", made) is None  # holds at one end only
-    assert values.judge("c < 1.06", made) is True
-    assert values.judge("gone < 1", made) is None
+    assert claims.judge("a < b", made) is True
+    assert claims.judge("a > b", made) is False
+    assert claims.judge("a < c", made) is None  # holds at one end only
+    assert claims.judge("c < 1.06", made) is True
+    assert claims.judge("gone < 1", made) is None
     with pytest.raises(
         ValueError, match=r"claim 'gon < 1': gon: no such value \(did you mean gone\?\)"
     ):
-        values.judge("gon < 1", made)
+        claims.judge("gon < 1", made)
 
 
 def test_only_what_differs_is_compared_and_judged_by_its_intervals():
@@ -111,7 +111,7 @@ def test_check_judges_by_tolerance_and_interval(tmp_path, monkeypatch, here, the
 def publish(folder, made, monkeypatch, file="values.json"):
     (folder / "07").mkdir(exist_ok=True)
     (folder / "07" / file).write_text(json.dumps(made))
-    monkeypatch.setattr(workflow, "PUBLISHED", folder)
+    monkeypatch.setattr(chapters, "PUBLISHED", folder)
 
 
 def test_check_takes_the_published_run_of_the_same_parameters(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_check_ends_with_an_error_that_names_what_differs(tiny_run, tmp_path, mo
     for number, made in compare.records(tiny_run).items():
         (tmp_path / number).mkdir()
         (tmp_path / number / "values.json").write_text(json.dumps(made))
-    monkeypatch.setattr(workflow, "PUBLISHED", tmp_path)
+    monkeypatch.setattr(chapters, "PUBLISHED", tmp_path)
     with pytest.raises(typer.Exit) as end:
         cli.check("tests")
     assert end.value.exit_code == 0 and "differs" not in capsys.readouterr().out
@@ -158,8 +158,8 @@ def test_the_published_run_is_whole():
     """Every chapter has its values, its executed copy without paths or outputs of a machine, and
     the same at the defaults.
     """
-    for chapter in workflow.chapters():
-        folder = workflow.PUBLISHED / chapter[:2]
+    for chapter in chapters.names():
+        folder = chapters.PUBLISHED / chapter[:2]
         made = json.loads((folder / "values.json").read_text())
         quick = json.loads((folder / "quick.json").read_text())
         assert made["chapter"] == quick["chapter"] == chapter

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from lib.paper import publish, workflow
+from lib.paper import chapters, publish, stale
 
 
 def test_a_picture_lies_once_and_comes_back(tmp_path):
@@ -62,18 +62,18 @@ def published(tmp_path, monkeypatch):
     shutil.copytree(
         ROOT / "data/reference/01", tmp_path / "01", ignore=shutil.ignore_patterns("*.npz", "*.xz")
     )
-    (tmp_path / "01" / workflow.CONFIRMED).unlink(missing_ok=True)
-    monkeypatch.setattr(workflow, "PUBLISHED", tmp_path)
+    (tmp_path / "01" / stale.CONFIRMED).unlink(missing_ok=True)
+    monkeypatch.setattr(chapters, "PUBLISHED", tmp_path)
     record = json.loads((tmp_path / "01/quick.json").read_text())
     record["provenance"]["sources"]["lib/stats.py"] = "changed"
-    monkeypatch.setattr(workflow, "sources", lambda chapter: record["provenance"]["sources"])
+    monkeypatch.setattr(chapters, "sources", lambda chapter: record["provenance"]["sources"])
     return tmp_path, record
 
 
 def changed(run) -> list[str]:
     return [
         name
-        for name in workflow.stale(run, json.loads((run / "01/values.json").read_text()))
+        for name in stale.since(run, json.loads((run / "01/values.json").read_text()))
         if "." in name and "/" in name
     ]
 
@@ -82,7 +82,7 @@ def test_a_change_that_leaves_every_value_is_no_staleness(published):
     run, record = published
     before = (run / "01/quick.json").read_bytes()
     assert "lib/stats.py" in changed(run)
-    assert publish.publish(run, record).name == workflow.CONFIRMED
+    assert publish.publish(run, record).name == stale.CONFIRMED
     assert "lib/stats.py" not in changed(run) and (run / "01/quick.json").read_bytes() == before
     record["provenance"]["sources"]["lib/stats.py"] = "changed again"
     assert "lib/stats.py" in changed(run)
@@ -94,4 +94,4 @@ def test_a_change_of_one_value_is_staleness(published):
     record["values"]["gini_without"]["value"] *= 1.1
     record["values"]["gini_without"]["interval"] = None
     assert publish.publish(run, record).name == "quick.json"
-    assert "lib/stats.py" in changed(run) and not (run / "01" / workflow.CONFIRMED).exists()
+    assert "lib/stats.py" in changed(run) and not (run / "01" / stale.CONFIRMED).exists()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lib import provenance
-from lib.paper import values
+from lib.paper import markup, values
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_value_is_published_once_with_all_that_is_known(chapter):
 
 
 def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(chapter):
-    chapter.uses(values.repository() / "pyproject.toml")
+    chapter.uses(provenance.repository() / "pyproject.toml")
     chapter.close()
     facts = read(chapter)["provenance"]
     assert set(facts) == {
@@ -104,7 +104,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
 
 
 def test_markup_in_texts_is_shown_as_text(chapter, capsys):
-    shown = values.figure_html(
+    shown = markup.figure(
         "<script>",
         "s",
         dict(alt="<script>", caption="a *b* <script>", interactive={"x": "<script>"}),

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, TINY, command
 
-from lib.paper import cli, workflow
+from lib.paper import chapters, cli, runner, settings
 
 
 def flags(*more: str) -> list[str]:
@@ -42,7 +42,7 @@ def test_misspelt_and_malformed_parameters_are_one_line():
 
 
 def test_values_are_read_as_their_parameter_is():
-    given = workflow.parse(
+    given = settings.parse(
         ["num_experts=64", "imbalance_levels=[0.0, 0.3]", "model=64", "allow_partial=true"]
     )
     assert given == {
@@ -51,7 +51,7 @@ def test_values_are_read_as_their_parameter_is():
         "model": "64",
         "allow_partial": True,
     }
-    assert json.loads(workflow.settings("04_network", given)) == {
+    assert json.loads(settings.of("04_network", given)) == {
         "imbalance_levels": [0.0, 0.3],
         "num_experts": 64,
     }
@@ -60,11 +60,11 @@ def test_values_are_read_as_their_parameter_is():
 def test_fingerprint_follows_imports_and_data():
     files = {
         path.relative_to(ROOT).as_posix()
-        for path in workflow.imported("from lib.balance import train", set())
+        for path in chapters.imported("from lib.balance import train", set())
     }
     assert {"lib/balance/train.py", "lib/stats.py", "lib/routing/adapter.py"} <= files
     assert not any(name.startswith("lib/network") for name in files)
-    assert workflow.needs("04_network") == ["01_profile"]
+    assert chapters.needs("04_network") == ["01_profile"]
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(
     changed = command("run", "--name", "tests-wide", *flags(*given))
     ran = [line for line in changed.stderr.splitlines() if line.startswith("==")]
     assert changed.returncode == 0 and ran == ["== 04_network"]
-    typed = workflow.settings("04_network", workflow.parse([*TINY, *given]))  # JSON, and so YAML
+    typed = settings.of("04_network", settings.parse([*TINY, *given]))  # JSON, and so YAML
     line = [
         sys.executable,
         "-m",
@@ -147,8 +147,8 @@ def test_runs_are_listed_shown_and_removed(wide):
 def test_parameters_come_from_a_file_and_the_command_line_goes_before_it(tmp_path):
     file = tmp_path / "mine.yml"
     file.write_text("num_experts: 64\nimbalance_levels: [0.0, 0.3]\n")
-    assert workflow.load(str(file)) == {"num_experts": 64, "imbalance_levels": [0.0, 0.3]}
-    assert "batches" in workflow.load("paper") and workflow.load("paper.yml") == workflow.load(
+    assert settings.load(str(file)) == {"num_experts": 64, "imbalance_levels": [0.0, 0.3]}
+    assert "batches" in settings.load("paper") and settings.load("paper.yml") == settings.load(
         "paper"
     )
     file.write_text("num_experst: 64\n")
@@ -165,19 +165,19 @@ def test_parameters_come_from_a_file_and_the_command_line_goes_before_it(tmp_pat
 
 
 def test_a_run_is_computed_by_one_process_and_a_killed_one_leaves_no_lock(tmp_path):
-    code = f"from lib.paper import workflow; from pathlib import Path; import time\nwith workflow.sole(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
+    code = f"from lib.paper import chapters, runner, settings; from pathlib import Path; import time\nwith runner.sole(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
     other = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "in\n"
     with (
         pytest.raises(RuntimeError, match="is being computed by another process"),
-        workflow.sole(tmp_path),
+        runner.sole(tmp_path),
     ):
         pass
     other.kill()
     other.wait()
-    with workflow.sole(tmp_path):
+    with runner.sole(tmp_path):
         pass
 
 
@@ -188,7 +188,7 @@ def test_the_published_run_is_shown_not_computed():
         done = command("run", "--name", "reference")
         assert done.returncode == 0 and "==" not in done.stderr, done.stderr[-2000:]
         html = ROOT / "_build/runs/reference/book/_build/html"
-        for chapter in workflow.chapters():
+        for chapter in chapters.names():
             text = (html / f"notebooks/{chapter}.html").read_text()
             assert "was not computed in this run" not in text and "peak memory" in text
             assert 'src="figures/' not in text and 'src="data:image/png' in text
@@ -232,19 +232,19 @@ def test_markup_in_the_name_of_a_run_or_model_is_text():
 )
 def test_a_bad_value_is_one_line_and_writes_nothing(tmp_path, given, message):
     with pytest.raises(SystemExit) as end:
-        shown(tmp_path, workflow.parse([given]))
+        shown(tmp_path, settings.parse([given]))
     assert end.value.code == 1
     (tmp_path / "logs").mkdir()
     (tmp_path / "04_network.ipynb").rename(tmp_path / "logs/04_network.ipynb")
-    reason = workflow.failure(tmp_path, "04_network")
+    reason = runner.failure(tmp_path, "04_network")
     assert message in reason and "\n" not in reason
     assert not (tmp_path / "04_network").exists()
 
 
 def shown(folder, given):
     """The network chapter alone, as the workflow executes it."""
-    workflow.papermill(
-        str(workflow.source("04_network")),
+    runner.papermill(
+        str(chapters.source("04_network")),
         str(folder / "04_network.ipynb"),
         json.dumps(given | {"run_dir": str(folder)}),
     )

@@ -13,11 +13,11 @@ import pandas as pd
 import typer
 
 from lib import provenance
+from lib.paper import build, chapters, runner, settings, stale
 from lib.paper import compare as views
 from lib.paper import publish as publishing
-from lib.paper import workflow
 
-RUNS = workflow.ROOT / "_build" / "runs"
+RUNS = chapters.ROOT / "_build" / "runs"
 PUBLISHED = (
     "reference"  # the name of the published run, which is shown and compared, never computed
 )
@@ -37,7 +37,7 @@ def place(name: str) -> Path:
 def existing(name: str) -> Path:
     """The folder of a run that there is."""
     if name == PUBLISHED:
-        return workflow.PUBLISHED
+        return chapters.PUBLISHED
     path = place(name)
     if not path.is_dir():
         names = [*(other.parent.name for other in RUNS.glob("*/run.json")), PUBLISHED]
@@ -49,11 +49,11 @@ def existing(name: str) -> Path:
 
 def chosen(only: list[str]) -> list[str]:
     """The chapters that --only names by their numbers (all without it; "book" names none)."""
-    known = {name: chapter for chapter in workflow.chapters() for name in (chapter[:2], chapter)}
+    known = {name: chapter for chapter in chapters.names() for name in (chapter[:2], chapter)}
     if unknown := [name for name in only if name not in (*known, "book")]:
-        numbers = ", ".join(chapter[:2] for chapter in workflow.chapters())
+        numbers = ", ".join(chapter[:2] for chapter in chapters.names())
         raise ValueError(f"run: --only {unknown[0]!r}: must be one of {numbers}, book")
-    return sorted({known[name] for name in only if name in known}) if only else workflow.chapters()
+    return sorted({known[name] for name in only if name in known}) if only else chapters.names()
 
 
 @app.command()
@@ -72,27 +72,27 @@ def run(
     open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
-    where, chapters = place(name), chosen(only or [])
-    given = (workflow.load(params) if params else {}) | workflow.parse(parameter or [])
+    where, wanted = place(name), chosen(only or [])
+    given = (settings.load(params) if params else {}) | settings.parse(parameter or [])
     published = name == PUBLISHED
     if published and (given or set(only or []) - {"book"}):
         raise ValueError(
             f"run: --name {PUBLISHED}: the published run is shown, not computed: no parameters, no chapter"
         )
-    with workflow.sole(where):
+    with runner.sole(where):
         fine = (
             published
             or not chapters
-            or workflow.execute(where, given, chapters, jobs=jobs, origin=params or "")
+            or runner.execute(where, given, wanted, jobs=jobs, origin=params or "")
         )
-        index = workflow.build_book(workflow.PUBLISHED if published else where, where / "book")
-    for chapter in chapters if not published else []:
-        if reason := workflow.failure(where, chapter):
+        index = build.book(chapters.PUBLISHED if published else where, where / "book")
+    for chapter in wanted if not published else []:
+        if reason := runner.failure(where, chapter):
             page = index.parent.parent / "notebooks" / f"{chapter}.html"
             print(f"{chapter} failed: {reason}\n  its page: {page}", file=sys.stderr)
         elif not (where / f"{chapter}.ipynb").is_file():
             print(
-                f"{chapter} not run: it needs {', '.join(workflow.needs(chapter))}", file=sys.stderr
+                f"{chapter} not run: it needs {', '.join(chapters.needs(chapter))}", file=sys.stderr
             )
     print(f"book: {index}")
     if open_:
@@ -104,9 +104,9 @@ def run(
 @app.command("list")
 def list_runs() -> None:
     """Name the runs there are, with the chapters that each has finished."""
-    for path in [*sorted(config.parent for config in RUNS.glob("*/run.json")), workflow.PUBLISHED]:
+    for path in [*sorted(config.parent for config in RUNS.glob("*/run.json")), chapters.PUBLISHED]:
         done = [
-            f"{number} (stale)" if workflow.stale(path, record) else number
+            f"{number} (stale)" if stale.since(path, record) else number
             for number, record in views.records(path).items()
         ]
         print(f"{path.name}: {', '.join(done) or 'nothing finished'}")
@@ -136,7 +136,7 @@ def clean(
     for path in (
         [existing(name)] if name else sorted(path for path in RUNS.glob("*") if path.is_dir())
     ):
-        with workflow.sole(path):
+        with runner.sole(path):
             shutil.rmtree(path)
         print(f"removed: {path}")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import provenance
-from lib.paper import workflow
+from lib.paper import chapters
 
 
 def records(run: Path, file: str = "values.json") -> dict[str, dict]:
@@ -119,7 +119,7 @@ def published(record: dict) -> dict | None:
     """What was published of a chapter with the parameters of `record`; None if nothing was."""
     number = record["chapter"][:2]
     found = [
-        records(workflow.PUBLISHED, file).get(number) for file in ("values.json", "quick.json")
+        records(chapters.PUBLISHED, file).get(number) for file in ("values.json", "quick.json")
     ]
     return next(
         (other for other in found if other and parameters({number: record}, {number: other}).empty),
@@ -228,7 +228,7 @@ def page(a: Path, b: Path, target: Path) -> None:
                 parts.append(
                     f"<h3>{chapter} {html.escape(name)}</h3><div class='pair'>{shown}</div>"
                 )
-    style = (workflow.ROOT / "book/_static/paper.css").read_text()
+    style = (chapters.ROOT / "book/_static/paper.css").read_text()
     with provenance.writing(target) as part:
         part.write_text(
             f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"

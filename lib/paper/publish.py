@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from lib import provenance
-from lib.paper import compare, workflow
+from lib.paper import chapters, compare, stale
 
 LARGE = 80_000  # bytes of a table above which its published copy is compressed
 
@@ -28,16 +28,16 @@ def publish(run: Path, record: dict) -> Path:
     the machine, and without its figures, which lie beside it; large tables are compressed, pictures
     shrunk.
     """
-    chapter, target = record["chapter"], workflow.PUBLISHED / record["chapter"][:2]
+    chapter, target = record["chapter"], chapters.PUBLISHED / record["chapter"][:2]
     target.mkdir(parents=True, exist_ok=True)
     theirs = record["provenance"]["parameters"]
     if all(
         theirs[name] == value
-        for name, value in workflow.defaults(chapter).items()
+        for name, value in chapters.defaults(chapter).items()
         if name not in provenance.MACHINE
     ):
         return confirm(target, record)
-    (target / workflow.CONFIRMED).unlink(missing_ok=True)
+    (target / stale.CONFIRMED).unlink(missing_ok=True)
     shutil.copytree(
         run / chapter,
         target,
@@ -81,10 +81,10 @@ def confirm(target: Path, record: dict) -> Path:
         facts = record["provenance"]
         count = int((frame.verdict == "reproduced").sum())
         return _write(
-            target / workflow.CONFIRMED,
+            target / stale.CONFIRMED,
             {"values": count} | {name: facts[name] for name in ("commit", "date", "sources")},
         )
-    (target / workflow.CONFIRMED).unlink(missing_ok=True)
+    (target / stale.CONFIRMED).unlink(missing_ok=True)
     return _write(target / "quick.json", record)
 
 

@@ -20,7 +20,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import compare, publish, values, workflow
+from lib.paper import chapters, compare, markup, publish, stale
 
 MISSING = "(not available in this run)"
 
@@ -48,15 +48,17 @@ def page(source: str) -> str:
             cell["metadata"]["tags"] = [*tags, "remove-cell"]
         if cell["cell_type"] == "code":
             cell["outputs"] = [
-                out for out in cell["outputs"] if out.get("name") != "stderr" and not _widget(out)
+                out for out in cell["outputs"] if out.get("name") != "stderr" and not _hidden(out)
             ]
             if "parameters" not in tags and "injected-parameters" not in tags:
                 cell["metadata"]["tags"] = [*tags, "hide-input"]
     return json.dumps(notebook)
 
 
-def _widget(output: dict) -> bool:
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+def _hidden(output: dict) -> bool:
+    """Progress bars, and the prose with its numbers, which stands on the page itself."""
+    sentences = output.get("metadata", {}).get("paper") == "sentences"
+    return sentences or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def _markdown(text: str) -> dict:
@@ -79,7 +81,7 @@ def note(source: str, text: str, kind: str = "warning") -> str:
 
 def beside(source: str, record: dict) -> str:
     """A notebook followed by its values beside the published ones, folded."""
-    other = compare.records(workflow.PUBLISHED).get(record["chapter"][:2])
+    other = compare.records(chapters.PUBLISHED).get(record["chapter"][:2])
     if other is None:
         return source
     one, two = (compare.table({record["chapter"][:2]: part}) for part in (record, other))
@@ -130,16 +132,16 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
             source[0], "This chapter failed in this run; what it had computed until then is shown."
         )
         return
-    if changed := workflow.stale(run, record):
+    if changed := stale.since(run, record):
         names = ", ".join(f"`{name}`" for name in changed)
         source[0] = note(
             source[0], f"This page is stale: it was computed before a change of {names}."
         )
-    elif (later := workflow.confirmed(run, path.stem)) and later["sources"] != record["provenance"][
+    elif (later := stale.confirmed(run, path.stem)) and later["sources"] != record["provenance"][
         "sources"
     ]:
         source[0] = note(source[0], _confirmed(record, later), "note")
-    if run != workflow.PUBLISHED:
+    if run != chapters.PUBLISHED:
         source[0] = beside(source[0], record)
 
 
@@ -165,7 +167,7 @@ class Val(SphinxRole):
             return [nodes.emphasis(text=MISSING)], []
         up = "../" * self.env.docname.count("/")
         other = (
-            None if run == workflow.PUBLISHED else compare.records(workflow.PUBLISHED).get(number)
+            None if run == chapters.PUBLISHED else compare.records(chapters.PUBLISHED).get(number)
         )
         text = value_html(record, name, f"{up}notebooks/{record['chapter']}.html", other)
         return [nodes.raw("", text, format="html")], []
@@ -178,13 +180,7 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
     `other` is the published record of the chapter, whose value then stands among the details.
     """
     value, facts = record["values"][name], record["provenance"]
-    limits = (
-        "[" + ", ".join(values.show(edge, value["fmt"]) for edge in value["interval"]) + "]"
-        if value["interval"]
-        else ""
-    )
-    unit = "" if value["value"] is None else value["unit"]
-    text = " ".join(part for part in (value["text"], unit, limits) if part)
+    text = markup.value(value)
     details = [
         f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(),
         value["kind"],
@@ -223,7 +219,7 @@ class Fig(SphinxDirective):
             uri=os.path.relpath(file, Path(self.env.srcdir) / Path(self.env.docname).parent),
             alt=known["alt"],
         )
-        plot = nodes.raw("", values.plot_html(known), format="html")
+        plot = nodes.raw("", markup.plot(known), format="html")
         caption = nodes.caption("", "", nodes.Text(known["caption"].replace("*", "")))
         return [nodes.figure("", image, plot, caption, classes=["paper-figure"])]
 
@@ -233,7 +229,7 @@ class Claims(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
-        frame = compare.claims(compare.records(run), compare.records(workflow.PUBLISHED))
+        frame = compare.claims(compare.records(run), compare.records(chapters.PUBLISHED))
         return _table(
             frame.rename(columns={"here": "this run", "published": "published run"}), "claims"
         )
@@ -244,7 +240,7 @@ class Compared(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
-        frame = compare.compare(compare.records(workflow.PUBLISHED), compare.records(run))
+        frame = compare.compare(compare.records(chapters.PUBLISHED), compare.records(run))
         if frame.empty:
             return [nodes.paragraph(text="No value differs.")]
         return _table(

@@ -7,36 +7,27 @@ comparison of runs, reads that one file.  Nothing appears under its final name b
 from __future__ import annotations
 
 import base64
-import html
-import itertools
 import json
 import math
 import time
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 from IPython import get_ipython
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 
 from lib import provenance
-from lib.paper import workflow
+from lib.paper import chapters, columns, markup
+from lib.paper.claims import judge
 
-KINDS = ("measured", "simulated", "synthetic")
-NONE = "–"  # in a table, where there is no number
-TOLERANCE = {
-    "measured": 0.02,
-    "simulated": 0.02,
-    "synthetic": 1e-6,
-}  # relative, of the same computation elsewhere
+KINDS = ("measured", "simulated", "synthetic", "published", "setting")
+# relative, of the same computation elsewhere
+TOLERANCE = dict(measured=0.02, simulated=0.02, synthetic=1e-6, published=1e-6, setting=0.0)
 DPI = 160
-LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
-
-
-def repository() -> Path:
-    """The root of the repository."""
-    return provenance.repository()
+SENTENCES = {"paper": "sentences"}  # marks the output that the book, whose roles are links, omits
 
 
 def find(run_dir: str, chapter: str, pattern: str) -> list[Path]:
@@ -45,7 +36,7 @@ def find(run_dir: str, chapter: str, pattern: str) -> list[Path]:
     Where neither has any: one line that says how to make them.
     """
     own = Path(run_dir) / chapter
-    for folder in (own, repository() / "data" / "reference" / chapter[:2]):
+    for folder in (own, chapters.PUBLISHED / chapter[:2]):
         if found := sorted(folder.glob(pattern)):
             return found
     raise FileNotFoundError(
@@ -54,38 +45,11 @@ def find(run_dir: str, chapter: str, pattern: str) -> list[Path]:
     )
 
 
-def show(value: float | int | str, fmt: str) -> str:
-    """A value in its format; texts and missing values as they are."""
-    if isinstance(value, str):
-        return value
-    return "not available" if isinstance(value, float) and math.isnan(value) else format(value, fmt)
-
-
-def judge(predicate: str, values: dict[str, dict]) -> bool | None:
-    """Whether a predicate over values by their names holds: on every corner of their 95 %
-    intervals, on none, or neither.
-
-    None (undecided) where it holds on some corners only, or where a value that it names is missing.
-    Values without an interval count as exact.  Refused: a name that was not published.
-    """
-    code = compile(predicate, "<claim>", "eval")
-    if unknown := [name for name in code.co_names if name not in values]:
-        raise ValueError(
-            f"claim {predicate!r}: {unknown[0]}: no such value{provenance.nearest(unknown[0], list(values))}"
-        )
-    edges = {name: values[name]["interval"] or [values[name]["value"]] for name in code.co_names}
-    if any(None in known for known in edges.values()):
-        return None
-    corners = (
-        dict(zip(edges, corner, strict=True)) for corner in itertools.product(*edges.values())
-    )
-    seen = {bool(eval(code, {"__builtins__": {}}, corner)) for corner in corners}
-    return seen.pop() if len(seen) == 1 else None
-
-
 class Chapter:
-    """The results of one notebook.  Created after its parameters were checked; nothing is written
-    before that.
+    """The results of one notebook.
+
+    Created after its parameters were checked; nothing is written before that.  Where it is created
+    stands, after `close`, the chapter's prose with this run's numbers.
     """
 
     def __init__(self, name: str, parameters: SimpleNamespace) -> None:
@@ -97,74 +61,104 @@ class Chapter:
         self.claims: dict[str, dict] = {}
         self.files: dict[str, str] = {}
         self.commit, self.started = provenance.commit(), time.time()
-        self.sources = workflow.sources(name) if workflow.source(name).is_file() else {}
+        self.sources = chapters.sources(name) if chapters.source(name).is_file() else {}
+        self._top = display(
+            Markdown("*The answer appears here when the notebook has run to its end.*"),
+            metadata=SENTENCES,
+            display_id=True,
+        )
 
     def path(self, name: str) -> Path:
         """Where a file of this chapter belongs."""
         return self.folder / name
 
-    def writing(self, name: str):
+    def writing(self, name: str) -> AbstractContextManager[Path]:
         """A temporary path that becomes the file `name` of this chapter when the block ends well."""
         return provenance.writing(self.path(name))
 
-    def uses(self, path: Path) -> None:
-        """Note a file that the results depend on, by its SHA-256; its name is relative to the run
-        or the repository.
+    def uses(self, *paths: Path) -> None:
+        """Note files that the results depend on, by their SHA-256; their names are relative to the
+        run or the repository.
+
+        Refused: a file of the repository that the notebook does not declare among what it reads,
+        since a change of it would not make the chapter stale.
         """
-        full = path.resolve()
-        homes = [
-            home
-            for home in (self.folder.parent.resolve(), repository())
-            if full.is_relative_to(home)
-        ]
-        name = full.relative_to(homes[0]) if homes else Path(path.name)
-        self.files[name.as_posix()] = provenance.sha256(path)
+        for path in paths:
+            full = path.resolve()
+            homes = [self.folder.parent.resolve(), provenance.repository()]
+            home = next((home for home in homes if full.is_relative_to(home)), full.parent)
+            name = full.relative_to(home).as_posix()
+            if home == homes[1] and not chapters.declares(self.name, name):
+                raise ValueError(
+                    f"{self.name}: reads {name}: must be named by `reads` or `needs` of the notebook"
+                )
+            self.files[name] = provenance.sha256(path)
 
     def value(
         self, name, value, *, unit="", kind="measured", interval=None, fmt=".3g", tolerance=None
-    ):
+    ) -> None:
         """Publish a number (or short text) once, under a name that prose uses.
 
         interval: (low, high) of its 95 % confidence interval.  tolerance: by how much, relative to
         it, the same computation on another machine may differ (default by kind; infinite: a time or
-        rate, which is not judged). Refused: a name used twice, an unknown kind.
+        rate, which is not judged).  Refused: a name used twice, an unknown kind.
         """
         if name in self.values:
             raise ValueError(f"{self.name}: value {name!r}: is published already: each name once")
         if kind not in KINDS:
-            raise ValueError(
-                f"{self.name}: value {name!r}: kind = {kind!r}: must be one of {', '.join(KINDS)}"
-            )
-        plain = (
-            value if isinstance(value, str) else (int(value) if fmt.endswith("d") else float(value))
-        )
-        text, missing = show(plain, fmt), isinstance(plain, float) and math.isnan(plain)
-        plain, interval = (None, None) if missing else (plain, interval)  # JSON knows no NaN
-        limits = None if interval is None else [float(edge) for edge in interval]
+            options = ", ".join(KINDS)
+            raise ValueError(f"{self.name}: {name!r}: kind = {kind!r}: must be one of {options}")
+        missing = not isinstance(value, str) and pd.isna(value)
+        plain = value if isinstance(value, str) else math.nan if missing else float(value)
+        plain = int(plain) if fmt.endswith("d") and not missing else plain
         self.values[name] = dict(
-            value=plain,
+            value=None if missing else plain,  # JSON knows no NaN
             unit=unit,
             kind=kind,
-            interval=limits,
+            interval=None if missing or interval is None else [float(edge) for edge in interval],
             fmt=fmt,
-            text=text,
+            text=columns.show(plain, fmt),
             tolerance=str(TOLERANCE[kind] if tolerance is None else tolerance),
             cell=_cell(),
         )
+
+    def values_of(
+        self, rows, tag: str = "", *, by=(), kind="measured", tolerance=None, **formats: str
+    ) -> None:
+        """Publish columns of a table, each in its format: `gini` of a row as "gini_<by>_<tag>".
+
+        rows: a table, or one row of it.  by: columns whose content goes into the names; a column
+        that is called "value" adds nothing to them.  Units are those of `columns`, intervals the
+        columns <name>_low and <name>_high, where they hold numbers.
+        """
+        table = rows.to_frame().T if isinstance(rows, pd.Series) else rows
+        for row in table.to_dict("records"):
+            ending = [str(part) for part in (*(row[column] for column in by), tag) if part != ""]
+            for column, fmt in formats.items():
+                self.value(
+                    "_".join(ending if column == "value" else [column, *ending]),
+                    row[column],
+                    unit=columns.known(column).unit,
+                    kind=kind,
+                    interval=columns.interval(row, column),
+                    fmt=fmt,
+                    tolerance=tolerance,
+                )
 
     def figure(
         self,
         name: str,
         fig,
+        data: pd.DataFrame,
         *,
         caption: str,
         alt: str,
-        data: pd.DataFrame,
-        interactive: dict | None = None,
+        reads=None,
+        interactive=None,
     ) -> None:
-        """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text (neither
-        may be empty).
+        """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text.
 
+        reads: a column or table whose numbers the alternative text tells, labelled by its index.
         interactive: the same as a plotly figure {"data": […], "layout": {…}}, which the book shows
         in its place where there is JavaScript; on paper and without it the static one stays.  Its
         "choices" {label: {…}} become a menu that restyles it.
@@ -173,6 +167,7 @@ class Chapter:
             raise ValueError(
                 f"{self.name}: figure {name!r}: must have a caption and an alternative text"
             )
+        numbers = "" if reads is None else columns.told(reads)
         image = self.folder / "figures" / f"{name}.png"
         with provenance.writing(image) as temporary:
             fig.savefig(temporary, dpi=DPI, metadata={"Software": None})
@@ -180,37 +175,22 @@ class Chapter:
         with provenance.writing(image.with_suffix(".csv")) as temporary:
             data.to_csv(temporary, index=False)
         self.figures[name] = dict(
-            caption=caption, alt=alt, file=f"figures/{name}.png", data=f"figures/{name}.csv"
+            caption=markup.resolved(caption, self._told),
+            alt=markup.resolved(alt, self._told) + (f" {numbers}." if numbers else ""),
+            file=f"figures/{name}.png",
+            data=f"figures/{name}.csv",
         )
         if interactive:
             self.figures[name]["interactive"] = interactive
-        source = base64.b64encode(image.read_bytes()).decode()
-        display(HTML(figure_html(name, f"data:image/png;base64,{source}", self.figures[name])))
+        source = f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
+        display(HTML(markup.figure(name, source, self.figures[name])))
 
-    def table(
-        self, name: str, table: pd.DataFrame, *, caption: str, fmt: dict[str, str] | None = None
-    ) -> None:
-        """Publish a table: shown as HTML that scrolls by itself, kept as CSV."""
+    def table(self, name: str, table: pd.DataFrame, *, caption: str) -> None:
+        """Publish a table: kept whole as CSV, shown with heads and formats of `columns`."""
         with provenance.writing(self.folder / "figures" / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
-        shown = table.copy()
-        for column, form in (fmt or {}).items():
-            shown[column] = shown[column].map(
-                lambda v, form=form: form.format(v) if pd.notna(v) else NONE
-            )
-        wide = shown.map(lambda cell: len(str(cell)) > 48).to_numpy().any()
-        classes = "paper-table paper-wrap" if wide else "paper-table"
-        lines = shown.map(lambda cell: cell.replace("\n", LINE) if isinstance(cell, str) else cell)
-        body = lines.to_html(
-            index=False, border=0, classes=classes, float_format="{:.4g}".format, na_rep=NONE
-        ).replace(LINE, "\n")
-        label = html.escape(f"table {name}")
-        display(
-            HTML(
-                f'<div class="paper-scroll" tabindex="0" role="region" aria-label="{label}">{body}</div>'
-                f'<p class="paper-caption">{_inline(caption)}</p>'
-            )
-        )
+        text = markup.resolved(caption, self._told)
+        display(HTML(markup.table(name, columns.readable(table), text)))
 
     def claim(self, name: str, text: str, predicate: str) -> None:
         """State whether this run supports a claim, a predicate over its values: "gini_with <
@@ -220,12 +200,10 @@ class Chapter:
         """
         holds = judge(predicate, self.values)
         verdict = "undecided" if holds is None else "supported" if holds else "not supported"
+        text = markup.resolved(text, self._told)
         self.claims[name] = dict(text=text, predicate=predicate, verdict=verdict)
-        display(
-            HTML(
-                f'<p class="paper-claim"><strong>{verdict.capitalize()}:</strong> {_inline(text)}</p>'
-            )
-        )
+        words = f"<strong>{verdict.capitalize()}:</strong> {markup.inline(text)}"
+        display(HTML(f'<p class="paper-claim">{words}</p>'))
 
     def check(self, name: str, condition) -> None:
         """Something that must always hold; if it does not, the notebook ends with one line."""
@@ -233,7 +211,7 @@ class Chapter:
             raise RuntimeError(f"{self.name}: check failed: {name}")
 
     def close(self) -> None:
-        """Write values.json and show the provenance."""
+        """Write values.json, show the provenance, and the prose with its numbers at the top."""
         facts = {
             "commit": self.commit,
             "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -248,16 +226,23 @@ class Chapter:
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
         }
-        content = dict(
-            chapter=self.name,
-            values=self.values,
-            figures=self.figures,
-            claims=self.claims,
-            provenance=facts,
-        )
+        parts = dict(values=self.values, figures=self.figures, claims=self.claims)
+        content = dict(chapter=self.name, **parts, provenance=facts)
         with provenance.writing(self.folder / "values.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-        display(HTML(_provenance_html(facts)))
+        display(HTML(markup.provenance(facts)))
+        if self._top is not None and chapters.source(self.name).is_file():
+            text = markup.sentences(chapters.cells(self.name), self._told)
+            self._top.update(Markdown(text), metadata=SENTENCES)
+
+    def _told(self, number: str, name: str) -> str:
+        """A value of this or another chapter of the run as text."""
+        if number != self.name[:2]:
+            found = sorted(self.folder.parent.glob(f"{number}_*/values.json"))
+            place = found[0] if found else chapters.PUBLISHED / number / "values.json"
+            known = json.loads(place.read_text())["values"] if place.is_file() else {}
+            return markup.value(known[name]) if name in known else "not available"
+        return markup.value(self.values[name]) if name in self.values else "not available"
 
 
 def _cell() -> int | None:
@@ -266,63 +251,3 @@ def _cell() -> int | None:
     """
     shell = get_ipython()
     return len(shell.user_ns["In"]) - 1 if shell else None
-
-
-def _inline(text: str) -> str:
-    """Escaped text in which *words* between asterisks are emphasised."""
-    parts = html.escape(text).split("*")
-    return "".join(f"<em>{part}</em>" if i % 2 else part for i, part in enumerate(parts))
-
-
-def figure_html(name: str, source: str, known: dict) -> str:
-    """A figure as HTML: image, caption, and its interactive form where there is one."""
-    return (
-        f'<figure class="paper-figure" id="fig-{html.escape(name)}"><img src="{html.escape(source)}" '
-        f'alt="{html.escape(known["alt"])}">{plot_html(known)}<figcaption>{_inline(known["caption"])}</figcaption></figure>'
-    )
-
-
-def plot_html(known: dict) -> str:
-    """The interactive form of a figure as data for the book's script; nothing where it has none."""
-    data = html.escape(json.dumps(known.get("interactive")))
-    return (
-        f'<div class="paper-plot" data-figure="{data}" hidden></div>'
-        if "interactive" in known
-        else ""
-    )
-
-
-def _provenance_html(facts: dict) -> str:
-    """The provenance as a table, long parts folded.  What differs between equal runs stands in rows
-    of class paper-when.
-    """
-    files = "".join(
-        f"<li><code>{html.escape(name)}</code> {sha[:12]}</li>"
-        for name, sha in facts["files"].items()
-    )
-    origin = facts["run"]["parameters_file"]
-    rows = {
-        "commit": f"<code>{html.escape(facts['commit'][:12] + facts['commit'][40:])}</code>",
-        "run": html.escape(facts["run"]["name"] or "by hand")
-        + (f", {html.escape(origin)}" if origin else ""),
-        "hardware": html.escape(facts["hardware"]),
-        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
-        "parameters": ", ".join(
-            f"{k} = {html.escape(repr(v))}" for k, v in facts["parameters"].items()
-        ),
-        "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
-    }
-    when = {
-        "computed": facts["date"],
-        "time": f"{facts['seconds']:.0f} s",
-        "peak memory": f"{facts['peak_memory_bytes'] / 2**30:.1f} GiB",
-    }
-    body = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
-    body += "".join(
-        f'<tr class="paper-when"><th>{name}</th><td>{value}</td></tr>'
-        for name, value in when.items()
-    )
-    return (
-        '<div class="paper-scroll" tabindex="0" role="region" aria-label="provenance">'
-        f'<table class="paper-table paper-provenance">{body}</table></div>'
-    )

@@ -1,0 +1,104 @@
+"""Which chapters there are, and what each depends on."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+
+from lib import provenance
+
+ROOT = provenance.repository()
+
+
+PUBLISHED = ROOT / "data" / "reference"
+
+
+def source(chapter: str) -> Path:
+    """The notebook of a chapter."""
+    return ROOT / "notebooks" / f"{chapter}.ipynb"
+
+
+def names() -> list[str]:
+    """Names of all chapters, in order."""
+    return sorted(path.stem for path in (ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+@cache
+def _notebook(chapter: str) -> dict:
+    return json.loads(source(chapter).read_text())
+
+
+def cells(chapter: str) -> list[dict]:
+    """The cells of a chapter's notebook."""
+    return _notebook(chapter)["cells"]
+
+
+def needs(chapter: str) -> list[str]:
+    """The chapters whose results a chapter reads, as its metadata say."""
+    return _notebook(chapter)["metadata"].get("paper", {}).get("needs", [])
+
+
+def reads(chapter: str) -> list[str]:
+    """The files and folders of the repository that a chapter reads, as its metadata say."""
+    return _notebook(chapter)["metadata"].get("paper", {}).get("reads", [])
+
+
+def declares(chapter: str, name: str) -> bool:
+    """Whether a chapter says that it reads a file of the repository, itself or as a result of a
+    chapter that it needs; one that is no notebook here says nothing and may read all.
+    """
+    if not source(chapter).is_file():
+        return True
+    places = [*reads(chapter), *(f"data/reference/{other[:2]}" for other in needs(chapter))]
+    return any(name == place or name.startswith(f"{place}/") for place in places)
+
+
+def defaults(chapter: str) -> dict[str, object]:
+    """The parameters of a chapter with their defaults: the literals of its `parameters` cell."""
+    for cell in cells(chapter):
+        if "parameters" in cell["metadata"].get("tags", []):
+            tree = ast.parse("".join(cell["source"]))
+            pairs = [(n.targets[0], n.value) for n in tree.body if isinstance(n, ast.Assign)]
+            return {ast.unparse(name): ast.literal_eval(value) for name, value in pairs}
+    raise ValueError(f"chapters.defaults: {chapter}: must have a cell tagged parameters")
+
+
+def imported(code: str, seen: set[Path]) -> set[Path]:
+    """All files of lib that a piece of Python imports, directly or not, added to `seen`."""
+    for node in ast.walk(ast.parse(code)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            path = ROOT / (name.replace(".", "/") + ".py")
+            if name.split(".")[0] == "lib" and path.is_file() and path not in seen:
+                seen.add(path)
+                imported(path.read_text(), seen)
+    return seen
+
+
+@cache
+def sources(chapter: str) -> dict[str, str]:
+    """SHA-256 of all that a chapter's results depend on: its code cells (not its prose), the lib
+    files they import, its data.
+    """
+    code = [cell for cell in cells(chapter) if cell["cell_type"] == "code"]
+    files = imported("\n".join("".join(cell["source"]) for cell in code), set())
+    for name in reads(chapter):
+        path = ROOT / name
+        files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
+    own = json.dumps([[cell["source"], cell["metadata"].get("tags", [])] for cell in code])
+    notebook = {f"notebooks/{chapter}.ipynb": hashlib.sha256(own.encode()).hexdigest()}
+    return notebook | {
+        file.relative_to(ROOT).as_posix(): provenance.sha256(file) for file in sorted(files)
+    }
+
+
+def fingerprint(chapter: str) -> str:
+    """SHA-256 over `sources`: changes when a chapter must run again though its parameters stay."""
+    return hashlib.sha256(json.dumps(sources(chapter)).encode()).hexdigest()

@@ -1,0 +1,116 @@
+"""Values, figures, tables and provenance as HTML, and texts in which roles stand for values."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+
+import pandas as pd
+
+from lib.paper import columns
+
+ROLE = re.compile(r"\{val\}`(\d\d)\.([^`]+)`")
+OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
+LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
+Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as text
+
+
+def value(known: dict) -> str:
+    """A published value as text, with its unit and interval."""
+    if known["value"] is None:
+        return known["text"]
+    limits = known["interval"] or []
+    edges = ", ".join(columns.show(edge, known["fmt"]) for edge in limits)
+    return " ".join(
+        part for part in (known["text"], known["unit"], f"[{edges}]" * bool(limits)) if part
+    )
+
+
+def resolved(text: str, told: Told) -> str:
+    """A text with the role of every value replaced by that value."""
+    return ROLE.sub(lambda found: told(found[1], found[2]), text)
+
+
+def sentences(cells: list[dict], told: Told) -> str:
+    """The paragraphs of a notebook's prose that state values, with their numbers, as Markdown."""
+    parts = []
+    for text in ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"):
+        heads = [line.strip("# ") for line in text.splitlines() if line.startswith("## ")]
+        stated = [part for part in text.split("\n\n") if ROLE.search(part)]
+        if stated:
+            parts += [f"**{head}**" for head in heads]
+            parts += [OTHER_ROLE.sub(r"[\1]", resolved(part, told)) for part in stated]
+    return "\n\n".join(parts)
+
+
+def inline(text: str) -> str:
+    """Escaped text in which *words* between asterisks are emphasised."""
+    parts = html.escape(text).split("*")
+    return "".join(f"<em>{part}</em>" if i % 2 else part for i, part in enumerate(parts))
+
+
+def figure(name: str, source: str, known: dict) -> str:
+    """A figure: image, caption, and its interactive form where there is one."""
+    return (
+        f'<figure class="paper-figure" id="fig-{html.escape(name)}">'
+        f'<img src="{html.escape(source)}" alt="{html.escape(known["alt"])}">{plot(known)}'
+        f"<figcaption>{inline(known['caption'])}</figcaption></figure>"
+    )
+
+
+def plot(known: dict) -> str:
+    """The interactive form of a figure as data for the book's script; nothing where it has none."""
+    data = html.escape(json.dumps(known.get("interactive")))
+    shown = f'<div class="paper-plot" data-figure="{data}" hidden></div>'
+    return shown if "interactive" in known else ""
+
+
+def scroll(label: str, body: str) -> str:
+    """HTML that scrolls by itself where it is too wide."""
+    return (
+        f'<div class="paper-scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">'
+        f"{body}</div>"
+    )
+
+
+def table(name: str, shown: pd.DataFrame, caption: str) -> str:
+    """A table of texts with its caption; long cells may wrap."""
+    wide = bool(shown.map(lambda cell: len(str(cell)) > 48).to_numpy().any())
+    classes = "paper-table paper-wrap" if wide else "paper-table"
+    lines = shown.map(lambda cell: cell.replace("\n", LINE) if isinstance(cell, str) else cell)
+    body = lines.to_html(index=False, border=0, classes=classes).replace(LINE, "\n")
+    return scroll(f"table {name}", body) + f'<p class="paper-caption">{inline(caption)}</p>'
+
+
+def provenance(facts: dict) -> str:
+    """The provenance as a table, long parts folded.
+
+    What differs between equal runs stands in rows of class paper-when.
+    """
+    files = "".join(
+        f"<li><code>{html.escape(name)}</code> {sha[:12]}</li>"
+        for name, sha in facts["files"].items()
+    )
+    origin, given = facts["run"]["parameters_file"], facts["parameters"]
+    rows = {
+        "commit": f"<code>{html.escape(facts['commit'][:12] + facts['commit'][40:])}</code>",
+        "run": html.escape(facts["run"]["name"] or "by hand")
+        + (f", {html.escape(origin)}" if origin else ""),
+        "hardware": html.escape(facts["hardware"]),
+        "versions": ", ".join(f"{name} {version}" for name, version in facts["versions"].items()),
+        "parameters": ", ".join(f"{k} = {html.escape(repr(v))}" for k, v in given.items()),
+        "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
+    }
+    when = {
+        "computed": facts["date"],
+        "time": f"{facts['seconds']:.0f} s",
+        "peak memory": f"{facts['peak_memory_bytes'] / 2**30:.1f} GiB",
+    }
+    body = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
+    body += "".join(
+        f'<tr class="paper-when"><th>{name}</th><td>{text}</td></tr>' for name, text in when.items()
+    )
+    table = f'<table class="paper-table paper-provenance">{body}</table>'
+    return scroll("provenance", table)

@@ -1,0 +1,58 @@
+"""What changed since a chapter of a run was computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lib import provenance
+from lib.paper import chapters, settings
+
+CONFIRMED = "confirmed.json"  # see publish.confirm
+
+
+def since(run: Path, record: dict) -> list[str]:
+    """What changed since a chapter of a run was computed: names of files and of parameters; empty
+    if nothing did.
+    """
+    facts, chapter = record["provenance"], record["chapter"]
+    now = chapters.sources(chapter) if chapters.source(chapter).is_file() else {}
+    states = facts["sources"], confirmed(run, chapter).get("sources", facts["sources"])
+    changed = min(
+        (
+            {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
+            for then in states
+        ),
+        key=len,
+    )
+    for name, sha in facts["files"].items():
+        places = [run / name, run / name[:2] / Path(name).name, chapters.ROOT / name]
+        path = next((place for place in places if place.is_file()), None)
+        changed |= {name} if path is None or provenance.sha256(path) != sha else set()
+    wished = asked(run)
+    if wished is not None and now:
+        wanted = chapters.defaults(chapter) | json.loads(settings.of(chapter, wished))
+        changed |= {
+            f"parameter {name}"
+            for name, value in wanted.items()
+            if name not in provenance.MACHINE and value != facts["parameters"].get(name)
+        }
+    return sorted(changed)
+
+
+def confirmed(run: Path, chapter: str) -> dict:
+    """Of a published chapter, the later commit and sources that were seen to leave its values as
+    they are; else empty.
+    """
+    file = run / chapter[:2] / CONFIRMED
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def asked(run: Path) -> dict | None:
+    """The parameters that a run was last asked for; for the published run those of its file; None
+    if not known.
+    """
+    if run == chapters.PUBLISHED:
+        return settings.load("paper")
+    config = run / "run.json"
+    return json.loads(config.read_text())["parameters"] if config.is_file() else None
