@@ -22,30 +22,28 @@ from types import SimpleNamespace
 import torch
 
 from lib import provenance
-from lib.commands import ladder_queue, ladder_run
+from lib.commands import ladder_profile, ladder_queue, ladder_run
 from lib.commands.ladder_measure import Text
 from lib.commands.ladder_queue import Job
 from lib.commands.ladder_run import say
 from lib.model import corpus, load
 
+SHOWN = ["name", "seed", "nats", "gini", "max_violation", "phi", "shared", "specific", "kept_other"]
 
-def prepared(folder: Path, p: SimpleNamespace, source: str, partial: bool) -> Path:
+
+def prepared(folder: Path, p: SimpleNamespace, source: str) -> Path:
     """A file with the encoded text, made once for all processes and calls."""
-    name = f"text-{p.STRIDE}-{p.DOCUMENTS_PER_DOMAIN}-{int(partial)}.pkl"
-    path = ladder_queue.place(folder, p) / name
+    path = ladder_queue.place(folder, p) / "text.pkl"
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         tokenizer = load.tokenizer()
         rows = corpus.manifest().query("split == 'train'").iloc[:: p.STRIDE]
-        found = corpus.read(rows, source=source, allow_partial=partial)
-        documents = corpus.encode(found, tokenizer)
+        documents = corpus.encode(corpus.read(rows, source=source), tokenizer)
         domains = {
             domain: corpus.stream(doc for doc in documents if doc.domain == domain)
             for domain in sorted({doc.domain for doc in documents})
         }
-        held_out = corpus.held_out(
-            p.DOCUMENTS_PER_DOMAIN, None, tokenizer, source=source, allow_partial=partial
-        )
+        held_out = corpus.held_out(p.DOCUMENTS_PER_DOMAIN, None, tokenizer, source=source)
         with provenance.writing(path) as part:
             part.write_bytes(pickle.dumps(Text(corpus.stream(documents), domains, held_out)))
     return path
@@ -118,7 +116,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     line.add_argument("--corpus", default="auto")
     line.add_argument("--device", default="auto")
     line.add_argument("--workers", type=int, default=1, help="processes on each GPU")
-    line.add_argument("--budget-s", type=float, default=500.0)
+    line.add_argument("--budget-s", type=float, default=530.0)
     line.add_argument("--numbers", default="{}", help="JSON: changed numbers, for a toy run")
     line.add_argument("--only", nargs="*", default=[], help="names of jobs, e.g. none_1")
     line.add_argument("--pack", type=Path, help="folder that receives QUEUE.jsonl.xz, all results")
@@ -146,12 +144,12 @@ def main(arguments: Sequence[str]) -> int:
     device = load.device(a.device)
     one = max(torch.cuda.device_count(), 1) * a.workers == 1
     if a.claims:  # one of several processes
-        text = prepared(a.folder, p, a.corpus, a.corpus != "auto")
+        text = prepared(a.folder, p, a.corpus)
         work(a.folder, p, left, text, a.claims, a.deadline, device)
         return 0
     if left and a.budget_s:
         say(f"{len(left)} of {len(jobs)} jobs to do")
-        text = prepared(a.folder, p, a.corpus, a.corpus != "auto")
+        text = prepared(a.folder, p, a.corpus)
         say(f"text read in {time.monotonic() - began:.0f} s")
         with tempfile.TemporaryDirectory() as claims:
             if one:
@@ -161,6 +159,9 @@ def main(arguments: Sequence[str]) -> int:
     found = ladder_queue.read([*a.runs, ladder_queue.place(a.folder, p)], p)
     if a.pack:
         pack(a.pack, a.queue, p, found)
+    table = ladder_profile.models(found)
+    if len(table):
+        print(table[SHOWN].round(3).to_string(index=False), flush=True)
     lacking = " ".join(job.file for job in missing(jobs, a.folder, p, a.runs))
     done = sum(job.file in found for job in jobs)
     say(f"{done} of {len(jobs)} jobs done; lacking: {lacking or 'none'}")
