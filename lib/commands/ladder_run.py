@@ -24,7 +24,7 @@ from lib.commands import ladder_measure
 from lib.commands.ladder_measure import Text
 from lib.commands.ladder_queue import Job, described, settings
 from lib.model import load
-from lib.paper import workflow
+from lib.paper import settings as given
 
 CURVE = 48  # rows of a training curve
 KEPT = 10  # checkpoints of a run, where they are written in a moment
@@ -167,7 +167,7 @@ def repaired(
     """The model trained on with each loss and coefficient of `REPAIRS`, as the fine-tuning chapter
     trains: profile and price of each, and of the start.
     """
-    known: dict = workflow.load("paper")
+    known: dict = given.load("paper")
     rows = [{"loss": "start", "coefficient": 0.0} | _worth(model, text, p)]
     for loss, coefficients in p.REPAIRS.items():
         for coefficient in coefficients:
