@@ -1,4 +1,4 @@
-"""Figures of the network chapters: what an exchange and a step take, and how far predictions err."""
+"""Figures of the network: what an exchange and a step take, and how far predictions err."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from lib.paper.plots import COLOURS, NAMES, figure
+from lib.paper.plots import NAMES, figure
+from lib.paper.plots_style import STYLES
+
+COLOURS = {name: look.colour for name, look in STYLES.items()}
+PART_COLOURS = COLOURS
 
 
 def level_times(table: pd.DataFrame) -> Figure:
@@ -197,13 +201,6 @@ def published_times(table: pd.DataFrame) -> Figure:
     return fig
 
 
-PART_COLOURS = {
-    "start": "#7F7F7F",
-    "wire": "#0072B2",
-    "arithmetic": "#D55E00",
-    "order": "#E69F00",
-    "hidden": "#FFFFFF",
-}
 KEYS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 
 
@@ -292,41 +289,6 @@ def anatomy(table: pd.DataFrame) -> Figure:
         ax.set_ylabel("slowdown (%)")
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return fig
-
-
-def anatomy_explorer(table: pd.DataFrame) -> dict:
-    """A layer's time by part in µs as an interactive figure (columns shape, devices, tokens, level,
-    start, wire, arithmetic, order, hidden): a menu of shape and devices, stacked bars over tokens
-    and level.
-    """
-    parts = [part for part in PART_COLOURS if table[part].abs().max() > 0]
-    choices = {}
-    for (shape, devices), own in table.groupby(["shape", "devices"], sort=False):
-        x = [[f"{n} tokens" for n in own.tokens], [f"{level:g}" for level in own.level]]
-        choices[f"{shape}, {devices} devices"] = {
-            "x": [x] * len(parts),
-            "y": [np.round(own[part], 2).tolist() for part in parts],
-        }
-    first = next(iter(choices.values()))
-    data = [
-        dict(
-            type="bar",
-            name=part,
-            x=first["x"][i],
-            y=first["y"][i],
-            marker=dict(color=PART_COLOURS[part]),
-            hovertemplate="%{x}: %{y:.0f} µs<extra>" + part + "</extra>",
-        )
-        for i, part in enumerate(parts)
-    ]
-    layout = dict(
-        barmode="relative",
-        xaxis=dict(title=dict(text="tokens per device, level"), fixedrange=True),
-        yaxis=dict(title=dict(text="time of a layer (µs)"), fixedrange=True),
-        legend=dict(orientation="h", y=1.12),
-        margin=dict(l=60, r=10, t=30, b=70),
-    )
-    return dict(data=data, layout=layout, choices=choices)
 
 
 def betas(table: pd.DataFrame) -> Figure:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.paper.plots import COLOURS, NAMES, figure
+from lib.paper.plots import NAMES, figure
+from lib.paper.plots_style import STYLES
+
+COLOURS = {name: look.colour for name, look in STYLES.items()}
 
 LOSS_MARKS = {
     "none": "o",
@@ -23,6 +26,29 @@ LOSS_MARKS = {
 def _keyed(fig: Figure, ax, columns: int = 3) -> None:
     """One legend for all panels, outside of them."""
     fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=columns)
+
+
+def training(curves: pd.DataFrame) -> Figure:
+    """Loss and mean Gini against training tokens, per arm."""
+    fig, axes = figure(1, 2)
+    loss, gini = axes[0]
+    for arm, part in curves.groupby("arm"):
+        x, colour, style = part.tokens / 1e6, COLOURS[arm], "--" if arm == "with" else "-"
+        loss.plot(x, part.nats, style, color=colour, lw=0.8, alpha=0.7)
+        done = part.dropna(subset="held_out")
+        loss.plot(done.tokens / 1e6, done.held_out, "o", color=colour)
+        gini.plot(x, part.gini, style, color=colour)
+        gini.annotate(
+            NAMES[arm],
+            (x.iloc[-1], part.gini.iloc[-1]),
+            xytext=(0, 14),
+            textcoords="offset points",
+            ha="right",
+            color=colour,
+        )
+    loss.set(xlabel="training tokens (million)", ylabel="nats per token", ylim=(1.2, 5))
+    gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, 1))
+    return fig
 
 
 def loss_curves(table: pd.DataFrame) -> Figure:
