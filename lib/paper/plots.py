@@ -7,18 +7,14 @@ looks as `style` says and is called as `label` says; a band of y is its columns 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("Agg")  # figures are shown by the chapter, once, with caption and alternative text
-import matplotlib.pyplot as plt
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_file
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
@@ -30,38 +26,50 @@ from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
 
 __all__ = ["NAMES", "Style", "label", "lines", "style"]
 
-plt.style.use(Path(__file__).with_name("paper.mplstyle"))
+rc_file(Path(__file__).with_name("paper.mplstyle"))
 
 
 def figure(
     rows: int = 1, columns: int = 1, width: float = 6.2, height: float = 3.2, **options
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `rows` × `columns` axes, width and height of the whole in inches."""
-    fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
-    return fig, axes
+    fig = Figure(figsize=(width, height))  # not pyplot's, which would keep and show it
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def conditions(table: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """The title and the rows of each panel, in the order of the table; of an empty one a single
+    panel without a title.
+    """
+    if column is None or not len(table):
+        return [("", table)]
+    names = dict.fromkeys(table[column])
+    titles = [label(name) if isinstance(name, str) else f"{column} {name:g}" for name in names]
+    parts = [table[table[column] == name] for name in names]
+    return list(zip(titles, parts, strict=True))
 
 
 def panels(
-    titles: Sequence[str], xlabel: str, ylabel: str, height: float = 2.1, **options
+    titles: Sequence[str], xlabel: str, ylabel: str, height=2.1, across: int = 3, **options
 ) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel per title, at most three a row, `height` inches each; labels stand at
-    the left, and below the lowest panel of each column, also where the last row is not full.
+    """A figure with a panel per title, at most `across` a row, `height` inches each; labels stand
+    at the left, and below the lowest panel of each column, also where the last row is not full.
     """
     count = len(titles)
-    columns = 2 if count == 4 else min(3, count)
+    columns = 2 if count == 4 else min(across, count)
     rows = -(-count // columns)
     fig, grid = figure(rows, columns, height=height * rows + 0.9, **options)
-    axes = list(grid.flat)
-    for place, (ax, title) in enumerate(zip(axes, titles, strict=False)):
+    axes, rest = list(grid.flat[:count]), grid.flat[count:]
+    for ax in rest:
+        ax.remove()
+    for place, (ax, title) in enumerate(zip(axes, titles, strict=True)):
         ax.set_title(title)
         if place % columns == 0:
             ax.set_ylabel(ylabel)
         if place + columns >= count:
             ax.set_xlabel(xlabel)
             ax.tick_params(labelbottom=True)
-    for ax in axes[count:]:
-        ax.axis("off")
-    return fig, axes[:count]
+    return fig, axes
 
 
 def needs(where: str, table: pd.DataFrame, *columns: str) -> None:
@@ -88,14 +96,56 @@ def line(ax: Axes, part: pd.DataFrame, x: str, y: str, look: Style, **options) -
     ax.plot(part[x], part[y], **(drawn | dict(markevery=every) | options))
 
 
-def key(words: str, look: Style) -> Line2D:
+def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
+    """A mark per row of a table, the first on top, with its interval where it has one."""
+    needs("plots.dots", table, by, x, f"{x}_low", f"{x}_high")
+    for place, row in enumerate(table.to_dict("records")):
+        look, low, high = style(row[by]), row[f"{x}_low"], row[f"{x}_high"]
+        ax.plot([low, high], [place, place], "|-", color=look.colour, lw=1.3, ms=7)
+        ax.plot(row[x], place, look.mark, color=look.colour, ms=6)
+    rows(ax, table[by])
+
+
+def rows(ax: Axes, names: Sequence[Hashable] | pd.Series) -> None:
+    """The words of names down the y axis."""
+    ax.set_yticks(range(len(names)), [label(name) for name in names])
+    ax.set_ylim(len(names) - 0.5, -0.5)
+
+
+def absent(ax: Axes) -> None:
+    """Say in an empty panel that its data are missing."""
+    ax.text(0.5, 0.5, "not available", transform=ax.transAxes, ha="center", color=GREY)
+
+
+def stacked(table: pd.DataFrame, y: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Columns of a table below each other, for `lines`: as `y`, each with its interval, and `of`,
+    what each is called.
+    """
+    ends = ("", "_low", "_high")
+    needs("plots.stacked", table, *columns)
+    rest = table.drop(columns=[f"{c}{e}" for c in columns for e in ends if f"{c}{e}" in table])
+    return pd.concat(
+        [
+            rest.assign(
+                of=words, **{f"{y}{e}": table[f"{c}{e}"] for e in ends if f"{c}{e}" in table}
+            )
+            for c, words in columns.items()
+        ],
+        ignore_index=True,
+    )
+
+
+def key(words: str, look: Style, **options) -> Line2D:
     """An entry of a legend."""
-    return Line2D([], [], color=look.colour, marker=look.mark, ls=look.dash, label=words)
+    drawn = dict(color=look.colour, marker=look.mark, ls=look.dash) | options
+    return Line2D([], [], label=words, **drawn)
 
 
 def legend(fig: Figure, keys: Sequence, place: Any = "outside upper center") -> None:
     """One legend for all panels, outside of them, in as many columns as there is room for."""
-    widths, columns = [0.7 + 0.085 * len(str(entry.get_label())) for entry in keys], len(keys)
+    if not keys:
+        return
+    widths, columns = [0.62 + 0.072 * len(str(entry.get_label())) for entry in keys], len(keys)
     while sum(max(part) for part in np.array_split(widths, columns)) > fig.get_figwidth():
         columns -= 1
         if columns == 1:
@@ -117,12 +167,13 @@ def ticks(ax: Axes, values: Sequence[float] | pd.Series) -> None:
     place, fig = ax.get_subplotspec(), ax.get_figure(root=True)
     columns = place.get_gridspec().ncols if place else 1
     inches = (fig.get_figwidth() if fig else 6.2) / columns - 0.7
-    texts, kept = [f"{value:,g}" for value in at], [0]
-    for i in range(1, len(at)):
-        between = inches * (places[i] - places[kept[-1]]) / (places[-1] - places[0])
-        if between > 0.045 * (len(texts[i]) + len(texts[kept[-1]]) + 2):
-            kept.append(i)
-    ax.set_xticks(at[kept], [texts[i] for i in kept])
+    texts = np.array([f"{value:,g}" for value in at])
+    lengths = np.array([len(text) for text in texts])
+    for step in range(1, len(at) + 1):
+        gaps = np.diff(places[::step]) / max(places[-1] - places[0], 1e-9) * inches
+        if (gaps > 0.04 * (lengths[::step][1:] + lengths[::step][:-1] + 2.5)).all():
+            break
+    ax.set_xticks(at[::step], texts[::step])
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -152,14 +203,12 @@ def lines(
     """
     groups = [name for name in (panel, by, dash) if name is not None]
     _refuse(table, x, y, groups)
-    names = list(dict.fromkeys(table[panel])) if panel and len(table) else [""]
-    titles = [label(name) if isinstance(name, str) else f"{panel} {name:g}" for name in names]
-    size = height or (2.1 if len(names) > 1 else 2.4)
+    titles, parts = zip(*conditions(table, panel), strict=True)
+    size = height or max(2.1 if len(titles) > 1 else 2.4, 0.095 * len(ylabel))
     fig, axes = panels(titles, xlabel, ylabel, size, sharex=True, sharey=sharey)
     looks, strokes = _looks(table[by]), _strokes(table[dash]) if dash else {}
     thin = dict(lw=1.3, ms=4) if len(looks) * max(1, len(strokes)) > 6 else {}
-    for ax, name in zip(axes, names, strict=True):
-        own = table[table[panel] == name] if panel and len(table) else table
+    for ax, own in zip(axes, parts, strict=True):
         for found, part in own.groupby(groups[-2:] if dash else [by], sort=False):
             look = looks[found[0]]
             look = replace(look, dash=strokes[found[1]]) if dash else look
@@ -170,8 +219,7 @@ def lines(
             ax.set_ylim(*ylim)
     keys = [key(_words(name, by), look) for name, look in looks.items()]
     keys += [key(_words(name, dash), Style(DARK, "", ls)) for name, ls in strokes.items()]
-    if keys:
-        legend(fig, keys)
+    legend(fig, keys)
     return fig
 
 
@@ -215,8 +263,7 @@ def _dress(ax: Axes, own: pd.DataFrame, x: str, y: str, log: str, reference: flo
     if reference is not None:
         ax.axhline(reference, color=GREY, lw=1)
     if not own[y].notna().any():
-        ax.text(0.5, 0.5, "not available", transform=ax.transAxes, ha="center", color=GREY)
-        return
+        return absent(ax)
     if pd.api.types.is_numeric_dtype(own[x]) and own[x].nunique() <= 12:
         ticks(ax, own[x])
     if "y" in log and own[y].max() < 1000 * own[y].min():

@@ -1,82 +1,66 @@
-"""Figures of assigning otherwise: what it costs and what it balances."""
+"""Figures of assigning otherwise: what it costs, and what it balances."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import ScalarFormatter
 
-from lib.paper.plots import NAMES, figure
-from lib.paper.plots_style import STYLES
-
-COLOURS = {name: look.colour for name, look in STYLES.items()}
-STRATEGIES = COLOURS
-STRATEGY_MARKS = {name: look.mark for name, look in STYLES.items()}
+from lib.paper.plots import conditions, figure, key, legend, lines, needs, plain
+from lib.paper.plots_style import GREY, Style, label, style
 
 
 def trade_off(table: pd.DataFrame) -> Figure:
-    """Cost in nats per token against the p95 of busiest over nominal (columns arm, family, causal,
-    p95, delta, low, high): a mark per setting, settings of one strategy joined; hollow marks are
-    not causal in a stream.
+    """Cost in nats per token against the P95 of busiest over nominal (columns arm, family, causal,
+    p95, delta, delta_low, delta_high), a panel per arm: a mark per setting, settings of one
+    strategy joined in the order of the table; hollow marks are not causal in a stream.
     """
-    arms = list(table.arm.unique())
-    fig, axes = figure(len(arms), 1, height=3.6 * len(arms) + 0.9, sharex=True)
-    for ax, arm in zip(axes[:, 0], arms, strict=True):
-        for family, part in table[table.arm == arm].groupby("family", sort=False):
-            part, colour = part.sort_values("p95"), STRATEGIES[family]
-            ax.errorbar(
-                part.p95,
-                part.delta,
-                [part.delta - part.low, part.high - part.delta],
-                fmt="none",
-                ecolor=colour,
-                lw=1,
-            )
-            ax.plot(part.p95, part.delta, "-", color=colour, lw=1)
-            ax.plot(
-                part.p95,
-                part.delta,
-                STRATEGY_MARKS[family],
-                ls="none",
-                color=colour,
-                ms=6,
-                mew=1.4,
-                label=family.replace("_", " "),
-                mfc=colour if part.causal.all() else "white",
-            )
+    needs("plots_assignment.trade_off", table, "arm", "family", "causal", "p95")
+    needs("plots_assignment.trade_off", table, "delta", "delta_low", "delta_high")
+    parts = conditions(table, "arm")
+    fig, axes = figure(len(parts), 1, height=3.6 * len(parts) + 0.9, sharex=True)
+    for ax, (title, own) in zip(axes[:, 0], parts, strict=True):
+        for family, part in own.groupby("family", sort=False):
+            _settings(ax, part, style(family))
         ax.set_yscale("symlog", linthresh=0.02)
-        ax.axhline(0, color=COLOURS["null"], lw=1)
-        ax.set(title=NAMES.get(arm, arm), ylabel="added nats per token", xscale="log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.axhline(0, color=GREY, lw=1)
+        ax.set(title=title, ylabel="added nats per token", xscale="log")
+        plain(ax.xaxis)
         ax.yaxis.set_major_formatter(ScalarFormatter())
     axes[-1][0].set_xlabel("busiest expert / nominal load, P95 of groups")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    causal = table.groupby("family", sort=False).causal.all()
+    keys = [
+        key(label(family), replace(style(family), dash=""), mfc=None if filled else "white")
+        for family, filled in causal.items()
+    ]
+    legend(fig, keys, "outside lower center")
     return fig
 
 
-def sweep(table: pd.DataFrame, x: str, label: str, log: bool = False) -> Figure:
-    """Cost in nats per token with its interval against a column `x` (columns arm, family, delta,
-    low, high).
+def _settings(ax: Axes, part: pd.DataFrame, look: Style) -> None:
+    """The settings of one strategy: marks with bars, joined by a thin line."""
+    colour = look.colour
+    ax.vlines(part.p95, part.delta_low, part.delta_high, color=colour, lw=1)
+    ax.plot(part.p95, part.delta, "-", color=colour, lw=1)
+    fill = colour if part.causal.all() else "white"
+    ax.plot(part.p95, part.delta, look.mark, color=colour, ms=6, mew=1.4, mfc=fill)
+
+
+def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure:
+    """Cost in nats per token with its band against a column `x` (columns arm, family, delta,
+    delta_low, delta_high): colour by strategy, line by checkpoint.
     """
-    fig, axes = figure()
-    ax = axes[0][0]
-    for (arm, family), part in table.groupby(["arm", "family"], sort=False):
-        colour, style = STRATEGIES[family], "--" if arm == "with" else "-"
-        part = part.sort_values(x)
-        ax.fill_between(part[x], part.low, part.high, color=colour, alpha=0.2, lw=0)
-        ax.plot(
-            part[x],
-            part.delta,
-            STRATEGY_MARKS[family] + style,
-            color=colour,
-            label=f"{family.replace('_', ' ')}, {NAMES.get(arm, arm)}",
-        )
-    ticks = sorted(table[x].unique())
-    ax.set(xscale="log" if log else "linear", xlabel=label, ylabel="added nats per token")
-    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.axhline(0, color=COLOURS["null"], lw=1)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return fig
+    return lines(
+        table,
+        x,
+        "delta",
+        by="family",
+        dash="arm",
+        log="x" if log else "",
+        xlabel=xlabel,
+        ylabel="added nats per token",
+        reference=0,
+    )

@@ -9,6 +9,8 @@ import pandas as pd
 
 from lib.paper.plots_style import STYLES
 
+PARTS = ("start", "wire", "arithmetic", "order", "hidden")
+
 
 def load_explorer(loads: Mapping[str, np.ndarray]) -> dict:
     """The maps of `loads` ([layers, experts] each, by name) as an interactive figure with a choice;

@@ -82,6 +82,9 @@ STYLES = {  # of the names that this book uses most; every other name gets its o
     "of it arithmetic": Style("#0072B2", "", ":"),
     "fit": Style("#0072B2", "+"),
     "held_out": Style("#D55E00", "o"),
+    "same domain": Style("#0072B2", "o"),
+    "packed for": Style("#0072B2", "o"),
+    "another domain": Style("#D55E00", "s"),
     "bound": Style(DARK, "", "-"),
     "exact": Style(DARK, "", "--"),
     # shapes of models, fabrics and experiments
