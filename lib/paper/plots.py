@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps, rc_file
+from matplotlib import colormaps, rc_file, rcParams
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
@@ -72,11 +73,16 @@ def panels(
     return fig, axes
 
 
-def needs(where: str, table: pd.DataFrame, *columns: str) -> None:
-    """Refuse, in one line, a table that lacks one of these columns."""
-    if missing := [repr(name) for name in columns if name not in table]:
+def needs(where: str, table: pd.DataFrame, *columns: str, names: Sequence[str] = ()) -> None:
+    """Refuse, in one line, a table that lacks one of these columns, and one that lacks a name in a
+    row of `names`, since such a row would be drawn nowhere.
+    """
+    if missing := [repr(name) for name in (*names, *columns) if name not in table]:
         known = ", ".join(str(name) for name in table)
         raise ValueError(f"{where}: lacks {', '.join(missing)}: must be among its columns: {known}")
+    for name in names:
+        if count := int(table[name].isna().sum()):
+            raise ValueError(f"{where}: {name!r}: is missing in {count} rows: must be in each")
 
 
 def band(ax: Axes, part: pd.DataFrame, x: str, y: str, colour: str) -> None:
@@ -98,7 +104,7 @@ def line(ax: Axes, part: pd.DataFrame, x: str, y: str, look: Style, **options) -
 
 def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
     """A mark per row of a table, the first on top, with its interval where it has one."""
-    needs("plots.dots", table, by, x, f"{x}_low", f"{x}_high")
+    needs("plots.dots", table, x, f"{x}_low", f"{x}_high", names=[by])
     for place, row in enumerate(table.to_dict("records")):
         look, low, high = style(row[by]), row[f"{x}_low"], row[f"{x}_high"]
         ax.plot([low, high], [place, place], "|-", color=look.colour, lw=1.3, ms=7)
@@ -145,7 +151,7 @@ def legend(fig: Figure, keys: Sequence, place: Any = "outside upper center") -> 
     """One legend for all panels, outside of them, in as many columns as there is room for."""
     if not keys:
         return
-    widths, columns = [0.62 + 0.072 * len(str(entry.get_label())) for entry in keys], len(keys)
+    widths, columns = [0.62 + _inches(str(entry.get_label())) for entry in keys], len(keys)
     while sum(max(part) for part in np.array_split(widths, columns)) > fig.get_figwidth():
         columns -= 1
         if columns == 1:
@@ -162,19 +168,26 @@ def plain(axis: Axis, base: float = 10) -> None:
 
 def ticks(ax: Axes, values: Sequence[float] | pd.Series) -> None:
     """Ticks of x at the data, at as many of them as a panel of this width has room for."""
-    at = np.unique(np.asarray(values, float))
+    at = np.unique(pd.Series(values, dtype=float).dropna())
+    if not len(at):
+        return
     places = np.log(at) if ax.get_xscale() == "log" else at
     place, fig = ax.get_subplotspec(), ax.get_figure(root=True)
     columns = place.get_gridspec().ncols if place else 1
     inches = (fig.get_figwidth() if fig else 6.2) / columns - 0.7
-    texts = np.array([f"{value:,g}" for value in at])
-    lengths = np.array([len(text) for text in texts])
+    texts = [f"{value:,g}" for value in at]
+    widths = np.array([_inches(text) for text in texts])
     for step in range(1, len(at) + 1):
         gaps = np.diff(places[::step]) / max(places[-1] - places[0], 1e-9) * inches
-        if (gaps > 0.04 * (lengths[::step][1:] + lengths[::step][:-1] + 2.5)).all():
+        if (gaps > (widths[::step][1:] + widths[::step][:-1]) / 2 + 0.07).all():
             break
     ax.set_xticks(at[::step], texts[::step])
     ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _inches(text: str) -> float:
+    """How wide a text of legends and ticks is."""
+    return TextPath((0, 0), text, size=rcParams["legend.fontsize"]).get_extents().width / 72
 
 
 def lines(
@@ -199,10 +212,10 @@ def lines(
     log: which axes are logarithmic, "x", "y" or "xy".  reference: where a level line stands.
     height: inches of a panel.  Rows of NaN are data that are absent: a panel of nothing else says
     so.  Refused: a column that is missing, also one end of a band; a row that belongs to no line;
-    two rows at one x of a line, which would go up and down there.
+    two rows at one x of a line, which would go up and down there; what no log axis can show.
     """
     groups = [name for name in (panel, by, dash) if name is not None]
-    _refuse(table, x, y, groups)
+    _refuse(table, x, y, groups, log)
     titles, parts = zip(*conditions(table, panel), strict=True)
     size = height or max(2.1 if len(titles) > 1 else 2.4, 0.095 * len(ylabel))
     fig, axes = panels(titles, xlabel, ylabel, size, sharex=True, sharey=sharey)
@@ -223,17 +236,18 @@ def lines(
     return fig
 
 
-def _refuse(table: pd.DataFrame, x: str, y: str, groups: list[str]) -> None:
+def _refuse(table: pd.DataFrame, x: str, y: str, groups: list[str], log: str) -> None:
     """What `lines` refuses of a table."""
     ends = [f"{y}_low", f"{y}_high"]
-    needs("plots.lines", table, *groups, x, y, *(ends if set(ends) & set(table) else []))
-    for name in groups:
-        if count := int(table[name].isna().sum()):
-            raise ValueError(f"plots.lines: {name!r}: is missing in {count} rows: must name a line")
+    needs("plots.lines", table, x, y, *(ends if set(ends) & set(table) else []), names=groups)
     twice = table[table.duplicated([*groups, x])]
     if len(twice):
         row = ", ".join(f"{name} = {twice.iloc[0][name]}" for name in [*groups, x])
         raise ValueError(f"plots.lines: {row}: has several rows: must be one per line and {x}")
+    for axis, name in (("x", x), ("y", y)):
+        if axis in log and (table[name] <= 0).any():
+            least = table[name].min()
+            raise ValueError(f"plots.lines: {name} = {least:g}: must be above 0 on a log axis")
 
 
 def _looks(names: pd.Series) -> dict[Hashable, Style]:

@@ -18,8 +18,8 @@ def trade_off(table: pd.DataFrame) -> Figure:
     p95, delta, delta_low, delta_high), a panel per arm: a mark per setting, settings of one
     strategy joined in the order of the table; hollow marks are not causal in a stream.
     """
-    needs("plots_assignment.trade_off", table, "arm", "family", "causal", "p95")
-    needs("plots_assignment.trade_off", table, "delta", "delta_low", "delta_high")
+    numbers = ("causal", "p95", "delta", "delta_low", "delta_high")
+    needs("plots_assignment.trade_off", table, *numbers, names=["arm", "family"])
     parts = conditions(table, "arm")
     fig, axes = figure(len(parts), 1, height=3.6 * len(parts) + 0.9, sharex=True)
     for ax, (title, own) in zip(axes[:, 0], parts, strict=True):

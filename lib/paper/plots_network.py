@@ -134,7 +134,7 @@ def anatomy(table: pd.DataFrame) -> Figure:
     hang below zero.
     """
     names = ("start", "wire", "arithmetic", "order")
-    needs("plots_network.anatomy", table, "shape", "tokens", *names)
+    needs("plots_network.anatomy", table, "tokens", *names, names=["shape"])
     titles, parts = zip(*conditions(table, "shape"), strict=True)
     fig, axes = panels(titles, "tokens per device", "slowdown")
     for ax, own in zip(axes, parts, strict=True):
@@ -146,7 +146,7 @@ def anatomy(table: pd.DataFrame) -> Figure:
             up, down = up + np.maximum(share, 0), down + np.minimum(share, 0)
         ax.axhline(0, color=GREY, lw=0.8)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
-        ax.set_xticks(places, [f"{n}" for n in own.tokens], rotation=45 if len(own) > 4 else 0)
+        ax.set_xticks(places, [f"{n:g}" for n in own.tokens], rotation=45 if len(own) > 4 else 0)
         if not len(own):
             absent(ax)
     legend(fig, [Patch(color=STYLES[name].colour, label=name) for name in names])
@@ -157,7 +157,7 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
     """Mean ρ per placement, by where it is used (columns group, placement, where, rho), a panel per
     group; filled where `where` is the first of its names, else hollow.
     """
-    needs("plots_network.placements", table, "group", "placement", "where", "rho")
+    needs("plots_network.placements", table, "rho", names=["group", "placement", "where"])
     names, where = list(dict.fromkeys(table.placement)), list(dict.fromkeys(table["where"]))
     looks = {place: replace(style(place), dash="") for place in where}
     fills = {n: looks[n].colour if n == where[0] else "none" for n in where}
@@ -180,7 +180,7 @@ def scaling(table: pd.DataFrame) -> Figure:
 
     Columns: devices, fabric, slowdown, slowdown_low, slowdown_high, bound_s, exact_s.
     """
-    needs("plots_network.scaling", table, "devices", "fabric", "bound_s", "exact_s")
+    needs("plots_network.scaling", table, "devices", "bound_s", "exact_s", names=["fabric"])
     fig, axes = figure(1, 2, height=3.2)
     left, right = axes[0]
     looks = {fabric: style(fabric) for fabric in dict.fromkeys(table.fabric)}

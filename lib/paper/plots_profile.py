@@ -78,13 +78,13 @@ def batch_tail(samples: pd.DataFrame) -> Figure:
     """Share of serving batches whose MaxVio exceeds x, a line per arm (columns arm,
     max_violation); "null" is a perfect router.
     """
-    needs("plots_profile.batch_tail", samples, "arm", "max_violation")
+    needs("plots_profile.batch_tail", samples, "max_violation", names=["arm"])
     fig, axes = figure()
     ax, keys = axes[0][0], []
     for arm, part in samples.groupby("arm", sort=False):
         look = style(arm)
-        known = part.max_violation.dropna()
-        ax.ecdf(known, complementary=True, color=look.colour, ls=look.dash)
+        if len(known := part.max_violation.dropna()):
+            ax.ecdf(known, complementary=True, color=look.colour, ls=look.dash)
         keys.append(key(label(arm), Style(look.colour, "", look.dash)))
     ax.set(xlabel="MaxVio = busiest expert / mean − 1", ylabel="share of batches above")
     ax.set(xscale="log", yscale="log")
@@ -129,7 +129,7 @@ def routers(table: pd.DataFrame) -> Figure:
     """Gini over its largest value per router (columns router, domain, gini_share): a row per
     router, a mark per domain and layer, of domain "pooled", all of them together, as bars.
     """
-    needs("plots_profile.routers", table, "router", "domain", "gini_share")
+    needs("plots_profile.routers", table, "gini_share", names=["router", "domain"])
     names = list(dict.fromkeys(table.router))
     fig, axes = figure(height=0.55 * len(names) + 1.2)
     ax, dot, bar = axes[0][0], STYLES["power"], Style("#000000", "|", "")

@@ -13,7 +13,7 @@ def training(curves: pd.DataFrame) -> Figure:
     """Loss (thin: training batches, dots: held-out text) and mean Gini against training tokens, a
     line per arm (columns arm, tokens, nats, held_out, gini).
     """
-    needs("plots_training.training", curves, "arm", "tokens", "nats", "held_out", "gini")
+    needs("plots_training.training", curves, "tokens", "nats", "held_out", "gini", names=["arm"])
     table = curves.assign(million=curves.tokens / 1e6)
     fig, axes = figure(1, 2)
     loss, gini = axes[0]
@@ -25,7 +25,8 @@ def training(curves: pd.DataFrame) -> Figure:
         loss.plot(done.million, done.held_out, look.mark, color=look.colour, mfc="none")
         line(gini, part, "million", "gini", look, marker="")
     loss.set(xlabel="training tokens (million)", ylabel="nats per token")
-    loss.set_ylim(None, table.nats.quantile(0.99))  # the first steps would flatten the rest
+    if len(table):
+        loss.set_ylim(None, table.nats.quantile(0.97))  # the first steps would flatten the rest
     gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, 1))
     legend(fig, [key(label(arm), look) for arm, look in looks.items()])
     return fig
@@ -71,7 +72,7 @@ def front(table: pd.DataFrame) -> Figure:
     """
     x, y = "max_violation", "nats"
     ends = [f"{name}_{end}" for name in (x, y) for end in ("low", "high")]
-    needs("plots_training.front", table, "loss", "coefficient", x, y, *ends)
+    needs("plots_training.front", table, "coefficient", x, y, *ends, names=["loss"])
     fig, axes = figure(height=4.0)
     ax = axes[0][0]
     looks = {loss: style(loss) for loss in dict.fromkeys(table.loss)}
@@ -105,7 +106,7 @@ def router_states(table: pd.DataFrame) -> Figure:
 
     Columns: loss, and of router_entropy and specialisation the value, <name>_low, <name>_high.
     """
-    needs("plots_training.router_states", table, "loss")
+    needs("plots_training.router_states", table, names=["loss"])
     start, after = table[table.loss == "start"], table[table.loss != "start"]
     fig, axes = figure(1, 2, height=1.6 + 0.3 * len(table), sharey=True)
     words = {"router_entropy": "router entropy (nats)", "specialisation": "specialisation (bits)"}
