@@ -19,8 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
@@ -39,12 +40,13 @@ def figure(
 
 
 def conditions(table: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
-    """The title and the rows of each panel, in the order of the table; of an empty one a single
-    panel without a title.
+    """The title and the rows of each panel, numbers in their order, names in that of the table; of
+    an empty one a single panel without a title.
     """
     if column is None or not len(table):
         return [("", table)]
-    names = dict.fromkeys(table[column])
+    names = list(dict.fromkeys(table[column]))
+    names = sorted(names) if pd.api.types.is_numeric_dtype(table[column]) else names
     titles = [label(name) if isinstance(name, str) else f"{column} {name:g}" for name in names]
     parts = [table[table[column] == name] for name in names]
     return list(zip(titles, parts, strict=True))
@@ -115,7 +117,7 @@ def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
 def rows(ax: Axes, names: Sequence[Hashable] | pd.Series) -> None:
     """The words of names down the y axis."""
     ax.set_yticks(range(len(names)), [label(name) for name in names])
-    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
 def absent(ax: Axes) -> None:
@@ -187,7 +189,8 @@ def ticks(ax: Axes, values: Sequence[float] | pd.Series) -> None:
 
 def _inches(text: str) -> float:
     """How wide a text of legends and ticks is."""
-    return TextPath((0, 0), text, size=rcParams["legend.fontsize"]).get_extents().width / 72
+    font = FontProperties(size=rcParams["legend.fontsize"])
+    return text_to_path.get_text_width_height_descent(text, font, False)[0] / 72
 
 
 def lines(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lib.paper.plots import needs
 from lib.paper.plots_style import STYLES
 
 PARTS = ("start", "wire", "arithmetic", "order", "hidden")
@@ -51,19 +52,17 @@ def anatomy_explorer(table: pd.DataFrame) -> dict:
     start, wire, arithmetic, order, hidden): a menu of shape and devices, stacked bars over tokens
     and level.
     """
-    parts = [
-        part
-        for part in ("start", "wire", "arithmetic", "order", "hidden")
-        if table[part].abs().max() > 0
-    ]
+    where, names = "plots_explorers.anatomy_explorer", ["shape", "devices"]
+    needs(where, table, "tokens", "level", *PARTS, names=names)
+    parts = [part for part in PARTS if table[part].abs().max() > 0]
     choices = {}
-    for (shape, devices), own in table.groupby(["shape", "devices"], sort=False):
+    for (shape, devices), own in table.groupby(names, sort=False):
         x = [[f"{n} tokens" for n in own.tokens], [f"{level:g}" for level in own.level]]
         choices[f"{shape}, {devices} devices"] = {
             "x": [x] * len(parts),
             "y": [np.round(own[part], 2).tolist() for part in parts],
         }
-    first = next(iter(choices.values()))
+    first = next(iter(choices.values()), {})
     data = [
         dict(
             type="bar",

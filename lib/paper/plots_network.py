@@ -54,6 +54,8 @@ def slowdown_families(table: pd.DataFrame, predecessor: pd.DataFrame) -> Figure:
     slowdown, slowdown_low, slowdown_high), beside the predecessor's table (columns level,
     slowdown).
     """
+    for part in (table, predecessor):
+        needs("plots_network.slowdown_families", part, "level", "slowdown")
     known = predecessor[["level", "slowdown"]].assign(family="predecessor")
     fig = lines(
         pd.concat([table, known], ignore_index=True),
