@@ -125,11 +125,11 @@ def _cost(result: dict, one: dict, other: dict) -> np.ndarray:
     return per_token(gap, np.asarray(float(own["tokens"])), own["cluster"])
 
 
-def drop_over_reroute(results: Results, name: str = "none") -> pd.DataFrame:
-    """H2a: a row per policy of weights and γ, what dropping costs above re-routing (`mean`), p, and
-    the verdict of that part.
+def drop_over_reroute(results: Results, name: str = "none") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """H2a, what dropping costs above re-routing: (a row per policy of weights and γ, `mean` with p
+    and the verdict of that part; a row per checkpoint too, with its own difference).
     """
-    rows = []
+    rows, each = [], []
     known = of(results, name, "prefix")
     for one in known[0]["prefix"]["settings"] if known else []:
         if one["family"] != "drop":
@@ -146,7 +146,11 @@ def drop_over_reroute(results: Results, name: str = "none") -> pd.DataFrame:
         row = key | mean(found)
         row |= {"p": p_above(row), "verdict": verdict(row["low_all"], row["high_all"])}
         rows.append(row)
-    return pd.DataFrame(rows)
+        each += [
+            key | {"seed": r["job"]["seed"], "difference": gap[0]}
+            for r, gap in zip(known, found, strict=True)
+        ]
+    return pd.DataFrame(rows), pd.DataFrame(each)
 
 
 def price(result: dict, gamma: float = declared.PRICE_GAMMA) -> np.ndarray:
