@@ -28,7 +28,7 @@
 #   WORKERS      processes per GPU of `finetune` and `ladder`; default: 4 and 3, as one alone cannot fill a GPU with so small
 #                a model
 #   MOE_COMMIT   the commit, where the tree was copied without its history
-#   BUDGET_S     seconds for measure; default: 390; for ladder; default: 530
+#   BUDGET_S     seconds for measure; default: 390; for ladder; default: 510
 #   SEED         of measure; another one than 0 draws other routes, and names its folder so; default: 0
 set -euo pipefail
 mode=${1:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}
@@ -65,7 +65,7 @@ if [ "$mode" = ladder ]; then
   # unfinished jobs stay in _build/ladder, for a next call on the same machine
   # shellcheck disable=SC2086
   python3 -m lib.commands.ladder "$root/_build/ladder" --queue ${QUEUE:-pairs} --corpus "${CORPUS:-auto}" --workers "${WORKERS:-3}" \
-    --budget-s "${BUDGET_S:-530}" --pack "$out" --numbers "${EXTRA:-{\}}" ${RUNS:+--runs $RUNS} ${ONLY:+--only $ONLY} \
+    --budget-s "${BUDGET_S:-510}" --pack "$out" --numbers "${EXTRA:-{\}}" ${RUNS:+--runs $RUNS} ${ONLY:+--only $ONLY} \
     2> >(stdbuf -oL tr '\r' '\n' | grep --line-buffered -oE 'ladder [0-9:]{8} .*|ladder: .*|Traceback.*|  File .*|[A-Za-z.]*Error.*' >&2)
   exit
 fi
