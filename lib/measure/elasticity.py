@@ -1,4 +1,4 @@
-"""What imbalance costs: how much longer a step takes as the busiest device gets more than the mean."""
+"""What imbalance costs: how much longer a step takes, the more the busiest device gets."""
 
 from __future__ import annotations
 
