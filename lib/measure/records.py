@@ -136,6 +136,34 @@ def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list
     return joined, facts, files
 
 
+def described(facts: dict[str, dict]) -> pd.DataFrame:
+    """The provenance of measured tables for readers, a row each; of configurations how many of the
+    declared ones were measured; visits: the fewest that one of them got.
+    """
+    rows = [
+        dict(
+            machine=name.split("/")[0],
+            experiment=name.split("/")[1],
+            configurations=f"{own['measured']} of {own['declared']}",
+            devices=own["devices"],
+            torch=own["versions"]["torch"],
+            nccl=own["versions"]["nccl"],
+            seconds=own["seconds"],
+            commit=own["commit"][:12],
+            experts=own["experts_path"],
+            visits=own["fewest_visits"],
+            date=own["date"],
+        )
+        for name, own in facts.items()
+    ]
+    return pd.DataFrame(rows or [dict(machine=None, experiment=None, configurations=None)])
+
+
+def machines(facts: dict[str, dict]) -> str:
+    """The names of the machines that were measured, as words."""
+    return ", ".join(sorted({name.split("/")[0] for name in facts})) or "no machine yet"
+
+
 def run(
     folder: Path,
     devices: int,
