@@ -204,6 +204,24 @@ def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):
     assert not list(tmp_path.rglob(".part-*")) and not list(tmp_path.rglob("layer.csv.gz"))
 
 
+def test_times_are_described_by_hand():
+    """Two ranks, two visits of one repetition, two phases that end at these µs, and the total."""
+    visits = [1e-6 * np.array([[[1, 3]], [[2, 7]]]), 1e-6 * np.array([[[3, 5]], [[2, 4]]])]
+    configs = [dict(shape="tiny", index=0, rank_rows=[5, 3]), dict(shape="unseen")]
+    rows = records.table(configs, [visits, []], ["first", "second", "total"])
+    assert len(rows) == 9 and set(rows["shape"]) == {"tiny"} and "index" not in rows
+    assert set(rows.visits) == {2} and set(rows.n) == {2}
+    found = rows.set_index(["rank", "phase"])[["min_us", "p50_us", "max_us"]].T
+    assert found[0, "first"].tolist() == pytest.approx([1, 2, 3])
+    assert found[0, "second"].tolist() == pytest.approx([2, 2, 2])
+    assert found[1, "total"].tolist() == pytest.approx([4, 5.5, 7])
+    assert found[-1, "first"].tolist() == pytest.approx([2, 2.5, 3])  # rank 1, then rank 0
+    assert found[-1, "total"].tolist() == pytest.approx([5, 6, 7])
+    rows = rows.set_index(["rank", "phase"])
+    assert rows.between_visits[-1, "total"] == pytest.approx((7 - 5) / 6)
+    assert rows.rank_rows[:, "total"].to_dict() == {0: 5, 1: 3, -1: 5}
+
+
 @pytest.mark.parametrize("devices", [2, 4, 8])
 def test_skews_by_definition(devices):
     for skew in grid.SKEWS:

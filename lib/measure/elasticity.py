@@ -51,13 +51,13 @@ def _beta(data: np.ndarray) -> float:
     return fit(data[:, 0], data[:, 1])[1] if np.ptp(data[:, 0]) > 0 else 0.0
 
 
-def most(slopes: pd.DataFrame) -> pd.Series:
-    """The row of `table` with the highest β as beta_most, beta_most_arithmetic and rho_most, and
+def most(slopes: pd.DataFrame, machine: str) -> pd.Series:
+    """The highest β of a machine in `table` as beta_most, beta_most_arithmetic and rho_most, and
     the slowdown β (ρ − 1) that its highest ρ brings, slowdown_most; _low and _high are the ends of
-    intervals.  NaN where there is no row.
+    intervals.  NaN where the machine has no row.
     """
-    none = pd.Series(np.nan, index=TABLE)
-    top = slopes.loc[slopes.beta.astype(float).idxmax()] if len(slopes) else none
+    own, none = slopes[slopes.machine == machine], pd.Series(np.nan, index=TABLE)
+    top = own.loc[own.beta.astype(float).idxmax()] if len(own) else none
     betas = {end: top[f"beta{end}"] for end in ("", "_low", "_high")}
     found = {f"beta_most{end}": beta for end, beta in betas.items()}
     found |= {"beta_most_arithmetic": top.beta_arithmetic, "rho_most": top.rho_most}
@@ -65,17 +65,16 @@ def most(slopes: pd.DataFrame) -> pd.Series:
     return pd.Series(found, dtype=float)
 
 
-def calm(slopes: pd.DataFrame, below: float = CALM) -> str:
-    """Where imbalance does not matter, in words: shapes and batches of `table` whose interval of β
-    ends below a bound.
+def calm(slopes: pd.DataFrame, machine: str, below: float = CALM) -> str:
+    """Where imbalance does not matter, in words: shapes and batches of a machine in `table` whose
+    interval of β ends below a bound.
     """
-    if slopes.empty:
-        return "not measured"
+    own = slopes[slopes.machine == machine]
     parts = [
-        f"{NAMES.get(shape, shape)} at {', '.join(map(str, own.tokens))} tokens per device"
-        for shape, own in slopes[slopes.beta_high < below].groupby("shape")
+        f"{NAMES.get(shape, shape)} at {', '.join(map(str, part.tokens))} tokens per device"
+        for shape, part in own[own.beta_high < below].groupby("shape")
     ]
-    return "; ".join(parts) or "nowhere"
+    return "; ".join(parts) or ("nowhere" if len(own) else "not measured")
 
 
 def recorded(rows: pd.DataFrame) -> pd.DataFrame:

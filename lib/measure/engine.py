@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+ERRORS = ["makespan_error", "flow_error", "approximate_error"]
+
 
 def agreement(judged: pd.DataFrame) -> pd.DataFrame:
     """Largest differences to SimGrid, relative, per fabric and number of devices: of makespans, of
@@ -12,8 +14,15 @@ def agreement(judged: pd.DataFrame) -> pd.DataFrame:
 
     judged: data/published/simgrid.csv, a row per matrix.
     """
-    columns = ["flows", "makespan_error", "flow_error", "approximate_error"]
-    return judged.groupby(["fabric", "devices"])[columns].max().reset_index()
+    return judged.groupby(["fabric", "devices"])[["flows", *ERRORS]].max().reset_index()
+
+
+def furthest(agreed: pd.DataFrame) -> pd.DataFrame:
+    """The largest differences of `agreement` over all fabrics, by name: simgrid_makespan_error and
+    the like.
+    """
+    most = agreed[ERRORS].max().add_prefix("simgrid_")
+    return most.rename_axis("name").rename("value").reset_index()
 
 
 def costs(timed: pd.DataFrame) -> pd.DataFrame:
@@ -32,28 +41,31 @@ def costs(timed: pd.DataFrame) -> pd.DataFrame:
     return both.assign(devices=most, **ratios).reset_index().rename_axis(columns=None)
 
 
-def rates(timed: pd.DataFrame) -> pd.Series:
-    """What the costs come to.
+def fastest(timed: pd.DataFrame) -> pd.Series:
+    """The row of what bounds many matrices fastest and is no CPU: on (the device), devices of a
+    matrix and seconds for one; NaN where none was timed.
+    """
+    rows = timed[(timed.engine == "many bounds") & (timed.on != "CPU")].sort_values("seconds")
+    none = pd.Series(dict(on="no device yet", devices=np.nan, seconds=np.nan))
+    return rows.iloc[0] if len(rows) else none
+
+
+def ratios(timed: pd.DataFrame) -> pd.DataFrame:
+    """What the costs come to, by name.
 
     exact_ratio, approximate_ratio: SimGrid's seconds over ours, of drawn routes over a star;
     exact_ratio_least: of any family and fabric; bound_ratio: the bound of the most devices over two
-    sums over their matrix; bounds_millions: matrices of bounds_devices devices that bounds_device,
-    the fastest that is no CPU, bounds in a second, in millions.
+    sums over their matrix; bounds_millions: millions of matrices that `fastest` bounds in a second.
     """
     both = costs(timed)
     drawn = both[(both.fabric == "star") & (both.family == "moe")]
     most = timed[timed.devices == timed.devices.max()]
     sums = most.pivot_table(index="fabric", columns="engine", values="seconds")
-    many = timed[(timed.engine == "many bounds") & (timed.on != "CPU")].nsmallest(1, "seconds")
-    return pd.Series(
-        dict(
-            exact_ratio=drawn.exact_ratio.mean(),
-            exact_ratio_least=both.exact_ratio.min(),
-            approximate_ratio=drawn.approximate_ratio.mean(),
-            bound_ratio=(sums["bound"] / sums["two sums"]).max(),
-            bounds_millions=1e-6 / many.seconds.mean(),
-            bounds_devices=many.devices.mean(),
-            bounds_device=", ".join(many.on) or "no device yet",
-            engine_devices=both.devices.max() if len(both) else np.nan,
-        )
+    found = dict(
+        exact_ratio=drawn.exact_ratio.mean(),
+        exact_ratio_least=both.exact_ratio.min(),
+        approximate_ratio=drawn.approximate_ratio.mean(),
+        bound_ratio=(sums["bound"] / sums["two sums"]).max(),
+        bounds_millions=1e-6 / fastest(timed).seconds,
     )
+    return pd.DataFrame(found.items(), columns=["name", "value"])

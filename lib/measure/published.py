@@ -84,10 +84,11 @@ def slowdowns(predecessor: pd.DataFrame) -> pd.DataFrame:
     return predecessor.assign(slowdown=times / times.iloc[0] - 1)
 
 
-def ranges(slowed: pd.DataFrame) -> pd.Series:
+def ranges(slowed: pd.DataFrame) -> pd.DataFrame:
     """The least and the largest slowdown beyond the first level, predecessor_low and _high, beside
-    those that the predecessor's text claims, claimed_low and _high.
+    those that the predecessor's text claims, claimed_low and _high, by name.
     """
     found = slowed.slowdown.iloc[1:]
     own = dict(predecessor_low=found.min(), predecessor_high=found.max())
-    return pd.Series(own | {f"claimed_{end}": share for end, share in CLAIMED.items()})
+    said = {f"claimed_{end}": share for end, share in CLAIMED.items()}
+    return pd.DataFrame((own | said).items(), columns=["name", "value"])

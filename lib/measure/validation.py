@@ -6,6 +6,7 @@ Predictions are those of calibrate.everything; `tests` are their rows of part "h
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -31,25 +32,19 @@ def jitter(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(found[1:] or found).sort_values(["machine", "experiment"], ignore_index=True)
 
 
-def tag(experiment: str) -> str:
-    """An experiment as part of a name: "exchange_large" of "large exchange"."""
-    return "_".join(reversed(experiment.split()))
-
-
 def errors(tests: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
-    """Median and 95th percentile of the errors of each experiment: columns tag, of ("median",
-    "p95"), value with value_low and value_high, the 95 % interval (bootstrap over `group`, what
-    errs together; NaN below 8 groups).
+    """Median and 95th percentile of the errors of each experiment: columns name
+    ("exchange_large_p95" of a large exchange), value, and value_low and value_high, the 95 %
+    interval (bootstrap over `group`, what errs together; NaN below 8 groups).
     """
     rows = []
     for experiment, own in tests.groupby("experiment", sort=False):
-        for name, q in (("median", 0.5), ("p95", 0.95)):
-            edges = stats.bootstrap_interval(
-                own.error, lambda e, q=q: np.quantile(e, q), own.group.astype(str), draws=draws
-            )
-            value = own.error.astype(float).quantile(q)
-            rows.append((tag(str(experiment)), name, value, *(edges or (np.nan, np.nan))))
-    return pd.DataFrame(rows, columns=["tag", "of", "value", "value_low", "value_high"])
+        for of, q in (("median", 0.5), ("p95", 0.95)):
+            statistic, groups = partial(np.quantile, q=q), own.group.astype(str)
+            edges = stats.bootstrap_interval(own.error, statistic, groups, draws=draws)
+            name = "_".join([*reversed(str(experiment).split()), of])
+            rows.append((name, own.error.astype(float).quantile(q), *(edges or (np.nan, np.nan))))
+    return pd.DataFrame(rows, columns=["name", "value", "value_low", "value_high"])
 
 
 def machines(tests: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +69,7 @@ def worst(tests: pd.DataFrame, each: int) -> pd.DataFrame:
 
 
 def extremes(tests: pd.DataFrame) -> pd.DataFrame:
-    """The worst prediction of large exchanges, experts and layers in words: columns tag and worst,
+    """The worst prediction of large exchanges, experts and layers in words: columns name and value,
     "what it is: measured µs, predicted µs"; NaN where nothing is predicted.
     """
     rows = worst(tests[tests.experiment != "small exchange"], 1)
@@ -82,8 +77,8 @@ def extremes(tests: pd.DataFrame) -> pd.DataFrame:
         f"{r.case}: {r.measured_us:.0f} µs, predicted {r.predicted_us:.0f}"
         for r in rows.itertuples()
     ]
-    tags = rows.experiment.str.split().str[-1]
-    return pd.DataFrame(dict(tag=tags, worst=pd.Series(told).where(rows.error.notna())))
+    names = "worst_" + rows.experiment.str.split().str[-1]
+    return pd.DataFrame(dict(name=names, value=pd.Series(told).where(rows.error.notna())))
 
 
 def largest_fitted(predictions: pd.DataFrame) -> float:
@@ -107,12 +102,17 @@ def starting(tests: pd.DataFrame, untiled: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "value"])
 
 
+def others(tests: pd.DataFrame, base: str) -> str:
+    """The machines that were predicted from `base` alone, as words."""
+    own = tests[(tests.machine != base) & (tests.experiment != "experts")]
+    return ", ".join(sorted(set(own.machine))) or "none yet"
+
+
 def later(tests: pd.DataFrame, base: str) -> pd.DataFrame:
-    """Machines that were predicted from `base` alone: median error of large exchanges and of whole
-    layers, columns tag, later, and machines, their names; NaN where there is none.
+    """Median error on those machines, by name: later_large of large exchanges, later_layer of whole
+    layers; NaN where there is none.
     """
-    others = tests[(tests.machine != base) & (tests.experiment != "experts")]
-    names = ", ".join(sorted(set(others.machine))) or "none yet"
-    medians = others.groupby("experiment").error.median()
-    rows = [(name.split()[0], medians.get(name, np.nan)) for name in ("large exchange", "layer")]
-    return pd.DataFrame(rows, columns=["tag", "later"]).assign(machines=names)
+    medians = tests[tests.machine != base].groupby("experiment").error.median()
+    names = {"later_large": "large exchange", "later_layer": "layer"}
+    rows = [(name, medians.get(experiment, np.nan)) for name, experiment in names.items()]
+    return pd.DataFrame(rows, columns=["name", "value"])
