@@ -316,7 +316,7 @@ TIMED = pd.DataFrame(
 
 def test_costs_are_told_as_ratios():
     costs = engine.costs(TIMED).set_index("family")
-    assert costs.exact_ratio.to_dict() == pytest.approx({"hot": 10, "moe": 40})
+    assert costs.exact_ratio.to_dict() == pytest.approx({"hot": 10, "drawn routes": 40})
     assert costs.devices.tolist() == [64, 64]
     ratios = engine.ratios(TIMED).set_index("name").value
     assert ratios.to_dict() == pytest.approx(

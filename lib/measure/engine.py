@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+DRAWN = "drawn routes"  # what the family "moe" of matrices is
 ERRORS = ["makespan_error", "flow_error", "approximate_error"]
 
 
@@ -38,7 +39,8 @@ def costs(timed: pd.DataFrame) -> pd.DataFrame:
     )
     both = both.dropna(subset="SimGrid")[["SimGrid", "exact", "approximate"]]
     ratios = {f"{name}_ratio": both.SimGrid / both[name] for name in ("exact", "approximate")}
-    return both.assign(devices=most, **ratios).reset_index().rename_axis(columns=None)
+    both = both.rename(index={"moe": DRAWN}, level="family").assign(devices=most, **ratios)
+    return both.reset_index().rename_axis(columns=None)
 
 
 def fastest(timed: pd.DataFrame) -> pd.Series:
@@ -58,7 +60,7 @@ def ratios(timed: pd.DataFrame) -> pd.DataFrame:
     sums over their matrix; bounds_millions: millions of matrices that `fastest` bounds in a second.
     """
     both = costs(timed)
-    drawn = both[(both.fabric == "star") & (both.family == "moe")]
+    drawn = both[(both.fabric == "star") & (both.family == DRAWN)]
     most = timed[timed.devices == timed.devices.max()]
     sums = most.pivot_table(index="fabric", columns="engine", values="seconds")
     found = dict(
