@@ -39,7 +39,7 @@ def costs(timed: pd.DataFrame) -> pd.DataFrame:
     )
     both = both.dropna(subset="SimGrid")[["SimGrid", "exact", "approximate"]]
     ratios = {f"{name}_ratio": both.SimGrid / both[name] for name in ("exact", "approximate")}
-    both = both.rename(index={"moe": DRAWN}, level="family").assign(devices=most, **ratios)
+    both = both.assign(devices=most, **ratios).rename(index={"moe": DRAWN}, level="family")
     return both.reset_index().rename_axis(columns=None)
 
 
