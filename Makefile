@@ -8,20 +8,22 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
-BIN := $(CURDIR)/$(VENV)/bin
+TESTED := $(VENV)/.tested
+BIN := $(VENV)/bin
 
 .PHONY: book test test-long bench corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(if $(RUN),--name '$(RUN)') $(ARGS)
 
-test: $(READY)
+test: $(TESTED)
 	@$(BIN)/python -m pytest -q $(ARGS)
 
-bench: $(READY)
+bench: $(TESTED)
 	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py tests/bench_network.py $(ARGS)
+
 OLDER := _build/transformers-5.17.0
-test-long: $(READY) $(OLDER)
+test-long: $(TESTED) $(OLDER)
 	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)
 
 $(OLDER): | $(READY)
@@ -34,13 +36,10 @@ corpus: $(READY)
 	@$(BIN)/python -m lib.model.corpus _build/corpus.xz $(STRIDES)
 
 $(READY): requirements.txt pyproject.toml
-	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'make: Python %d.%d: must be 3.11 or newer (make PYTHON=…)' % sys.version_info[:2])"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing requirements.txt into $(VENV) (a few minutes)"
-	@$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.txt 2>&1 \
-	  | awk '/^Collecting/ { printf "\r  %d packages", ++n; fflush() } /^Installing/ { printf ", installing"; fflush() } \
-	         /^ERROR/ { print } END { print "" }'
-	@touch $(READY)
+	@$(PYTHON) .ci/environment.py $@ requirements.txt
+
+$(TESTED): $(READY) tests/requirements.txt
+	@$(PYTHON) .ci/environment.py $@ requirements.txt tests/requirements.txt
 
 clean:
 	rm -rf _build $(VENV)
