@@ -2,6 +2,7 @@
 #             the published run, shown without computing it:  make book RUN=reference
 # make test   sets up, runs the tests
 # make published  recomputes what needs no GPU of the published run, confirms what is unchanged, names the rest
+# make times  what chapters and test files last took, beside their budgets
 # make bench  sets up, measures the speed of the strategies and of the network engine
 # make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one
 SHELL := /bin/bash
@@ -12,13 +13,16 @@ READY := $(VENV)/.ready
 TESTED := $(VENV)/.tested
 BIN := $(VENV)/bin
 
-.PHONY: book published test test-long bench corpus clean
+.PHONY: book published times test test-long bench corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(if $(RUN),--name '$(RUN)') $(ARGS)
 
 published: $(READY)
 	@$(BIN)/python -m lib renew
+
+times: $(READY)
+	@$(BIN)/python -m lib times $(ARGS)
 
 test: $(TESTED)
 	@$(BIN)/python -m pytest -q $(ARGS)

@@ -94,6 +94,29 @@ def test_a_change_of_one_value_is_staleness(published):
     assert "lib/stats.py" in changed(run) and not (run / "01" / stale.CONFIRMED).exists()
 
 
+def test_a_changed_tag_or_file_is_staleness_and_prose_is_not(published, monkeypatch):
+    run, _ = published
+    record = json.loads((run / "01/values.json").read_text())
+    record["provenance"]["files"] = {"data/corpus.csv.gz": "0" * 64}
+    assert "data/corpus.csv.gz" in stale.since(run, record)
+    monkeypatch.undo()
+    notebook = json.loads(json.dumps(chapters._notebook("01_profile")))
+    monkeypatch.setattr(chapters, "_notebook", lambda chapter: notebook)
+    before = chapters.fingerprint("01_profile")
+    prose = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    chapters.sources.cache_clear()
+    prose["source"] = ["# Another question?\n"]
+    assert chapters.fingerprint("01_profile") == before
+    chapters.sources.cache_clear()
+    code[-1]["metadata"]["tags"] = ["remove-cell"]
+    tagged = chapters.fingerprint("01_profile")
+    chapters.sources.cache_clear()
+    code[-1]["source"] = [*code[-1]["source"], "\n1\n"]
+    assert len({before, tagged, chapters.fingerprint("01_profile")}) == 3
+    chapters.sources.cache_clear()
+
+
 def test_a_run_at_the_papers_own_parameters_confirms_it(published):
     run, quick = published
     record = json.loads((run / "01/values.json").read_text())

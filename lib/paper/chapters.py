@@ -12,6 +12,7 @@ from lib import provenance
 
 ROOT = provenance.repository()
 PUBLISHED = ROOT / "data" / "reference"
+BUDGET_S = 120.0  # of a chapter that states none
 
 
 def source(chapter: str) -> Path:
@@ -69,6 +70,11 @@ def declares(chapter: str, name: str) -> bool:
         return True
     places = [*reads(chapter), *(f"data/reference/{other[:2]}" for other in needs(chapter))]
     return any(name == place or name.startswith(f"{place}/") for place in places)
+
+
+def budget_s(chapter: str) -> float:
+    """The seconds that a chapter may take at its defaults on two idle cores, by its metadata."""
+    return _says(chapter).get("budget_s", BUDGET_S)
 
 
 def parameters_cell(chapter: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from lib.paper import build, chapters, renew, rules, runner, runs, settings, side
+from lib.paper import build, chapters, renew, rules, runner, runs, settings, side, times
 from lib.paper import compare as views
 from lib.paper import publish as publishing
 
@@ -173,6 +173,12 @@ def check(name: Name = "default") -> None:
     told = ", ".join(f"{count} {verdict}" for verdict, count in counts)
     print(f"{name}: {len(frame)} values: {told or 'none to check'}")
     raise typer.Exit(0 if len(frame) and bad.empty else 1)
+
+
+@app.command("times")
+def print_times(name: Name = "default") -> None:
+    """Print what the chapters of a run and the test files last took, beside their budgets."""
+    write(times.table(runs.existing(name) if name == runs.PUBLISHED else runs.place(name)))
 
 
 @app.command()
