@@ -36,7 +36,7 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   mkdir -p "$2"
   corpus=auto
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
-  given=$(python3 -m lib settings "$1" --params paper --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
+  given=$(python3 -m lib.paper.given "$1" --params paper --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
   (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
     python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"
@@ -64,7 +64,7 @@ elif [ "$mode" = bench ]; then
 elif [ "$mode" = finetune ]; then
   packed='{}'
   if [ -n "${CORPUS:-}" ]; then packed="{\"corpus_source\": \"$(realpath "$CORPUS")\", \"allow_partial\": true}"; fi
-  given=$(python3 -m lib settings 03_finetune --whole --params paper --json "$packed" --json "${EXTRA:-{\}}")
+  given=$(python3 -m lib.paper.given 03_finetune --whole --params paper --json "$packed" --json "${EXTRA:-{\}}")
   count=$(gpus)
   ((count)) || count=1
   each=${WORKERS:-4}

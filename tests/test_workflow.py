@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, TINY, command
 
 from lib.paper import chapters, rules, runner, runs, settings
+from lib.paper import given as handed
 
 
 def flags(*more: str) -> list[str]:
@@ -231,25 +232,26 @@ def test_all_that_chapters_would_refuse_is_refused_at_once():
 
 
 BLOCKED = """import sys
-for name in ("pydantic", "papermill", "snakemake", "plotly", "IPython", "nbformat", "nbclient"):
+for name in ("typer", "pydantic", "papermill", "snakemake", "plotly", "IPython", "nbclient"):
     sys.modules[name] = None
-sys.argv = ["lib", *sys.argv[1:]]
-from lib.paper import cli
-cli.main()"""
+from lib.paper import given
+print(given.main(sys.argv[1:]))"""
 
 
 def test_the_settings_of_a_chapter_need_nothing_that_the_gpu_machine_lacks():
-    given = ("04", "--params", "paper", "--json", '{"seeds": 33, "steps": 2}', "-p", "seed=4")
-    line = [sys.executable, "-c", BLOCKED, "settings", *given]
+    options = ("--params", "paper", "--json", '{"seeds": 33, "steps": 2}', "-p", "seed=4")
+    line = [sys.executable, "-c", BLOCKED, "04_network", *options]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     own = json.loads(done.stdout)
     assert own["seeds"] == 33 and own["seed"] == 4 and own["exact_up_to"] == 32
     assert "steps" not in own and "num_tokens" not in own
-    whole = command("settings", "04", "--whole", "--params", "paper")
-    assert json.loads(whole.stdout) == chapters.defaults("04_network") | settings.own(
-        "04_network", settings.load("paper")
-    )
-    assert command("settings", "04", "--json", "{").stderr.startswith("settings: --json {: must be")
+    whole = handed.main(["04_network", "--whole", "--params", "paper"])
+    paper = settings.own("04_network", settings.load("paper"))
+    assert json.loads(whole) == chapters.defaults("04_network") | paper
+    with pytest.raises(ValueError, match="^run: --json {: must be JSON"):
+        handed.main(["04_network", "--json", "{"])
+    with pytest.raises(ValueError, match="num_devices = 1: must be"):
+        handed.main(["04_network", "-p", "num_devices=1"])
     assert "<<" not in (ROOT / "notebooks/gpu.sh").read_text()
 
 

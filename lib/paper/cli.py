@@ -1,7 +1,4 @@
-"""The command line: ``python -m lib run`` computes what changed and builds the book.
-
-It must start where papermill, snakemake, pydantic and plotly are not installed.
-"""
+"""The command line: ``python -m lib run`` computes what changed and builds the book."""
 
 from __future__ import annotations
 
@@ -31,11 +28,6 @@ Only = Annotated[
 ]
 
 
-def asked(params: str | None, parameter: list[str] | None) -> dict[str, object]:
-    """The parameters of a file and of the command line, which goes before it."""
-    return (settings.load(params) if params is not None else {}) | settings.parse(parameter or [])
-
-
 @app.command()
 def run(
     name: Name = "default",
@@ -47,7 +39,7 @@ def run(
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
     where, wanted = runs.place(name), runs.chosen(only or [])
-    given, published = asked(params, parameter), name == runs.PUBLISHED
+    given, published = settings.asked(params, parameter or []), name == runs.PUBLISHED
     if published and (given or set(only or []) - {"book"}):
         raise ValueError(
             f"run: --name {name}: the published run is shown, not computed: "
@@ -85,29 +77,6 @@ def list_params(
         print(chapter)
         for name, default, meaning, span in rules.table(chapter):
             print(f"  {name} = {json.dumps(default)}: {meaning} ({span})")
-
-
-@app.command("settings")
-def print_settings(
-    chapter: str,
-    params: Params = None,
-    parameter: Given = None,
-    given: Annotated[
-        list[str] | None, typer.Option("--json", help="more of them, as JSON; may be repeated")
-    ] = None,
-    whole: Annotated[bool, typer.Option(help="with the defaults of the others")] = False,
-) -> None:
-    """Print the parameters that a chapter gets, as JSON, for papermill and the scripts."""
-    (chapter,) = runs.chosen([chapter])
-    wished = asked(params, parameter)
-    for text in given or []:
-        try:
-            wished |= settings.checked(json.loads(text), "--json")
-        except json.JSONDecodeError as error:
-            raise ValueError(f"settings: --json {text}: must be JSON: {error}") from None
-    rules.check([chapter], wished)
-    own = settings.own(chapter, wished)
-    print(json.dumps(chapters.defaults(chapter) | own if whole else own, sort_keys=True))
 
 
 @app.command()

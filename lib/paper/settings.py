@@ -76,6 +76,11 @@ def load(file: str) -> dict[str, object]:
     return checked(content, f"--params {file}:")
 
 
+def asked(file: str | None, typed: list[str]) -> dict[str, object]:
+    """The parameters of a file, if one is named, and of the command line, which goes before it."""
+    return (load(file) if file is not None else {}) | parse(typed)
+
+
 def checked(content: object, where: str) -> dict[str, object]:
     """Names with values, as read from a file or from JSON; refused is a name that no chapter has,
     and a value, a date for example, that JSON cannot write.
