@@ -10,6 +10,8 @@ import psutil
 import pytest
 import small
 
+from lib.paper import chapters, runner
+
 CHAPTERS = ("00_first", "01_second")
 
 
@@ -102,7 +104,7 @@ def test_a_chapter_with_work_left_is_not_finished(repository, default):
     assert small.ran(again) == ["00_first (1 of 1)"]  # not taken over either
 
 
-def test_a_kernel_that_dies_is_told_and_a_torn_log_does_not_stop_the_next_run(repository):
+def test_a_kernel_that_dies_is_told_and_a_torn_log_is_mended(repository, monkeypatch):
     done = compute(repository, "dead", events="dies")
     assert done.returncode == 1
     assert done.stdout.splitlines()[0] == "00_first failed: stopped: its kernel died (memory?)"
@@ -110,11 +112,29 @@ def test_a_kernel_that_dies_is_told_and_a_torn_log_does_not_stop_the_next_run(re
     log = repository / "_build/runs/dead/logs/00_first.ipynb"
     assert "its kernel died" in log.read_text()
     log.write_text(log.read_text()[:100])  # as a full disk leaves it
-    code = "from lib.paper import runner, runs; from pathlib import Path; import sys;"
-    code += "runner._mend(Path(sys.argv[1]), ['00_first']);"
-    code += "print(runner.failure(Path(sys.argv[1]), '00_first'))"
-    told = small.ended(small.start(repository, "-c", code, str(log.parents[1])))
-    assert told.stdout == "stopped: its executed copy is cut off (disk full?)\n", told.stderr
+    monkeypatch.setattr(chapters, "ROOT", repository)
+    runner.mend(repository / "_build/runs/dead")
+    told = runner.failure(repository / "_build/runs/dead", "00_first")
+    assert told == "stopped: its executed copy is cut off (disk full?)"
+
+
+def test_what_is_held_is_neither_published_to_nor_removed(repository, default):
+    with runner.sole(repository / "_build/runs/reference"):
+        refused = small.command(repository, "publish", "default")
+        assert refused.stderr == "run: reference: is being computed by another process\n"
+    with runner.sole(default):
+        for line in (["publish", "default"], ["clean", "default"], ["confirm", "default"]):
+            refused = small.command(repository, *line)
+            assert refused.stderr == "run: default: is being computed by another process\n"
+            assert refused.returncode == 2 and default.is_dir()
+
+
+def test_what_cannot_be_written_is_one_line(repository):
+    (repository / "_build/runs/file").touch()
+    refused = small.command(repository, "run", "--name", "file")
+    place = repository / "_build/runs/file"
+    assert refused.returncode == 2 and refused.stderr == f"lib: {place}: File exists\n"
+    place.unlink()
 
 
 def test_work_ends_with_its_leader_and_holds_the_lock_until_then(repository):

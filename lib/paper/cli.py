@@ -51,6 +51,7 @@ def run(
         fine = not wanted or runner.execute(
             where, given, wanted, jobs=jobs, origin=params or "", held=held
         )
+        runner.mend(where)
         index = build.book(chapters.PUBLISHED if published else where, where / "book")
     told = runs.verdicts(where, wanted, index)
     print("\n".join(told), file=sys.stderr, end="\n" if told else "")

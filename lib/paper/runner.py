@@ -57,7 +57,7 @@ def execute(
         env=environment,
         pass_fds=() if held is None else (held,),
     )
-    _mend(folder, missing)
+    mend(folder)
     if done.returncode and not any(failure(folder, chapter) for chapter in missing):
         logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
         told = logs[-1].read_text()[-2000:].strip() if logs else ""
@@ -175,14 +175,13 @@ def stopped(log: Path, source: Path, reason: str) -> None:
         part.write_text(json.dumps(notebook))
 
 
-def _mend(folder: Path, names: list[str]) -> None:
+def mend(folder: Path) -> None:
     """What was only half-written, on a full disk say, gives way to one that says so."""
-    for chapter in names:
-        log = folder / "logs" / f"{chapter}.ipynb"
+    for log in sorted((folder / "logs").glob("*.ipynb")):
         try:
-            json.loads(log.read_text()) if log.is_file() else None
+            json.loads(log.read_text())
         except ValueError:
-            stopped(log, chapters.source(chapter), "its executed copy is cut off (disk full?)")
+            stopped(log, chapters.source(log.stem), "its executed copy is cut off (disk full?)")
 
 
 def failure(folder: Path, chapter: str) -> str | None:
