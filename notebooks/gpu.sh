@@ -47,13 +47,7 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   mkdir -p "$2"
   corpus=auto
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
-  given=$(python3 - "$1" "$3" "${EXTRA:-{\}}" "$corpus" <<'END'
-import json, sys
-from lib.paper import chapters, settings
-chapter, own, extra, corpus = sys.argv[1:]
-print(settings.of(chapter, settings.load("paper") | {"corpus_source": corpus} | json.loads(own) | json.loads(extra)))
-END
-  )
+  given=$(python3 -m lib.paper.given "$1" --params paper --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
   (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
     python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"
@@ -88,14 +82,9 @@ elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
   python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"
 elif [ "$mode" = finetune ]; then
-  given=$(python3 - "${EXTRA:-{\}}" "${CORPUS:+$(realpath "${CORPUS:-.}")}" <<'END'
-import json, sys
-from lib.paper import chapters, settings
-own = chapters.defaults("03_finetune")
-asked = settings.load("paper") | ({"corpus_source": sys.argv[2], "allow_partial": True} if sys.argv[2] else {}) | json.loads(sys.argv[1])
-print(json.dumps(own | json.loads(settings.of("03_finetune", asked))))
-END
-  )
+  packed='{}'
+  if [ -n "${CORPUS:-}" ]; then packed="{\"corpus_source\": \"$(realpath "$CORPUS")\", \"allow_partial\": true}"; fi
+  given=$(python3 -m lib.paper.given 03_finetune --whole --params paper --json "$packed" --json "${EXTRA:-{\}}")
   count=$(gpus)
   ((count)) || count=1
   each=${WORKERS:-4}
