@@ -24,7 +24,8 @@ import transformers
 from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from lib.routing import adapter, probe
+from lib.routing import adapter
+from lib.routing.layer import Layer, Watch
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / f"data/published/families-{transformers.__version__}.csv"
@@ -167,7 +168,7 @@ def _randomise(model: nn.Module) -> None:
             value += 0.1 * torch.randn_like(value)
 
 
-def computed(model: nn.Module, layers: list[probe.Layer]) -> list[np.ndarray]:
+def computed(model: nn.Module, layers: list[Layer]) -> list[np.ndarray]:
     """Per layer [experts] rows that each expert's own weights were multiplied with in an eager
     forward pass.
 
@@ -195,12 +196,12 @@ def computed(model: nn.Module, layers: list[probe.Layer]) -> list[np.ndarray]:
             else:
                 count += np.bincount(factors[0].flatten().numpy(), minlength=len(count))
 
-    with torch.no_grad(), _eager(model), probe.Watch(see):
+    with torch.no_grad(), _eager(model), Watch(see):
         model(input_ids=tokens(), use_cache=False)
     return counts
 
 
-def _stack(model: nn.Module, layer: probe.Layer) -> Tensor:
+def _stack(model: nn.Module, layer: Layer) -> Tensor:
     """A stack of experts' weights [experts, …] of a layer: the shortest, as experts that compute
     nothing stand last.
     """
@@ -224,7 +225,7 @@ def _eager(model: nn.Module) -> Iterator[None]:
         model.set_experts_implementation(before)
 
 
-def check_counts(model: nn.Module, layers: list[probe.Layer]) -> None:
+def check_counts(model: nn.Module, layers: list[Layer]) -> None:
     """The recorded counts are those of the products computed, each token at most k times, none
     lost.
     """
@@ -264,7 +265,7 @@ def strategies() -> dict[str, adapter.Strategy]:
 
 
 @torch.no_grad()
-def check_assign(model: nn.Module, layers: list[probe.Layer]) -> None:
+def check_assign(model: nn.Module, layers: list[Layer]) -> None:
     """Native through `assign` is bit-identical; anything else computes Σ_j w_j E_j(h), each E_j
     evaluated alone.
     """
@@ -299,7 +300,7 @@ def check_assign(model: nn.Module, layers: list[probe.Layer]) -> None:
             )
 
 
-def expert_outputs(model: nn.Module, layer: probe.Layer, hidden: Tensor) -> Tensor:
+def expert_outputs(model: nn.Module, layer: Layer, hidden: Tensor) -> Tensor:
     """[experts, tokens, hidden] E_j(h) of every expert alone: one slot of weight 1 (and one of 0),
     by the eager loop.
     """
@@ -319,7 +320,7 @@ def expert_outputs(model: nn.Module, layer: probe.Layer, hidden: Tensor) -> Tens
 class _outputs:
     """While open, keeps (hidden, output) of each layer's experts call in `done`."""
 
-    def __init__(self, layers: list[probe.Layer], done: dict) -> None:
+    def __init__(self, layers: list[Layer], done: dict) -> None:
         self.layers, self.done = layers, done
 
     def __enter__(self) -> None:
@@ -328,7 +329,7 @@ class _outputs:
             for i, layer in enumerate(self.layers)
         ]
 
-    def hook(self, i: int, layer: probe.Layer):
+    def hook(self, i: int, layer: Layer):
         def keep(_module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
             hidden = (
                 args[layer.places[0]]

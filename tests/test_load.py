@@ -1,5 +1,6 @@
 """Opening models: what is verified, what is refused, in one line each."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -7,7 +8,9 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from conftest import data_script
 
+from lib import provenance
 from lib.model import load
 
 
@@ -15,24 +18,36 @@ def test_the_shipped_checkpoints_are_the_declared_model():
     for arm in load.ARMS:
         model, tokenizer = load.embedded(arm)
         assert model.num_parameters() < 8e6 and tokenizer.get_vocab_size() == load.VOCABULARY
-        assert (
-            model.config.num_hidden_layers,
-            model.config.num_experts,
-            model.config.num_experts_per_tok,
-        ) == (
-            6,
-            16,
-            2,
-        )
+        known = model.config
+        assert (known.num_hidden_layers, known.num_experts, known.num_experts_per_tok) == (6, 16, 2)
 
 
 def test_every_file_of_data_is_listed_with_its_hash():
-    listed = load.listed()
-    files = {f.relative_to(load.DATA).as_posix() for f in load.DATA.rglob("*") if f.is_file()} - {
-        "manifest.csv"
-    }
-    assert set(listed.file) == files and listed.notna().all().all()
-    assert [load.sha256(load.DATA / name) for name in listed.file] == listed.sha256.tolist()
+    listed = data_script("inventory").listed(load.DATA)
+    files = {f.relative_to(load.DATA).as_posix() for f in load.DATA.rglob("*") if f.is_file()}
+    own = {"manifest.csv"} | {name for name in files if name.endswith((".py", ".pyc"))}
+    assert set(listed.file) == files - own and listed.notna().all().all()
+    hashes = [provenance.sha256(load.DATA / name) for name in listed.file]
+    assert hashes == listed.sha256.tolist()
+
+
+def test_the_inventory_keeps_what_is_known_of_a_file_and_takes_new_ones(tmp_path):
+    inventory = data_script("inventory")
+    (tmp_path / "a.csv").write_text("old")
+    (tmp_path / "tool.py").write_text("")
+    inventory.write(tmp_path)
+    table = inventory.listed(tmp_path)
+    assert table.file.tolist() == ["a.csv"] and table.licence.tolist() == ["MIT"]
+    table.assign(origin="someone", licence="BSD").to_csv(tmp_path / "manifest.csv", index=False)
+    (tmp_path / "a.csv").write_text("new")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c.csv").write_text("")
+    inventory.write(tmp_path)
+    table = inventory.listed(tmp_path)
+    assert table.file.tolist() == ["a.csv", "b/c.csv"]
+    assert table.licence.tolist() == ["BSD", "MIT"]
+    assert table.sha256[0] == hashlib.sha256(b"new").hexdigest()
+    assert not list(tmp_path.glob(".part*"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
