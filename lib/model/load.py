@@ -114,15 +114,17 @@ def arms(model: str) -> dict[str, str]:
 
 
 def embedded(
-    arm: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    arm: str, *, device: torch.device | str = "cpu", home: Path | None = None
 ) -> tuple[PreTrainedModel, Tokenizer]:
-    """(model, tokenizer) of an embedded checkpoint, "without" or "with" a balance loss, its file
-    verified first.
+    """(model, tokenizer) of an embedded checkpoint in float32, "without" or "with" a balance loss,
+    its file verified first; or, not verified, of one trained anew into the folder `home`.
     """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
-    verify(HOME / arm / "model.safetensors")
-    return _pretrained(HOME / arm, device, dtype), tokenizer()
+    folder = home or HOME
+    if folder == HOME:
+        verify(HOME / arm / "model.safetensors")
+    return _pretrained(folder / arm, device, torch.float32), tokenizer(folder / "tokenizer.json")
 
 
 def open(
