@@ -15,6 +15,8 @@ from lib import stats
 from lib.routing import adapter, declared
 from lib.routing.trace import Trace
 
+FEW = 40  # documents that tell how decided a router is
+
 
 @torch.no_grad()
 def trace(
@@ -77,7 +79,7 @@ def _assemble(index: np.ndarray, documents: list, experts: int, name: str) -> Tr
 
 
 def entropies(
-    model: torch.nn.Module, documents: Sequence, *, most: int, batch_tokens: int = 4096
+    model: torch.nn.Module, documents: Sequence, *, most: int = FEW, batch_tokens: int = 4096
 ) -> np.ndarray:
     """[layers] mean entropy of the router's softmax over its logits, over ln E: 1 is undecided, 0
     certain; NaN where the logits of some layer are not seen.
