@@ -254,6 +254,7 @@ def test_a_router_without_a_known_rule_is_recorded_and_not_replaced(tiny_model):
     message = "0.mlp.experts: no known rule gives its weights: its assignment can be recorded, not"
     with pytest.raises(ValueError, match=message), adapter.assign(tiny_model, adapter.native):
         pass
+    assert {layer.words for layer in adapter.layers(tiny_model)} == {"not one that is known"}
 
 
 class Loop(nn.Module):

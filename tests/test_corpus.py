@@ -120,6 +120,32 @@ def test_held_out_takes_clusters_in_turn_and_counts_bytes():
     assert corpus.stream(few).dtype == np.uint16
 
 
+def test_the_summary_counts_the_manifest_and_its_shares_by_hand():
+    table = corpus.summary()
+    rows = corpus.manifest()
+    assert table.documents.sum() == len(rows)
+    assert table.megabytes.sum() * 1e6 == pytest.approx(rows.bytes.sum())
+    small = pd.DataFrame(
+        dict(
+            split=["train", "held-out", "copy", "held-out", "train"],
+            documents=[9, 2, 1, 1, 9],
+            megabytes=[1.5, 1, 1, 1, 2.0],
+        )
+    )
+    found = corpus.shares(small)
+    assert found.to_dict() == dict(held_out_share_left=0.75, training_megabytes=3.5)
+
+
+def test_a_chapter_s_text_is_held_out_or_the_user_s_own(tmp_path):
+    (tmp_path / "one.txt").write_text("eins")
+    own = texts.chosen(str(tmp_path), 5, field="text", split="test")
+    assert [doc.text for doc in own] == ["eins"] and texts.weights(str(tmp_path)) == {}
+    few = texts.chosen("held-out", 2, field="text", split="test")
+    assert few == corpus.sample(2) and len(few) == 2 * len({doc.domain for doc in few})
+    train = corpus.manifest().query("split == 'train' and domain == 'python'")
+    assert texts.weights("held-out")["python"] == train.bytes.sum()
+
+
 def test_text_of_the_user_s_own(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/one.txt").write_text("eins")

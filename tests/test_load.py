@@ -89,6 +89,31 @@ def test_round_trip_keeps_tied_weights_once(tiny_model, tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["m"]
 
 
+def test_a_chapter_s_models_by_name():
+    assert load.arms("embedded") == {"without": "without", "with": "with"}
+    assert load.arms("owner/name") == {"model": "owner/name"}
+
+
+def test_checkpoints_of_another_home_are_its_own(tiny_model, tmp_path):
+    load.save(tiny_model, tmp_path / "with")
+    shutil.copy(load.HOME / "tokenizer.json", tmp_path)
+    model, _ = load.embedded("with", home=tmp_path)
+    assert model.config.hidden_size == 32 and model.dtype == torch.float32
+    with pytest.raises(ValueError, match="arm = 'best': must be one of without, with"):
+        load.embedded("best", home=tmp_path)
+
+
+def test_the_model_whose_cost_is_timed(tiny_model, monkeypatch):
+    opened = {"a": (tiny_model, load.tokenizer())}
+    assert load.timed("model", opened, torch.device("cpu"))[0] is tiny_model and opened
+    sizes = dict(num_hidden_layers=2, num_experts=4, hidden_size=32, num_attention_heads=2)
+    small = dict(sizes, num_key_value_heads=2, intermediate_size=8, vocab_size=50)
+    monkeypatch.setitem(load.SHAPES, "small", small)
+    model, words = load.timed("small", opened, torch.device("cpu"))
+    assert not opened and words == "random weights of the shape of small, for cost only"
+    assert model.config.num_experts == 4 and model.dtype == torch.bfloat16
+
+
 def test_device_refused():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no CUDA device"):
