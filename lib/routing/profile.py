@@ -75,8 +75,9 @@ def layers(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
         routed = t.per_document(layer)
         null = stats.gini(stats.permutation_null(routed, draws, rng))
         ends = dict(null=np.quantile(null, 0.975), null_mean=null.mean())
-        rows.append(dict(layer=layer + 1) | ends | _cv2(routed, t.cluster))
-    return pd.concat([pd.DataFrame(rows), metrics(t.load)], axis=1)
+        rows.append(ends | _cv2(routed, t.cluster))
+    numbers = pd.Series(range(1, len(rows) + 1), name="layer")
+    return pd.concat([numbers, metrics(t.load), pd.DataFrame(rows)], axis=1)
 
 
 def summary(traces: Mapping[str, Trace], table: pd.DataFrame) -> pd.DataFrame:
