@@ -75,7 +75,7 @@ def queue(coefficients: dict[str, list[float]], seeds: int) -> list[Job]:
 def settings(p: SimpleNamespace) -> dict:
     """What results must have in common to stand beside each other."""
     known = {name: getattr(p, name) for name in SETTINGS}
-    file = load.HOME / "without" / "model.safetensors"
+    file = load.weights("without")
     return known | ({"model_sha256": provenance.sha256(file)} if p.model == "embedded" else {})
 
 
