@@ -21,6 +21,7 @@ ARGUMENTS = [
 PAGES = [
     "book/intro",
     "book/claims",
+    "book/declared",
     "book/compare",
     "book/notation",
     "book/rerun",
