@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from lib.routing import adapter, fitting, strategies, table, weighing
 from lib.routing.adapter import Call
@@ -74,7 +73,7 @@ def settings(
 
 @torch.no_grad()
 def fit(
-    model: PreTrainedModel, ids: Tensor, *, batch_tokens: int, steps: int, rows: int = 16
+    model: torch.nn.Module, ids: Tensor, *, batch_tokens: int, steps: int, rows: int = 16
 ) -> Fits:
     """Fit on the native states of training text ids [sequences, tokens]; batches of `batch_tokens`
     tokens.  Refused: a model of which some layer's scoring rule is not known.
@@ -91,8 +90,8 @@ def fit(
             rec.clear()
     whole = [torch.cat(part) for part in gates]
     batches = [list(part.split(batch_tokens)) for part in whole]
-    k, vocabulary = layers[0].k, model.config.get_text_config().vocab_size
-    frequency = np.bincount(ids.cpu().numpy().ravel(), minlength=vocabulary)
+    k, config = layers[0].k, cast(Any, model.config).get_text_config()
+    frequency = np.bincount(ids.cpu().numpy().ravel(), minlength=config.vocab_size)
     bias = [fitting.fit_bias(part, k, steps=steps) for part in batches]
     cut = [fitting.fit_cut(part, k) for part in batches]
     return Fits(fitting.hash_table(frequency, layers[0].num_experts, k), bias, cut, whole)

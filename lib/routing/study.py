@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
 
 from lib import stats
 from lib.routing import adapter, assignment, bind, table
@@ -27,7 +26,7 @@ class Subject:
     strategies learned from its training text.
     """
 
-    model: PreTrainedModel
+    model: torch.nn.Module
     documents: Sequence[Text]
     ids: Tensor
     fits: bind.Fits
@@ -46,7 +45,7 @@ class Subject:
 
 
 def subject(
-    model: PreTrainedModel,
+    model: torch.nn.Module,
     held_out: Sequence[Text],
     training: Sequence[Text],
     *,
