@@ -30,6 +30,13 @@ def a_run(number, setting, nats, arm="x", clusters=NAMES, **about):
     )
 
 
+def test_rows_are_chosen_by_what_their_columns_hold():
+    table = pd.DataFrame(dict(arm=["x", "x", "y", "y"], size=[1, 2, 2, np.nan]))
+    assert comparison.only(table, arm="x", size=2).index.tolist() == [1]
+    assert comparison.only(table, size=[1, 2]).index.tolist() == [0, 1, 2]
+    assert not len(comparison.only(table, arm="z"))
+
+
 def test_differences_are_paired_and_tested_by_cluster():
     base = pd.DataFrame(dict(name=NAMES, nats=np.arange(10.0), tokens=10))
     pairs = comparison.difference(base.assign(nats=base.nats + 5), base)

@@ -23,6 +23,13 @@ OF_RUN = [
 LEVEL = ["arm", "family", "between", "cluster", "validation", "nats", "tokens"]
 
 
+def only(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
+    """The rows whose columns hold what is wanted of them, a value or one of a list."""
+    for name, value in wanted.items():
+        table = table[table[name].isin(value if isinstance(value, list) else [value])]
+    return table
+
+
 def difference(table: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
     """[documents, 2]: nats over those of `base`, and tokens; the rows of both tables are the same
     documents.
@@ -195,8 +202,10 @@ def against_rival(level: pd.DataFrame, arms: Sequence[str], own: str = "biased")
 
 
 def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row per checkpoint and setting, delta and p95 of each protocol beside each other (columns
-    delta_prefix, delta_prefill, p95_prefix, p95_prefill); NaN where a protocol lacks it.
+    """A row per checkpoint and setting, delta and p95 of the protocols prefix and prefill beside
+    each other (columns delta_prefill, delta_prefix, p95_prefill, p95_prefix); NaN where one lacks
+    it.
     """
-    wide = runs.pivot_table(index=["arm", "setting"], columns="protocol", values=["delta", "p95"])
+    both = runs[runs.protocol.isin(["prefix", "prefill"])]
+    wide = both.pivot_table(index=["arm", "setting"], columns="protocol", values=["delta", "p95"])
     return wide.set_axis([f"{what}_{how}" for what, how in wide.columns], axis=1).reset_index()

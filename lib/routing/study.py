@@ -18,6 +18,11 @@ from lib.routing import adapter, assignment, bind, table
 from lib.routing.assignment import Text
 
 FIT_TOKENS = 2048  # of a batch of training text on which bias and thresholds are fitted
+# of the table of runs and documents, what is kept for good; the rest is the same in a whole run
+STORED = [
+    *("name", "domain", "cluster", "tokens", "nats", "correct"),
+    *("arm", "protocol", "setting", "family", "policy", "size", "layer"),
+]
 
 
 @dataclass(frozen=True)
