@@ -112,7 +112,7 @@ def test_a_value_leads_to_the_cell_that_made_it(browser, html):
     page.locator("a.paper-value", has_text=re.compile(r"^0\.\d+$")).first.click()
     page.wait_for_url("**/notebooks/01_profile.html#cell-*")
     cell = page.locator(f"#{page.url.partition('#')[2]} ~ .cell").first
-    assert "profile.layers(t, p.null_draws, rng)" in cell.inner_text()  # the code is unfolded
+    assert 'gini_least=".3f"' in cell.inner_text()  # the code is unfolded
     assert cell.evaluate("e => e.getBoundingClientRect().top < innerHeight")
     page.close()
 

@@ -162,10 +162,9 @@ def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.devi
 
 
 def adopt(folder: Path) -> None:
-    """Copy a folder written by `run` to data/model and renew its lines of data/manifest.csv."""
+    """Copy a folder written by `run` to data/model; `python data/inventory.py` then lists it."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             target = load.HOME / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-    load.list_data()

@@ -50,13 +50,10 @@ def prepared(folder: Path, p: SimpleNamespace, source: str) -> Path:
 
 
 def missing(jobs: Sequence[Job], folder: Path, p: SimpleNamespace, runs: Sequence[Path]) -> list:
-    """The jobs of which there is no result."""
+    """The jobs of which there is no whole result."""
     done = ladder_queue.read([*runs, ladder_queue.place(folder, p)], p)
-    return [
-        job
-        for job in jobs
-        if job.file not in done or done[job.file]["job"] != ladder_queue.described(job)
-    ]
+    whole = {name: found["job"] for name, found in done.items() if not found.get("failed")}
+    return [job for job in jobs if whole.get(job.file) != ladder_queue.described(job)]
 
 
 def work(

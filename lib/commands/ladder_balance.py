@@ -78,7 +78,7 @@ def bias_over_rival(results: Results, name: str = "none") -> tuple[dict, pd.Data
     per checkpoint).
     """
     each, rows = [], []
-    for result in of(results, name):
+    for result in of(results, name, "decode"):
         _, difference, facts = matched(result)
         each.append(difference)
         rows.append(facts | {"difference": difference[0]})

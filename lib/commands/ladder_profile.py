@@ -34,9 +34,7 @@ def models(results: Results) -> pd.DataFrame:
     """
     rows = []
     for name in dict.fromkeys(r["job"]["name"] for r in results.values()):
-        for result in of(results, name):
-            if "profile" not in result:
-                continue
+        for result in of(results, name, "profile"):
             counts, domain, cluster = arrays(result)
             own, job = result["profile"], result["job"]
             both = shared.split(counts, domain)
@@ -75,7 +73,7 @@ def locality(
     verdict is *supported* only where that largest is at most .05 too.
     """
     each, rows = [], []
-    for result in of(results, name):
+    for result in of(results, name, "profile"):
         counts, domain, cluster = arrays(result)
 
         def phi(rows: np.ndarray, c=counts, d=domain) -> float:
@@ -105,7 +103,7 @@ def within(results: Results, name: str = "none", domain: str = declared.PYTHON) 
     fewer than two packages have two documents.
     """
     rows = []
-    for result in of(results, name):
+    for result in of(results, name, "profile"):
         counts, of_domain, cluster = arrays(result)
         own = result["profile"]
         mine = of_domain == own["domains"].index(domain)
@@ -132,7 +130,7 @@ def parts(results: Results, name: str) -> pd.DataFrame:
     the checkpoints of one configuration.
     """
     found: dict[str, list[np.ndarray]] = {"shared": [], "specific": [], "share": []}
-    for result in of(results, name):
+    for result in of(results, name, "profile"):
         counts, domain, cluster = arrays(result)
 
         def both(rows: np.ndarray, c=counts, d=domain) -> np.ndarray:
@@ -150,7 +148,7 @@ def kept(results: Results, name: str) -> pd.DataFrame:
     checkpoints of one configuration (their interval is over checkpoints alone).
     """
     found: dict[str, list[np.ndarray]] = {"same": [], "other": []}
-    for result in of(results, name):
+    for result in of(results, name, "profile"):
         counts, domain, cluster = arrays(result)
         row = drift.table(counts, domain, cluster, devices(counts.shape[2]))
         for key, values in found.items():

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from lib.commands import declared
-from lib.provenance import nearest
+from lib.provenance import nearest, repository
 
 # beside what is declared, for toy runs: held-out documents of a domain (None: all), and what is
 # changed in the shape of every model
@@ -28,6 +28,7 @@ DEPENDS = (
     *("POLICIES", "WEIGHTS", "WINDOW", "WINDOWS_PER_DOMAIN", "FIT_STEPS", "FIT_RATE"),
     *("FIT_SEQUENCES", "BIAS_SCALES", "DECODE_GAMMAS", "TEMPERATURES", "AMONG"),
 )
+PUBLISHED = repository() / "data" / "reference" / "ladder"  # QUEUE.jsonl.xz each
 MEASURES = ("profile", "prefix", "decode")
 
 
@@ -199,7 +200,8 @@ def read(paths: Iterable[Path], p: SimpleNamespace | None = None) -> dict[str, d
 
 def _texts(path: Path) -> list[str]:
     if path.is_dir():
-        return [file.read_text() for file in sorted(path.glob("*.json"))]
+        packed = [text for file in sorted(path.glob("*.jsonl.xz")) for text in _texts(file)]
+        return packed + [file.read_text() for file in sorted(path.glob("*.json"))]
     if path.suffix == ".xz":
         return lzma.decompress(path.read_bytes()).decode().splitlines()
     return path.read_text().splitlines() if path.is_file() else []

@@ -19,16 +19,17 @@ from lib.commands import declared
 Results = Mapping[str, dict]
 
 
-def of(results: Results, name: str) -> list[dict]:
-    """The results of one configuration that ended well, by seed."""
-    own = [r for r in results.values() if r["job"]["name"] == name and not r["diverged"]]
+def of(results: Results, name: str, measure: str) -> list[dict]:
+    """The results of one configuration that hold `measure`, by seed."""
+    own = [r for r in results.values() if r["job"]["name"] == name and measure in r]
     return sorted(own, key=lambda result: result["job"]["seed"])
 
 
-def pairs(results: Results, without: str, loss: str) -> list[tuple[dict, dict]]:
-    """Results of two configurations that have the seed in common."""
-    other = {r["job"]["seed"]: r for r in of(results, loss)}
-    return [(r, other[r["job"]["seed"]]) for r in of(results, without) if r["job"]["seed"] in other]
+def pairs(results: Results, without: str, loss: str, measure: str) -> list[tuple[dict, dict]]:
+    """Results of two configurations that have the seed in common, and hold `measure`."""
+    other = {r["job"]["seed"]: r for r in of(results, loss, measure)}
+    own = of(results, without, measure)
+    return [(r, other[r["job"]["seed"]]) for r in own if r["job"]["seed"] in other]
 
 
 def left_out(clusters: ArrayLike, statistic: Callable[[np.ndarray], float]) -> np.ndarray:
@@ -124,12 +125,12 @@ def _cost(result: dict, one: dict, other: dict) -> np.ndarray:
     return per_token(gap, np.asarray(float(own["tokens"])), own["cluster"])
 
 
-def drop_over_reroute(results: Results, name: str = "none") -> pd.DataFrame:
-    """H2a: a row per policy of weights and γ, what dropping costs above re-routing (`mean`), p, and
-    the verdict of that part.
+def drop_over_reroute(results: Results, name: str = "none") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """H2a, what dropping costs above re-routing: (a row per policy of weights and γ, `mean` with p
+    and the verdict of that part; a row per checkpoint too, with its own difference).
     """
-    rows = []
-    known = of(results, name)
+    rows, each = [], []
+    known = of(results, name, "prefix")
     for one in known[0]["prefix"]["settings"] if known else []:
         if one["family"] != "drop":
             continue
@@ -145,7 +146,11 @@ def drop_over_reroute(results: Results, name: str = "none") -> pd.DataFrame:
         row = key | mean(found)
         row |= {"p": p_above(row), "verdict": verdict(row["low_all"], row["high_all"])}
         rows.append(row)
-    return pd.DataFrame(rows)
+        each += [
+            key | {"seed": r["job"]["seed"], "difference": gap[0]}
+            for r, gap in zip(known, found, strict=True)
+        ]
+    return pd.DataFrame(rows), pd.DataFrame(each)
 
 
 def price(result: dict, gamma: float = declared.PRICE_GAMMA) -> np.ndarray:
@@ -162,7 +167,7 @@ def prices(results: Results, without: str = "none", loss: str = "switch") -> pd.
     clusters, and both native losses (nats per token).
     """
     rows = []
-    for one, two in pairs(results, without, loss):
+    for one, two in pairs(results, without, loss, "prefix"):
         row = mean([price(one) - price(two)])
         rows.append(
             {
@@ -186,7 +191,7 @@ def _native(result: dict) -> float:
 
 def price_difference(results: Results, without: str = "none", loss: str = "switch") -> dict:
     """H5: the mean of that difference over pairs (`mean`), and its p."""
-    row = mean([price(one) - price(two) for one, two in pairs(results, without, loss)])
+    row = mean([price(one) - price(two) for one, two in pairs(results, without, loss, "prefix")])
     return row | {"p": p_above(row)}
 
 
@@ -197,7 +202,7 @@ def transfer(results: Results) -> pd.DataFrame:
     embedded = {
         r["job"]["start"]: price(r)[0]
         for name in ("embedded-without", "embedded-with")
-        for r in of(results, name)
+        for r in of(results, name, "prefix")
     }
     asked = declared.TRANSFER_SHARE * (
         embedded.get("without", np.nan) - embedded.get("with", np.nan)
@@ -205,7 +210,7 @@ def transfer(results: Results) -> pd.DataFrame:
     rows = []
     for experts, k in declared.TRANSFER_SHAPES:
         name = f"shape-{experts}-{k}"
-        known = pairs(results, f"{name}-none", f"{name}-switch")
+        known = pairs(results, f"{name}-none", f"{name}-switch", "prefix")
         row = mean([price(one) - price(two) for one, two in known]) if known else {"n": 0}
         found = row.get("estimate", np.nan)
         rows.append(
@@ -219,7 +224,7 @@ def held_out(results: Results, one: str, other: str) -> dict:
     pairs of one seed (`mean`).
     """
     found = []
-    for a, b in pairs(results, one, other):
+    for a, b in pairs(results, one, other, "profile"):
         gap = np.array(a["profile"]["nats"]) - np.array(b["profile"]["nats"])
         found.append(per_token(gap, np.array(a["profile"]["tokens"]), a["profile"]["cluster"]))
     return mean(found)

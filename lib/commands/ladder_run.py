@@ -10,6 +10,7 @@ import copy
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -46,10 +47,11 @@ def result(
     job: Job, p: SimpleNamespace, text: Text, folder: Path, device: torch.device, deadline: float
 ) -> dict:
     """Everything about one model; raises Unfinished where `deadline` (of time.monotonic) passes
-    before its training ends.  A run that diverges is a result that says so.
+    before its training ends.  A run that diverges is a result that says so; a measure that fails is
+    told under "failed", and the others are kept.
     """
     began = time.monotonic()
-    found: dict = {"job": described(job), "settings": settings(p), "diverged": ""}
+    found: dict = {"job": described(job), "settings": settings(p), "diverged": "", "failed": {}}
     try:
         model, found["curve"], found["path"] = trained(job, p, text, folder, device, deadline)
     except FloatingPointError as error:
@@ -61,7 +63,11 @@ def result(
         found["repairs"] = repaired(model, job, p, text, device)
     for name in job.measures:
         started = time.monotonic()
-        found[name] = MEASURES[name](model, text, p)
+        try:
+            found[name] = MEASURES[name](model, text, p)
+        except (ValueError, RuntimeError) as error:  # a GPU without memory left, say
+            traceback.print_exc()
+            found["failed"][name] = str(error).splitlines()[0]
         say(f"{job.file}: {name} {time.monotonic() - started:.1f} s")
     return found | {"provenance": facts(device, began, middle)}
 
@@ -153,6 +159,8 @@ def _train(
         checkpoint_every=0 if model.num_parameters() > LARGE else max(1, p.STEPS // KEPT),
         pause=pause,
     )
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what the captured step held
     if stopped:
         done = checkpoint.latest(folder / "0")
         raise Unfinished(f"{job.file}: {done[1]['step'] if done else 0} of {p.STEPS} steps")
