@@ -14,7 +14,7 @@ from conftest import ROOT
 from scipy.stats import entropy
 
 from lib import stats
-from lib.balance import evaluate, finetune, objective, train
+from lib.balance import evaluate, finetune, numerics, objective
 from lib.model.corpus import Document
 from lib.routing import adapter
 
@@ -213,7 +213,7 @@ def test_specialisation_is_mutual_information():
 def test_the_bias_moves_load_without_touching_weights(tiny_model):
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 97, (4, 33)))
     bias = objective.selection_bias(tiny_model)
-    train.use_precision(tiny_model, "float32")
+    numerics.use_precision(tiny_model, "float32")
     with (
         torch.no_grad(),
         objective.biased(tiny_model),

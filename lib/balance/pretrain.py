@@ -118,7 +118,9 @@ def pretrain(arm: str, stream: np.ndarray, sample: np.ndarray, where: torch.devi
 
 def _untrained(seed: int, where: torch.device) -> OlmoeForCausalLM:
     torch.manual_seed(seed)
-    return OlmoeForCausalLM(load.config()).to(where)
+    model = OlmoeForCausalLM(load.config())
+    torch.nn.Module.to(model, where)
+    return model
 
 
 def affordable_steps(
@@ -147,7 +149,7 @@ def score(model: torch.nn.Module, held_out: dict[int, list[corpus.Document]]) ->
 
 
 def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.device) -> pd.DataFrame:
-    """Bits per byte by domain of the 5-gram model trained on `stream`, and of xz -9; index: domain."""
+    """Bits per byte by domain (the index) of the 5-gram model trained on `stream`, and of xz -9."""
     counts = ngram.fit(torch.from_numpy(stream.astype(np.int32)).to(where), load.VOCABULARY)
     table = pd.DataFrame(
         {
