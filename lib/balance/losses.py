@@ -28,6 +28,7 @@ from torch import Tensor
 from lib import provenance
 
 TEMPERATURE = 0.1  # τ of `maximum`, in units of the mean load
+Z_SHARE = 0.1  # weight of the z-loss in `switch_z`, in units of its coefficient
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -131,6 +132,13 @@ def z(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
     return wide(logits).logsumexp(-1).square().mean()
 
 
+def switch_z(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Switch with the router z-loss added at `Z_SHARE` of its coefficient (ST-MoE trains with 0.01
+    and 0.001).
+    """
+    return switch(logits, load, mean) + Z_SHARE * z(logits, load, mean)
+
+
 def stock(logits: tuple[Tensor, ...], k: int) -> Tensor:
     """`load_balancing_loss_func` of transformers, unchanged, on the logits of *all* layers.
 
@@ -176,6 +184,7 @@ LOSSES = {
     "gini": Loss(gini, "Gini coefficient of the load"),
     "max": Loss(maximum, "smooth maximum of the load over its mean"),
     "z": Loss(z, "squared size of the logits: steadies, no balance", whole_batch=False, raw=True),
+    "switch_z": Loss(switch_z, "Switch, and a share of the z-loss"),
     "bias": Loss(None, "nothing; a bias on the choice moves a step per update", moves_bias=True),
 }
 

@@ -23,6 +23,7 @@ class Plan:
     log_every: int = 20
     evaluate_every: int = 500
     micro_sequences: int = 0  # per pass, the gradient adding up over passes; 0: all at once
+    bias_decays: bool = False  # whether the step of the loss-free bias falls linearly to 0
 
     def divides(self, processes: int) -> None:
         """Refuse a batch that does not split into equal parts."""
@@ -47,3 +48,7 @@ class Plan:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
         return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+
+    def bias_rate(self, step: int) -> float:
+        """Step of the loss-free bias at `step` (from 0)."""
+        return self.coefficient * (1 - step / self.steps if self.bias_decays else 1)

@@ -89,6 +89,7 @@ def run(
     folder: Path | None = None,
     checkpoint_every: int = 0,
     replay: bool = True,
+    pause: Callable[[int], bool] | None = None,
 ) -> pd.DataFrame:
     """Train `model` in place on a row of tokens; returns its history, a row per `log_every` steps.
 
@@ -98,9 +99,11 @@ def run(
     batches since the row before. folder: where a checkpoint is left every `checkpoint_every` steps,
     and from which the run goes on if there is one; on a CPU it ends with the same bits as without
     the break.  Under torchrun each process takes its share of each batch. replay: on one GPU the
-    step up to the optimizer's is one CUDA graph, unless the batch comes in parts. Refused: a text
-    too short for one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of
-    another run, a loss that is no longer finite.
+    step up to the optimizer's is one CUDA graph, unless the batch comes in parts. pause: asked
+    after each step, with its number from 1; where it says yes a checkpoint is left and the run ends
+    there, to be gone on with.  It may look at the model meanwhile. Refused: a text too short for
+    one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of another run, a
+    loss that is no longer finite.
     """
     losses.check(plan.loss, plan.coefficient)
     plan.divides(objective.place()[1])
@@ -128,17 +131,16 @@ def run(
             nats, balance, load = step(batch)
             step_optimizer.step()
             if bias is not None:
-                objective.update_bias(bias, load, plan.coefficient)
+                objective.update_bias(bias, load, plan.bias_rate(number))
             log.add(nats, balance, load)
             if plan.logs(number + 1):
-                row = log.row(number + 1)
-                if windows is not None and plan.evaluates(number + 1):
-                    row["held_out"] = held_out_nats(model, windows, plan.batch_sequences, forward)
-                    log.restart()
-                bar.set_postfix_str(_words(row))
+                bar.set_postfix_str(_logged(log, number + 1, model, windows, forward))
             if checkpoint_every and (number + 1) % checkpoint_every == 0:
                 keeper.save(number + 1)
             bar.update()
+            if pause is not None and pause(number + 1):
+                keeper.save(number + 1)
+                break
     model.eval()
     return pd.DataFrame(log.history)
 
@@ -153,8 +155,20 @@ def _progress(title: str, plan: Plan, first: int) -> tqdm:
     return tqdm(total=plan.steps, initial=first, desc=title, mininterval=5.0, disable=hidden)
 
 
-def _words(row: dict[str, float]) -> str:
-    """A row of the history beside the bar."""
+def _logged(
+    log: history.Log,
+    step: int,
+    model: torch.nn.Module,
+    windows: Tensor | None,
+    forward: AbstractContextManager,
+) -> str:
+    """End a stretch of the history with `step`, evaluated where the plan says so; returns its row
+    in words.
+    """
+    row = log.row(step)
+    if windows is not None and log.plan.evaluates(step):
+        row["held_out"] = held_out_nats(model, windows, log.plan.batch_sequences, forward)
+        log.restart()
     layers = " ".join(f"{value:.2f}" for name, value in row.items() if name.startswith("gini_"))
     return f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s"
 
