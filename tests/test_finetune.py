@@ -44,9 +44,9 @@ def study(**changes):
     return Study.of(SMALL | changes)
 
 
-def found_in(folder, asked, jobs, published=None):
+def found_in(folder, asked, jobs, packed=()):
     """What is finished on the first text."""
-    return finetune.read(folder, asked.settings(asked.training_strides[0]), jobs, published)
+    return finetune.read(folder, asked.settings(asked.training_strides[0]), jobs, packed)
 
 
 def test_seeds_come_first_and_bad_losses_are_refused():
@@ -102,8 +102,9 @@ def test_finished_runs_are_not_done_again_and_can_be_packed(finished, monkeypatc
     found = found_in(folder, p, jobs)
     (tmp_path / "runs.xz").write_bytes(finetune.pack(found.values()))
     assert finetune.pack(found.values()) == (tmp_path / "runs.xz").read_bytes()
-    assert found_in(tmp_path, p, jobs, tmp_path / "runs.xz") == found
-    assert found_in(tmp_path, study(finetune_steps=3), jobs, tmp_path / "runs.xz") == {}
+    packed = finetune.unpack(tmp_path / "runs.xz")
+    assert found_in(tmp_path, p, jobs, packed) == found
+    assert found_in(tmp_path, study(finetune_steps=3), jobs, packed) == {}
     assert b"start" in lzma.decompress((tmp_path / "runs.xz").read_bytes())
 
 
@@ -129,8 +130,9 @@ def test_each_text_has_the_whole_queue_and_what_is_published_is_not_done_again(f
     assert {result["settings"]["training_stride"] for result in own[5000].values()} == {5000}
     together = finetune.finished(tmp_path, both, jobs, tmp_path / "runs.xz")
     assert together == {4000: found_in(folder, p, jobs), 5000: own[5000]}
-    assert finetune.borrowed(tmp_path, both, jobs, tmp_path / "runs.xz") == [tmp_path / "runs.xz"]
-    assert finetune.borrowed(folder, p, jobs, tmp_path / "runs.xz") == []
+    published = tmp_path / "runs.xz"
+    assert finetune.borrowed(tmp_path, both, together, published) == [published]
+    assert finetune.borrowed(tmp_path, both, own, published) == []
 
 
 def test_workers_share_a_queue(tmp_path):

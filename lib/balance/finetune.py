@@ -49,40 +49,54 @@ def place(folder: Path, settings: dict) -> Path:
     return folder / "runs" / digest[:12]
 
 
-def read(
-    folder: Path, settings: dict, jobs: Iterable[Job], published: Path | None = None
-) -> Results:
-    """The finished ones of `jobs` with these settings, from `folder` or else from a packed file."""
-    texts = [path.read_text() for path in sorted(place(folder, settings).glob("*.json"))]
-    if published and published.is_file():
-        texts = [*lzma.decompress(published.read_bytes()).decode().splitlines(), *texts]
-    known = (json.loads(text) for text in texts)
-    found = {Job(**result["job"]): result for result in known if result["settings"] == settings}
+def read(folder: Path, settings: dict, jobs: Iterable[Job], packed: Iterable[dict] = ()) -> Results:
+    """The finished ones of `jobs` with these settings, from `folder` or else from `packed`."""
+    own = (json.loads(path.read_text()) for path in sorted(place(folder, settings).glob("*.json")))
+    known = [result for result in (*packed, *own) if result["settings"] == settings]
+    found = {Job(**result["job"]): result for result in known}
     return {job: found[job] for job in jobs if job in found}
 
 
 def finished(
     folder: Path, study: Study, jobs: Sequence[Job], published: Path | None = None
 ) -> dict[int, Results]:
-    """What `read` finds on each text of a study, by its stride."""
+    """What is finished on each text of a study, by its stride, in `folder` or else as published."""
+    packed = unpack(published) if published and published.is_file() else []
     return {
-        stride: read(folder, study.settings(stride), jobs, published)
+        stride: read(folder, study.settings(stride), jobs, packed)
         for stride in study.training_strides
     }
 
 
-def borrowed(folder: Path, study: Study, jobs: Sequence[Job], published: Path) -> list[Path]:
-    """[published] where some results stand there alone, else nothing: what `finished` rests on
+def borrowed(
+    folder: Path, study: Study, results: Mapping[int, Results], published: Path
+) -> list[Path]:
+    """[published] where some of these results stand there alone, else nothing: what they rest on
     besides `folder`.
     """
-    alone, together = (finished(folder, study, jobs, file) for file in (None, published))
-    return [published] if any(len(alone[s]) < len(together[s]) for s in together) else []
+    own = {stride: place(folder, study.settings(stride)) for stride in results}
+    alone = [
+        job
+        for stride in results
+        for job in results[stride]
+        if not _file(own[stride], job).is_file()
+    ]
+    return [published] if alone else []
+
+
+def _file(home: Path, job: Job) -> Path:
+    return home / f"{job.name}.json"
 
 
 def pack(results: Iterable[dict]) -> bytes:
     """Results as one file, a line each; equal results give equal bytes."""
     lines = "".join(json.dumps(result, sort_keys=True) + "\n" for result in results)
     return lzma.compress(lines.encode(), preset=9)
+
+
+def unpack(file: Path) -> list[dict]:
+    """The results that were packed in a file."""
+    return [json.loads(line) for line in lzma.decompress(file.read_bytes()).decode().splitlines()]
 
 
 @contextmanager
@@ -141,7 +155,7 @@ def _one(job: Job, study: Study, setup: trial.Setup, target: Path) -> None:
     unfinished = target / f".{job.name}"
     result = trial.run(job, study, setup, unfinished)
     if objective.place()[0] == 0:
-        with provenance.writing(target / f"{job.name}.json") as temporary:
+        with provenance.writing(_file(target, job)) as temporary:
             temporary.write_text(json.dumps(result) + "\n")
         shutil.rmtree(unfinished, ignore_errors=True)
 
