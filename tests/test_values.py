@@ -83,10 +83,12 @@ def test_a_figure_needs_caption_and_alternative_text(chapter):
 
 def test_claims_and_checks(chapter):
     chapter.value("x", 1.0, interval=(0.5, 1.5))
+    chapter.value("y", float("nan"))
     for predicate, verdict in (
         ("x > 0", "supported"),
         ("x > 2", "not supported"),
         ("x > 1", "undecided"),
+        ("x > 1 and y > 0", "not run"),
     ):
         chapter.claim(verdict, "It holds.", predicate)
         assert chapter.claims[verdict]["verdict"] == verdict

@@ -121,7 +121,9 @@ def untrained(seed: int, where: torch.device, **shape: int) -> OlmoeForCausalLM:
     `seed`, which are the same on every device.
     """
     torch.manual_seed(seed)
-    return OlmoeForCausalLM(load.config(**shape)).to(where)
+    model = OlmoeForCausalLM(load.config(**shape))
+    torch.nn.Module.to(model, where)
+    return model
 
 
 def affordable_steps(
@@ -150,7 +152,7 @@ def score(model: torch.nn.Module, held_out: dict[int, list[corpus.Document]]) ->
 
 
 def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.device) -> pd.DataFrame:
-    """Bits per byte by domain of the 5-gram model trained on `stream`, and of xz -9; index: domain."""
+    """Bits per byte by domain (the index) of the 5-gram model trained on `stream`, and of xz -9."""
     counts = ngram.fit(torch.from_numpy(stream.astype(np.int32)).to(where), load.VOCABULARY)
     table = pd.DataFrame(
         {

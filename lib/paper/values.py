@@ -20,8 +20,7 @@ from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 from lib import provenance
-from lib.paper import chapters, columns, markup
-from lib.paper.claims import judge
+from lib.paper import chapters, claims, columns, markup
 
 KINDS = ("measured", "simulated", "synthetic", "published", "setting")
 # relative, of the same computation elsewhere
@@ -199,8 +198,7 @@ class Chapter:
 
         One that fails is shown, never hidden.
         """
-        holds = judge(predicate, self.values)
-        verdict = "undecided" if holds is None else "supported" if holds else "not supported"
+        verdict = claims.verdict(predicate, self.values)
         text = markup.resolved(text, self._told)
         self.claims[name] = dict(text=text, predicate=predicate, verdict=verdict)
         words = f"<strong>{verdict.capitalize()}:</strong> {markup.inline(text)}"
