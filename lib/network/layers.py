@@ -48,10 +48,19 @@ class Study:
                     for tokens in self.tokens:
                         yield model, devices, tokens
 
-    def left_out(self) -> list[int]:
-        """Numbers of devices that divide the experts of none of the models."""
+    def left_out(self) -> str:
+        """In words, the numbers of devices that divide the experts of none of the models."""
         used = {devices for _, devices, _ in self.cases()}
-        return [devices for devices in self.devices if devices not in used]
+        return ", ".join(str(n) for n in self.devices if n not in used) or "none"
+
+    def check(self) -> None:
+        """Refuse numbers of devices none of which divides the experts of one of the models."""
+        if next(self.cases(), None) is None:
+            names = ", ".join(model.name for model in self.models)
+            raise ValueError(
+                f"layers.Study: devices = {list(self.devices)}: "
+                f"one must divide the experts of one of {names}"
+            )
 
 
 def drawn(
@@ -129,7 +138,7 @@ def _times(
 def summary(rows: pd.DataFrame, machine: step.Machine) -> pd.DataFrame:
     """Of draws, per shape, devices, tokens, fabric and level: mean ρ, the mean time with even
     routes, the mean slowdown over it with its 95 % interval over seeds, its 95th percentile, the
-    slowdown `step` of a model's whole forward step, and the parts of the layer's, which add up to
+    slowdown `whole_step` of a model's whole forward step, and the parts of the layer's, which add up to
     it.
     """
     found, models = [], step.models()
@@ -144,7 +153,7 @@ def summary(rows: pd.DataFrame, machine: step.Machine) -> pd.DataFrame:
             step.step_s(np.full(model.layers, s), case["tokens"], model, machine)
             for s in (layer_s, layer_s * (1 + row["slowdown"]))
         )
-        row |= dict(step=float(uneven_s / even_s) - 1)
+        row |= dict(whole_step=float(uneven_s / even_s) - 1)
         parts = {part: own[f"excess_{part}"].mean() for part in step.PARTS}
         found.append(case | row | parts)
     return pd.DataFrame(found)
@@ -156,10 +165,13 @@ def parts_us(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def highest(table: pd.DataFrame, fabric: str) -> pd.DataFrame:
-    """Of summary, on one fabric, each shape's rows at its highest level on its most devices."""
+    """Of summary, on one fabric, each shape's rows at its highest level on its most devices, with
+    `wire_share`, what part of the slowdown the wire is.
+    """
     own = table[table.fabric == fabric]
     most = own.groupby("shape")[["devices", "level"]].transform("max")
-    return own[(own.devices == most.devices) & (own.level == most.level)].reset_index(drop=True)
+    rows = own[(own.devices == most.devices) & (own.level == most.level)].reset_index(drop=True)
+    return rows.assign(wire_share=rows.wire / rows.slowdown)
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -195,12 +207,15 @@ def carried(
 ) -> pd.DataFrame:
     """The imbalance of recorded loads [layers, experts], top-recorded_k, carried to the study's
     models (synthetic.fitted): per shape, devices and tokens the mean slowdown over even routes with
-    its 95 % interval over seeds, and mean ρ, each the mean over layers (synthetic); on the first of
-    the fabrics, by the bound.
+    its 95 % interval over seeds, and mean ρ, each the mean over layers (synthetic); on the fewest
+    of its devices and the first of the fabrics, by the bound.
     """
-    found, make = [], next(iter(clusters.values()))
+    fewest, found = min(devices for _, devices, _ in study.cases()), []
+    net = next(iter(clusters.values()))(fewest)
     for model, devices, tokens in study.cases():
-        shape, net = model.shape, make(devices)
+        shape = model.shape
+        if devices != fewest:
+            continue
         even = step.even_layer(devices * tokens, shape, devices)
         even_s = step.total_s(step.of_model(*even, model, net, machine))
         slow, rhos = [], []
@@ -217,9 +232,9 @@ def carried(
     return pd.DataFrame(found)
 
 
-def span(table: pd.DataFrame, column: str, by: str, names: Sequence) -> pd.DataFrame:
+def span(table: pd.DataFrame, column: str, by: str) -> pd.DataFrame:
     """The least (end "low") and the largest (end "high") of a column per group: columns by, end,
-    column; rows of NaN for groups of these names that the table has not.
+    column.
     """
-    edges = table.groupby(by)[column].agg(low="min", high="max").reindex(names)
-    return edges.rename_axis(by).reset_index().melt(by, var_name="end", value_name=column)
+    edges = table.groupby(by)[column].agg(low="min", high="max").reset_index()
+    return edges.melt(by, var_name="end", value_name=column)

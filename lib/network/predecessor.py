@@ -5,7 +5,8 @@ Its number of tokens and experts is unknown, so that only ratios to its lowest l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ FAMILIES = {
     "one_hot": ("one_hot", True),
     "sorted": ("power", False),
 }
+ELSEWHERE = ("run_dir", "device", "trace")  # parameters that say where, not what
 # What it claimed beside its table: slowdowns at its highest level, and what balance takes off there
 CLAIMED = pd.Series(dict(claimed_least=0.58, claimed_most=1.04, claimed_gain=0.40))
 
@@ -38,10 +40,19 @@ def _times(study: exchange.Study, level: float, net: Fabric, permute: bool) -> n
     return fluid.exchange_s(exchange.matrices(study, level, permute), net)
 
 
+def results(levels: pd.DataFrame, parameters: Mapping[str, object]) -> str:
+    """Its result file, simulation_results.json, of exchange.summary: the parameters that the times
+    depend on, and a row per fabric and level.
+    """
+    known = {name: value for name, value in parameters.items() if name not in ELSEWHERE}
+    rows = json.loads(levels.to_json(orient="records", double_precision=12))
+    return json.dumps({"parameters": known, "levels": rows}, indent=1)
+
+
 def families(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.DataFrame:
     """Slowdowns that two unpaired single runs show, per family of routes and level of the table
-    that the family reaches: mean, 5th and 95th percentile, the predecessor's slowdown, and whether
-    it lies `inside` the central 95 %.
+    that the family reaches: mean and the band, slowdown_low to slowdown_high, of nine in ten, the
+    predecessor's slowdown, and whether it lies `inside` the central 95 %.
     """
     rng, found = np.random.default_rng(study.seed), []
     for name, (family, permute) in FAMILIES.items():
@@ -50,9 +61,9 @@ def families(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.Data
         for row in known[known.level < own.highest_level].itertuples():
             s = rng.permutation(_times(own, row.level, net, permute)) / even - 1
             low, least, most, high = np.quantile(s, (0.025, 0.05, 0.95, 0.975))
-            seen = dict(family=name, level=row.level, slowdown=s.mean(), p05=least, p95=most)
-            inside = bool(low <= row.slowdown <= high)
-            found.append(seen | dict(predecessor=row.slowdown, inside=inside))
+            band = dict(slowdown_low=least, slowdown_high=most, predecessor=row.slowdown)
+            seen = dict(family=name, level=row.level, slowdown=s.mean()) | band
+            found.append(seen | dict(inside=bool(low <= row.slowdown <= high)))
     return pd.DataFrame(found)
 
 
@@ -63,7 +74,7 @@ def fits(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     """
     above = rows[rows.level > known.level.min()]
     groups = above.groupby("family", sort=False)
-    last = groups[["level", "slowdown", "p05", "p95", "predecessor"]].last()
+    last = groups[["level", "slowdown", "slowdown_low", "slowdown_high", "predecessor"]].last()
     inside, levels = groups.inside.sum(), int((known.level > known.level.min()).sum())
     return last.assign(inside=inside, able=inside == levels).reset_index()
 

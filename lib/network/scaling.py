@@ -50,8 +50,8 @@ def drawn(study: Study, devices: int) -> list[np.ndarray]:
 def table(study: Study, clusters: Clusters) -> pd.DataFrame:
     """A row per number of devices and fabric.
 
-    Columns: over_even, the time of a dispatch over that of even routes by the bound, with its 95 %
-    interval over seeds; fair, the max-min fair time of the first draw over its bound; bound_s and
+    Columns: slowdown of a dispatch over even routes by the bound, with its 95 % interval over
+    seeds; fair, the max-min fair time of the first draw over its bound; bound_s and
     exact_s, seconds of computing one (measured, the least of its calls); NaN beyond exact_up_to.
     """
     compile_once()
@@ -62,14 +62,14 @@ def table(study: Study, clusters: Clusters) -> pd.DataFrame:
         for name, make in clusters.items():
             net, fair, exact_s = make(devices), np.nan, np.nan
             bounds, bound_s = _timed(fluid.bottleneck_bound_s, sent, net)
-            ratios = bounds / float(fluid.bottleneck_bound_s(even, net))
-            low, high = stats.mean_interval(ratios)
+            slow = bounds / float(fluid.bottleneck_bound_s(even, net)) - 1
+            low, high = stats.mean_interval(slow)
             if devices <= study.exact_up_to:
                 _ = net.path_latency_s  # listing routes is no part of the time
                 spans, exact_s = _timed(fluid.makespan_s, sent[:1], net)
                 fair = float(spans[0] / bounds[0])
-            row = dict(devices=devices, fabric=name, level=study.level, over_even=ratios.mean())
-            row |= dict(over_even_low=low, over_even_high=high, fair=fair)
+            row = dict(devices=devices, fabric=name, level=study.level, slowdown=slow.mean())
+            row |= dict(slowdown_low=low, slowdown_high=high, fair=fair)
             found.append(row | dict(bound_s=bound_s, exact_s=exact_s))
     return pd.DataFrame(found)
 
@@ -91,18 +91,18 @@ def _timed(function: Callable, cases: list, net: Fabric) -> tuple[np.ndarray, fl
 
 
 def ends(rows: pd.DataFrame, fabric: str, shared: str) -> pd.Series:
-    """Of table: scale_few and scale_many, over_even on `fabric` on the fewest and the most devices;
-    fair_free and fair_most, the largest `fair` over fabrics but `shared` and over all, and
-    fair_where, that one's fabric; bound_ms, the slowest bound on the most devices, exact_ms, the
-    slowest exact time, and exact_devices, the most that it was computed for.
+    """Of table: scale_few and scale_many, time over that of even routes on `fabric` on the fewest
+    and the most devices; fair_free and fair_most, the largest `fair` over fabrics but `shared` and
+    over all, and fair_where, that one's fabric; bound_ms, the slowest bound on the most devices,
+    exact_ms, the slowest exact time, and exact_devices, the most that it was computed for.
     """
-    own = rows[rows.fabric == fabric].sort_values("devices").over_even
+    own = rows[rows.fabric == fabric].sort_values("devices").slowdown
     exact, largest = rows.dropna(subset=["fair"]), rows[rows.devices == rows.devices.max()]
     where = exact.fabric[exact.fair.idxmax()] if len(exact) else "none"
     return pd.Series(
         dict(
-            scale_few=own.iloc[0],
-            scale_many=own.iloc[-1],
+            scale_few=1 + own.iloc[0],
+            scale_many=1 + own.iloc[-1],
             fair_free=exact.fair[exact.fabric != shared].max(),
             fair_most=exact.fair.max(),
             fair_where=where,

@@ -4,6 +4,7 @@ node, and routes that are limited to few nodes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +20,7 @@ PLAIN = "a copy per expert"
 @dataclass(frozen=True)
 class Study:
     """Synthetic routes at a level of `tokens` tokens on each of `devices` devices in nodes of
-    `per_node`; kept: nodes that limited routes may touch; `seeds` draws, numbered from `seed`.
+    `per_node`; limited routes may touch half of the nodes; `seeds` draws, numbered from `seed`.
     """
 
     model: step.Model
@@ -27,12 +28,21 @@ class Study:
     per_node: int
     tokens: int
     level: float
-    kept: int
     seeds: int
     seed: int = 0
 
+    @property
+    def nodes(self) -> int:
+        """How many nodes there are."""
+        return self.devices // self.per_node
 
-def largest(models: list[step.Model]) -> step.Model:
+    @property
+    def kept(self) -> int:
+        """How many nodes limited routes may touch."""
+        return -(-self.nodes // 2)
+
+
+def largest(models: Sequence[step.Model]) -> step.Model:
     """The first of the models with the most experts."""
     return max(models, key=lambda model: model.shape.experts)
 
@@ -66,7 +76,7 @@ def _hops(study: Study, rng: np.random.Generator) -> dict[str, tuple[np.ndarray,
     labels, bytes_ = rng.permutation(shape.experts), 2.0 * shape.hidden * study.model.out_share
     free = labels[synthetic.sample(chances, shape.k, tokens, rng)]
     own = chances[np.argsort(labels)]
-    nodes = dict(groups=study.devices // study.per_node, kept=study.kept)
+    nodes = dict(groups=study.nodes, kept=study.kept)
     near = synthetic.group_limited(own, shape.k, tokens, rng, **nodes)
     devices, forwarding = study.devices, (home, study.devices, study.per_node, bytes_)
     once = traffic.matrix(free, home, devices, bytes_, deduplicate=True)

@@ -20,6 +20,7 @@ from lib.network import cost, fluid
 from lib.network.links import Fabric
 
 PUBLISHED = Path(__file__).parents[2] / "data/published"
+RATES, SHAPES = PUBLISHED / "step.csv", PUBLISHED / "shapes.csv"
 PARTS = ("start", "wire", "arithmetic", "order", "hidden")
 Parts = Mapping[str, np.ndarray]  # seconds by part
 Time = Callable[[np.ndarray, Fabric], np.ndarray]  # a network model: (traffic, fabric) → seconds
@@ -66,7 +67,7 @@ class Model:
 
 def published() -> Machine:
     """Peak rates from datasheets and no start-up: data/published/step.csv."""
-    with (PUBLISHED / "step.csv").open(newline="") as file:
+    with RATES.open(newline="") as file:
         rate = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
     wire, start = rate["wire_bytes_per_s"], rate["start_s"]
     return Machine(
@@ -101,9 +102,14 @@ def measured(parameters: Mapping[str, Mapping[str, float]], origin: str = "") ->
     return Machine("measured", exchange, expert, layer, nic_bytes_per_s=nic, origin=origin)
 
 
+def machine(kind: str, parameters: Mapping[str, Mapping[str, float]], origin: str) -> Machine:
+    """The machine of this kind; published rates also where nothing was calibrated."""
+    return measured(parameters, origin) if kind == "measured" and parameters else published()
+
+
 def models() -> dict[str, Model]:
     """The models of data/published/shapes.csv by name."""
-    with (PUBLISHED / "shapes.csv").open(newline="") as file:
+    with SHAPES.open(newline="") as file:
         rows = list(csv.DictReader(file))
     sizes = "hidden", "width", "experts", "k"
     return {

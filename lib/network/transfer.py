@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,9 @@ from lib import stats
 from lib.network import cost, layers, placement, step, tails
 from lib.network.links import Fabric
 
-SAME, OTHER = "same domain", "another domain"
+COUNTS = Path(__file__).parents[2] / "data/published/real_router_counts.csv"
+SAME, OTHER, MADE = "same domain", "another domain", "packed for"
+SHORT = {SAME: "same", OTHER: "other"}
 
 
 @dataclass(frozen=True)
@@ -119,53 +122,85 @@ def means(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def table(placed: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Of means, ρ and slowdown of one arm per placement, of the same and of another domain side by
-    side; NaN where a run has none.
+    """Of means, ρ and slowdown of one arm per placement, in the same and in another domain side by
+    side.
     """
     own = placed[placed.arm == arm].pivot(index="placement", columns="where")
     wanted = [(column, where) for column in ("rho", "slowdown") for where in (SAME, OTHER)]
-    names = ["in order", "random", "packed", "replicated"]
-    own = own.reindex(index=names, columns=pd.MultiIndex.from_tuples(wanted))
-    short = {SAME: "same", OTHER: "other"}
-    own.columns = pd.Index([f"{column}_{short[where]}" for column, where in wanted])
+    own = own.reindex(placed.placement.unique(), columns=pd.MultiIndex.from_tuples(wanted))
+    own.columns = pd.Index([f"{column}_{SHORT[where]}" for column, where in wanted])
     return own.reset_index()
 
 
-def of_counts(counts: pd.DataFrame, devices: Mapping[str, int], seed: int = 0) -> pd.DataFrame:
+def told(placed: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """Of means, the ρ of one arm that sentences tell: placements order, packed and replicated,
+    where same or other; the order of experts is the same for all.
+    """
+    own = placed[placed.arm == arm].replace({"in order": "order", **SHORT})
+    ordered = (own.placement == "order") & (own["where"] == "same")
+    return own[ordered | own.placement.isin(["packed", "replicated"])]
+
+
+def of_counts(
+    counts: pd.DataFrame, cases: Mapping[str, tuple[str, int]], seed: int = 0
+) -> pd.DataFrame:
     """Placements made for the counts of one domain, judged on each of the others', for published
-    counts (columns model, domain, layer, expert, count): ρ per model, layer, domain packed for,
+    counts (columns model, domain, layer, expert, count): ρ per group, layer, domain packed for,
     placement and where ("packed for", in sample, or "another domain", the mean over those).
 
-    devices: by model; models that it does not name are left out.
+    cases: by group, the model and how many devices share its experts; as many slots hold copies.
     """
     found = []
-    chosen = counts[counts.model.isin(list(devices))]
-    for (model, layer), own in chosen.groupby(["model", "layer"]):
-        number, options = devices[model], dict(aggfunc="sum", fill_value=0)
-        load = own.pivot_table(index="domain", columns="expert", values="count", **options)
-        loads = load.to_numpy(float)
-        for domain, packed in zip(load.index, loads, strict=True):
-            for name, home in placements(packed, number, number, seed + layer).items():
-                held = placement.device_load(loads, home, number)
-                case = dict(model=model, layer=layer, domain=domain, placement=name)
-                where = np.where(load.index == domain, "packed for", OTHER)
-                rho = held.max(-1) / held.mean(-1)
-                found.append(pd.DataFrame(dict(where=where, rho=rho)).assign(**case))
-    keys = ["model", "layer", "domain", "placement", "where"]
+    for group, (model, devices) in cases.items():
+        for layer, own in counts[counts.model == model].groupby("layer"):
+            load = own.groupby(["domain", "expert"])["count"].sum().unstack(fill_value=0)
+            loads = load.to_numpy(float)
+            for domain, packed in zip(load.index, loads, strict=True):
+                for name, home in placements(packed, devices, devices, seed + int(layer)).items():
+                    held = placement.device_load(loads, home, devices)
+                    case = dict(group=group, layer=layer, domain=domain, placement=name)
+                    where = np.where(load.index == domain, MADE, OTHER)
+                    rho = held.max(-1) / held.mean(-1)
+                    found.append(pd.DataFrame(dict(where=where, rho=rho)).assign(**case))
+    keys = ["group", "layer", "domain", "placement", "where"]
     return pd.concat(found).groupby(keys, sort=False).rho.mean().reset_index()
 
 
-def kept(rows: pd.DataFrame, name: str) -> tuple[float, tuple[float, float] | None]:
-    """Of of_counts of one model: which share of what a placement takes off the busiest device in
-    the domain that it was made for remains in others, with its 95 % bootstrap interval over layers
-    and domains; 1: all of it, 0: none.
+def counted(rows: pd.DataFrame, group: str) -> pd.Series:
+    """Of of_counts, mean ρ of one group: counts_order (experts in order), packed and copied in the
+    domain that they were made for (counts_packed, counts_copied), and in others (counts_moved,
+    counts_copied_moved).
     """
-    keys = ["layer", "domain"]
-    pairs = rows.pivot_table(index=keys, columns=["placement", "where"], values="rho")
-    cases = [(kind, where) for where in (OTHER, "packed for") for kind in ("in order", name)]
-    both = pairs[cases].to_numpy()
-    return _kept(both), stats.bootstrap_interval(both, _kept)
+    at = rows[rows.group == group].groupby(["placement", "where"]).rho.mean()
+    return pd.Series(
+        dict(
+            counts_order=at["in order", OTHER],
+            counts_packed=at["packed", MADE],
+            counts_moved=at["packed", OTHER],
+            counts_copied=at["replicated", MADE],
+            counts_copied_moved=at["replicated", OTHER],
+        )
+    )
+
+
+def kept(rows: pd.DataFrame, cases: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    """Of of_counts, which share of what a placement takes off the busiest device in the domain that
+    it was made for remains in others: 1 all of it, 0 none (columns name, value and its 95 %
+    bootstrap interval over layers and domains).
+
+    cases: by name, the group and the placement.
+    """
+    found = []
+    for name, (group, made) in cases.items():
+        own, keys = rows[rows.group == group], ["placement", "where"]
+        pairs = own.pivot_table(index=["layer", "domain"], columns=keys, values="rho")
+        ends = [(kind, where) for where in (OTHER, MADE) for kind in ("in order", made)]
+        both = pairs[ends].to_numpy()
+        low, high = stats.bootstrap_interval(both, _kept) or (np.nan, np.nan)
+        found.append(dict(name=name, value=_kept(both), value_low=low, value_high=high))
+    return pd.DataFrame(found)
 
 
 def _kept(x: np.ndarray) -> float:
+    """x: [cases, 4] ρ in order and placed in other domains, in order and placed in its own."""
     return float((x[:, 0] - x[:, 1]).mean() / (x[:, 2] - x[:, 3]).mean())
