@@ -72,37 +72,35 @@ def nodes(
 ) -> Fabric:
     """Nodes of `per_node` devices: NVLink inside, one NIC per device into a fat tree between nodes.
 
-    oversubscription: a node's NICs together over its links into the tree; 1 never blocks.
-    latency_s: of a path between nodes; paths inside a node have none.  Refused: devices that do not
-    fill whole nodes.
+    oversubscription: a node's NICs together over its links into the tree; up to 1 it never blocks
+    and holds nothing up that the NICs do not, so that it needs no links.  latency_s: of a path
+    between nodes; paths inside a node have none.  Refused: devices that do not fill whole nodes.
     """
     count = _whole_nodes("nodes", devices, per_node, oversubscription=oversubscription)
-    tree = np.full(2 * count, per_node * nic_bytes_per_s / oversubscription)
-    rates = np.repeat(
-        [nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices
-    )
-    latency = np.repeat([0.0, latency_s / 2, 0.0], [2 * devices, 2 * devices, 2 * count])
+    blocks, trees = oversubscription > 1, 2 * count if oversubscription > 1 else 0
+    rates = [nvlink_bytes_per_s, nic_bytes_per_s, per_node * nic_bytes_per_s / oversubscription]
+    links = [2 * devices, 2 * devices, trees]
 
     def along(i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        a, b, none = i // per_node, j // per_node, np.full_like(i, -1)
-        tree = 4 * devices + a, 4 * devices + count + b
+        a, b = i // per_node, j // per_node
+        tree = [4 * devices + a, 4 * devices + count + b] if blocks else []
         across = np.stack([2 * devices + i, *tree, 3 * devices + j], -1)
-        inside = np.stack([i, devices + j, none, none], -1)
+        inside = np.stack([i, devices + j, *(np.full_like(i, -1) for _ in tree)], -1)
         return np.where((a == b)[..., None], inside, across)
 
     def loads(traffic: Array) -> Array:
         inside, *across = _split(traffic, per_node, by_position=False)
-        whole = [x.reshape(*x.shape[:-1], count, per_node).sum(-1) for x in across]
+        whole = [x.reshape(*x.shape[:-1], count, per_node).sum(-1) for x in across if blocks]
         return namespace(traffic).concat([*inside, *across, *whole], -1)
 
     return Fabric(
-        capacity_bytes_per_s=np.concatenate([rates, tree]),
-        latency_s=latency,
+        capacity_bytes_per_s=np.repeat(rates, links),
+        latency_s=np.repeat([0.0, latency_s / 2, 0.0], links),
         routes=_each(along),
         devices=devices,
         name=name,
         loads=loads,
-        head_s=np.repeat([0.0, latency_s], [2 * devices, 2 * devices + 2 * count]),
+        head_s=np.repeat([0.0, latency_s, latency_s], links),
         along=along,
         mirrored=True,
     )

@@ -138,7 +138,7 @@ def _times(
 def summary(rows: pd.DataFrame, machine: step.Machine) -> pd.DataFrame:
     """Of draws, per shape, devices, tokens, fabric and level: mean ρ, the mean time with even
     routes, the mean slowdown over it with its 95 % interval over seeds, its 95th percentile, the
-    slowdown `whole_step` of a model's whole forward step, and the parts of the layer's, which add up to
+    slowdown `whole_step` of a whole forward step, and the parts of the layer's, which add up to
     it.
     """
     found, models = [], step.models()

@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
 from lib import stats
-from lib.network import fluid, placement, step, synthetic, traffic
+from lib.network import fluid, placement, step, synthetic, threads, traffic
 from lib.network.links import Fabric
 
 PLAIN = "a copy per expert"
@@ -59,9 +60,10 @@ def variants(study: Study, net: Fabric) -> pd.DataFrame:
     """
     node = np.arange(study.devices) // study.per_node
     across, tokens = node[:, None] != node, study.devices * study.tokens
+    rngs = [np.random.default_rng([study.seed, number]) for number in range(study.seeds)]
     found = []
-    for number in range(study.seeds):
-        for name, hops in _hops(study, np.random.default_rng([study.seed, number])).items():
+    for number, ways in enumerate(threads.each(partial(_hops, study), rngs)):
+        for name, hops in ways.items():
             leaving = sum(float(hop[across].sum()) for hop in hops) / tokens
             us = 1e6 * sum(float(fluid.bottleneck_bound_s(hop, net)) for hop in hops)
             found.append(dict(variant=name, seed=number, leaving=leaving, us=us))

@@ -159,17 +159,28 @@ def counts(
     parts = _parts(probability, k)
     found = np.zeros((-(-tokens // share), len(parts)), dtype=np.int64)
     for row, count in zip(found, _stretches(tokens, share), strict=True):
-        order = rng.permutation(len(parts))
-        ends = np.cumsum(parts[order])
-        starts = np.sort(rng.integers(0, UNIT, (count, 1))[:, 0])
-        beyond = count - np.searchsorted(starts, UNIT - ends % UNIT)
-        row[order] = np.diff(ends // UNIT * count + beyond, prepend=0)
+        order, starts = rng.permutation(len(parts)), rng.integers(0, UNIT, (count, 1))
+        _tally(order, parts, np.sort(starts[:, 0]), row)
     return found
 
 
 def _stretches(tokens: int, share: int) -> list[int]:
     """Numbers of tokens that share an order."""
     return [min(share, tokens - first) for first in range(0, tokens, share)]
+
+
+@numba.njit(cache=True, nogil=True)
+def _tally(order, parts, starts, row):
+    """Write to `row` [experts] how many of the sorted `starts` pass a whole number at each expert,
+    whose `parts` lie end to end in `order`.
+    """
+    at, passed = 0, 0
+    for expert in order:
+        at += parts[expert]
+        beyond = len(starts) - np.searchsorted(starts, (1 << 32) - (at & ((1 << 32) - 1)))
+        until = (at >> 32) * len(starts) + beyond
+        row[expert] = until - passed
+        passed = until
 
 
 @numba.njit(cache=True, nogil=True)
