@@ -1,7 +1,7 @@
 """How `data/corpus.csv.gz` was made: choose the files, split them by cluster, drop near-copies from
 the held-out part.
 
-``python -m lib.model.manifest`` writes it anew from the installed packages (about two minutes).
+``python data/corpus_manifest.py`` writes it anew from the installed packages (about two minutes).
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from lib.model import corpus
 DOMAINS = {
     "python": (
         r"\.py$",
-        "transformers torch django SQLAlchemy numba accelerate huggingface_hub ipython jedi sphinx jupyter_server "
-        "notebook jupyterlab traitlets pydantic fontTools pillow tornado snakemake jinja2 pygments requests debugpy "
-        "mypy networkx typer rich pytest nbconvert papermill seaborn joblib",
+        "transformers torch django SQLAlchemy numba accelerate huggingface_hub ipython jedi sphinx "
+        "jupyter_server notebook jupyterlab traitlets pydantic fontTools pillow tornado snakemake "
+        "jinja2 pygments requests debugpy mypy networkx typer rich pytest nbconvert papermill "
+        "seaborn joblib",
     ),
     "mathematics": (r"\.py$", "sympy mpmath"),
     "headers": (r"\.(h|hpp|cuh|c|cpp)$", "torch numpy numba greenlet fontTools debugpy"),
     "prose": (r"\.py$", "scipy pandas scikit-learn numpy matplotlib"),
     "messages": (
         r"\.po$",
-        "django sphinx sphinx_book_theme pydata-sphinx-theme sphinxcontrib-applehelp sphinxcontrib-devhelp "
-        "sphinxcontrib-htmlhelp sphinxcontrib-qthelp sphinxcontrib-serializinghtml jupyter_server sphinx-togglebutton",
+        "django sphinx sphinx_book_theme pydata-sphinx-theme sphinxcontrib-applehelp "
+        "sphinxcontrib-devhelp sphinxcontrib-htmlhelp sphinxcontrib-qthelp "
+        "sphinxcontrib-serializinghtml jupyter_server sphinx-togglebutton",
     ),
 }
 # Not alike on every platform, generated, or vendored from elsewhere.
@@ -43,10 +45,8 @@ SKIP = re.compile(
 )
 SMALLEST, LARGEST = 400, 300_000  # bytes of a document
 HELD_OUT_SHARE, HELD_OUT_CLUSTERS, LARGEST_CLUSTER = 0.03, 12, 0.02
-WINDOW, COPY_SHARE = (
-    5,
-    0.10,
-)  # lines of a window; share of known windows above which a held-out document is a copy
+WINDOW = 5  # lines of a window
+COPY_SHARE = 0.10  # share of known windows above which a held-out document is a copy
 
 
 def cluster(package: str, path: str, domain: str) -> str:
@@ -75,7 +75,7 @@ def candidates() -> Iterator[dict]:
                 if not re.search(pattern, path) or SKIP.search(path):
                     continue
                 try:
-                    text = corpus.extract(Path(dist.locate_file(file)).read_bytes(), domain)
+                    text = corpus.extract(Path(str(dist.locate_file(file))).read_bytes(), domain)
                 except (OSError, UnicodeDecodeError, SyntaxError):
                     continue
                 size = len(text.encode())

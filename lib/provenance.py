@@ -116,7 +116,13 @@ def peak_memory_bytes() -> int:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment for a child process, with `more` in it."""
+    """The environment for a child process, with `more` in it; with a home below _build where the
+    user's cannot be written, as in many containers, since the tools keep what they know there.
+    """
+    home = repository() / "_build" / "home"
+    if not os.access(Path.home(), os.W_OK):
+        home.mkdir(parents=True, exist_ok=True)
+        more = {"HOME": str(home), **more}
     return {**os.environ, **more}
 
 

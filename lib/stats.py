@@ -97,9 +97,8 @@ def cv_null(tokens: int, experts: int, k: int) -> float:
     0 at k = E, where every token loads all experts.  Refused: no token, or k beyond the experts.
     """
     if tokens < 1 or not 1 <= k <= experts:
-        raise ValueError(
-            f"stats.cv_null: tokens = {tokens}, k = {k}: must be tokens ≥ 1 and k from 1 to {experts}"
-        )
+        given = f"tokens = {tokens}, k = {k}"
+        raise ValueError(f"stats.cv_null: {given}: must be tokens ≥ 1 and k from 1 to {experts}")
     return float(np.sqrt((1 - k / experts) * experts / (tokens * k)))
 
 
@@ -109,12 +108,11 @@ def gini_null(tokens: int, experts: int, k: int) -> float:
 
 
 def _counts(counts: ArrayLike, where: str, documents: int = 1) -> np.ndarray:
-    """Counts [documents, experts] as floats; refuses another shape, and negative or missing ones."""
+    """Counts [documents, experts] as floats; refused: another shape, negative or missing ones."""
     counts = np.asarray(counts, dtype=float)
     if counts.ndim != 2 or len(counts) < documents or counts.shape[1] < 2:
-        raise ValueError(
-            f"stats.{where}: counts of shape {counts.shape}: must be [documents ≥ {documents}, experts ≥ 2]"
-        )
+        rule = f"must be [documents ≥ {documents}, experts ≥ 2]"
+        raise ValueError(f"stats.{where}: counts of shape {counts.shape}: {rule}")
     if not np.isfinite(counts).all() or (counts < 0).any():
         raise ValueError(f"stats.{where}: counts: must hold finite numbers ≥ 0")
     return counts
@@ -162,9 +160,8 @@ def jackknife_interval(
     """
     names = np.unique(clusters)
     if len(clusters) != len(counts):
-        raise ValueError(
-            f"stats.jackknife_interval: {len(clusters)} clusters: must be one per document, {len(counts)}"
-        )
+        rule = f"must be one per document, {len(counts)}"
+        raise ValueError(f"stats.jackknife_interval: {len(clusters)} clusters: {rule}")
     if len(names) < CLUSTERS:
         return None
     whole = statistic(counts)
@@ -231,9 +228,8 @@ def bootstrap_interval(
     samples = np.asarray(samples)
     clusters = np.arange(len(samples)) if clusters is None else np.asarray(clusters)
     if len(clusters) != len(samples):
-        raise ValueError(
-            f"stats.bootstrap_interval: {len(clusters)} clusters: must be one per sample, {len(samples)}"
-        )
+        rule = f"must be one per sample, {len(samples)}"
+        raise ValueError(f"stats.bootstrap_interval: {len(clusters)} clusters: {rule}")
     members = [np.flatnonzero(clusters == name) for name in np.unique(clusters)]
     if len(members) < CLUSTERS:
         return None
@@ -242,32 +238,6 @@ def bootstrap_interval(
     found = [statistic(samples[np.concatenate([members[i] for i in row])]) for row in chosen]
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def information_share(x: ArrayLike, y: ArrayLike, shuffles: int, rng: np.random.Generator) -> float:
-    """Which share of the entropy of y [n] is known from x [n]: (I(x; y) − mean I(shuffled x; y)) /
-    H(y).
-
-    Both are labels, whole numbers ≥ 0.  Mutual information of finite samples is biased upwards; its
-    mean over shuffled labels is taken off.  0: nothing is known, 1: everything.  Refused: different
-    lengths, and a y that is constant.
-    """
-    x, y = np.unique(x, return_inverse=True)[1], np.unique(y, return_inverse=True)[1]
-    if x.shape != y.shape or y.max() == 0:
-        raise ValueError(
-            f"stats.information_share: {len(x)} and {len(y)} labels: must be as many, and y not constant"
-        )
-    null = np.mean([_joint_entropy(rng.permutation(x), y) for _ in range(shuffles)])
-    return float((null - _joint_entropy(x, y)) / _entropy_nats(np.bincount(y)))
-
-
-def _joint_entropy(x: np.ndarray, y: np.ndarray) -> float:
-    return _entropy_nats(np.unique(x.astype(np.int64) * (y.max() + 1) + y, return_counts=True)[1])
-
-
-def _entropy_nats(counts: np.ndarray) -> float:
-    share = counts[counts > 0] / counts.sum()
-    return float(-(share * np.log(share)).sum())
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:
@@ -317,8 +287,7 @@ def crossing(x: ArrayLike, y: ArrayLike, at: float) -> float:
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.ndim != 1 or x.shape != y.shape or not x.size:
-        raise ValueError(
-            f"stats.crossing: x {x.shape}, y {y.shape}: must be two equal rows of at least one number"
-        )
+        given = f"x {x.shape}, y {y.shape}"
+        raise ValueError(f"stats.crossing: {given}: must be two equal rows of at least one number")
     order = np.argsort(x)
     return float(np.interp(at, x[order], y[order], left=np.nan, right=np.nan))

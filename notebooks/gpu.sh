@@ -6,6 +6,13 @@
 #   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
 #                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
 #                                  `execute` reads them
+#   notebooks/gpu.sh ladder OUT    other checkpoints: QUEUE trained and evaluated, WORKERS processes on each visible GPU; nothing
+#                                  is begun that would hardly end within BUDGET_S.  What is finished comes back as
+#                                  OUT/QUEUE.jsonl.xz, with which (RUNS) the same command goes on; then move it to
+#                                  data/reference/ladder.  The eight pairs:
+#                                    make corpus STRIDES=3      (where the GPU machine has other packages; it travels along)
+#                                    CORPUS=_build/corpus.xz notebooks/gpu.sh ladder out
+#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.jsonl.xz notebooks/gpu.sh ladder more
 #   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
 #                                  small matrices the network engine bounds in a second
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
@@ -14,14 +21,18 @@
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
-#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count
-#   WORKERS      processes per GPU of `finetune`; default: 4, as one alone cannot fill a GPU with so small a model
+#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count;
+#                files that an earlier `ladder` left
+#   QUEUE        of `ladder`: pairs (default), losses, repairs, shapes, sizes; several are worked on one after the other
+#   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
+#   WORKERS      processes per GPU of `finetune` and `ladder`; default: 4 and 3, as one alone cannot fill a GPU with so small
+#                a model
 #   MOE_COMMIT   the commit, where the tree was copied without its history
-#   BUDGET_S     seconds for measure; default: 390
+#   BUDGET_S     seconds for measure; default: 390; for ladder; default: 510
 #   SEED         of measure; another one than 0 draws other routes, and names its folder so; default: 0
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|finetune|measure|bench|train OUT}
-mkdir -p "${2:?usage: gpu.sh execute|finetune|measure|bench|train OUT}"
+mode=${1:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}
+mkdir -p "${2:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -36,19 +47,22 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   mkdir -p "$2"
   corpus=auto
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
-  given=$(python3 - "$1" "$3" "${EXTRA:-{\}}" "$corpus" <<'END'
-import json, sys
-from lib.paper import chapters, settings
-chapter, own, extra, corpus = sys.argv[1:]
-print(settings.of(chapter, settings.load("paper") | {"corpus_source": corpus} | json.loads(own) | json.loads(extra)))
-END
-  )
+  given=$(python3 -m lib.paper.given "$1" --params paper --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
   (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
     python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"
 }
 
 gpus() { python3 -c 'import torch; print(torch.cuda.device_count())'; }
+
+if [ "$mode" = ladder ]; then
+  # unfinished jobs stay in _build/ladder, for a next call on the same machine
+  # shellcheck disable=SC2086
+  python3 -m lib.commands.ladder "$root/_build/ladder" --queue ${QUEUE:-pairs} --corpus "${CORPUS:-auto}" --workers "${WORKERS:-3}" \
+    --budget-s "${BUDGET_S:-510}" --pack "$out" --numbers "${EXTRA:-{\}}" ${RUNS:+--runs $RUNS} ${ONLY:+--only $ONLY} \
+    2> >(stdbuf -oL tr '\r' '\n' | grep --line-buffered -oE 'ladder [0-9:]{8} .*|ladder: .*|Traceback.*|  File .*|[A-Za-z.]*Error.*' >&2)
+  exit
+fi
 
 published=""
 for file in ${RUNS:-}; do
@@ -68,14 +82,9 @@ elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
   python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"
 elif [ "$mode" = finetune ]; then
-  given=$(python3 - "${EXTRA:-{\}}" "${CORPUS:+$(realpath "${CORPUS:-.}")}" <<'END'
-import json, sys
-from lib.paper import chapters, settings
-own = chapters.defaults("03_finetune")
-asked = settings.load("paper") | ({"corpus_source": sys.argv[2], "allow_partial": True} if sys.argv[2] else {}) | json.loads(sys.argv[1])
-print(json.dumps(own | json.loads(settings.of("03_finetune", asked))))
-END
-  )
+  packed='{}'
+  if [ -n "${CORPUS:-}" ]; then packed="{\"corpus_source\": \"$(realpath "$CORPUS")\", \"allow_partial\": true}"; fi
+  given=$(python3 -m lib.paper.given 03_finetune --whole --params paper --json "$packed" --json "${EXTRA:-{\}}")
   count=$(gpus)
   ((count)) || count=1
   each=${WORKERS:-4}

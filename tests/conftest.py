@@ -3,6 +3,7 @@ pipeline.
 """
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -59,6 +60,23 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and os.environ.get("REQUIRE_ALL") == "1":
         report.outcome = "failed"
         report.longrepr = f"skipped under REQUIRE_ALL=1: {report.longrepr}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Note what each file took, for `make times`, of those whose tests were all run."""
+    took: dict[str, float] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration"):
+                name = Path(report.nodeid.split("::")[0]).name
+                took[name] = took.get(name, 0.0) + report.duration
+    config = terminalreporter.config
+    if took and not (config.option.keyword or any("::" in name for name in config.args)):
+        times = ROOT / "_build/times.json"
+        times.parent.mkdir(exist_ok=True)
+        before = json.loads(times.read_text()) if times.is_file() else {}
+        whole = before | {name: round(seconds, 1) for name, seconds in took.items()}
+        times.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lib.routing import adapter
+from lib.routing import adapter, hooks
 
 TOKENS = torch.randint(0, 97, (3, 11), generator=torch.Generator().manual_seed(0))
 
@@ -251,9 +251,10 @@ def test_a_router_without_a_known_rule_is_recorded_and_not_replaced(tiny_model):
     with torch.no_grad(), adapter.record(tiny_model) as rec:
         tiny_model(input_ids=TOKENS)
     assert rec.load.sum(1).tolist() == [2 * TOKENS.numel()] * 3
-    message = "layers.0.mlp.experts: no known rule gives its weights: its assignment can be recorded, not replaced"
+    message = "0.mlp.experts: no known rule gives its weights: its assignment can be recorded, not"
     with pytest.raises(ValueError, match=message), adapter.assign(tiny_model, adapter.native):
         pass
+    assert {layer.words for layer in adapter.layers(tiny_model)} == {"not one that is known"}
 
 
 class Loop(nn.Module):
@@ -310,7 +311,7 @@ def test_generation_from_padded_prompts_counts_text_only(tiny_model):
 
 
 def test_a_mask_of_another_length_is_refused(tiny_model):
-    now = adapter._Pass()
+    now = hooks.Pass()
     now.begin(tiny_model, (), dict(input_ids=TOKENS, attention_mask=torch.ones_like(TOKENS)))
     with pytest.raises(
         ValueError, match="attention_mask of 33 tokens: must be 40, the experts' rows"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from lib.measure import calibrate, elasticity, grid, records
+from lib.measure import calibrate, elasticity, fitting, grid, records
 from lib.network import cost
 
 TRUE = {
@@ -75,8 +75,8 @@ def test_intervals_cover_what_made_the_times():
 
 
 def test_a_layer_is_the_sum_of_its_parts():
-    exchange = calibrate.Fit(cost.exchange_s, TRUE["exchange"], {}, np.zeros(0))
-    expert = calibrate.Fit(cost.expert_s, TRUE["expert"], {}, np.zeros(0))
+    exchange = fitting.Fit(cost.exchange_s, TRUE["exchange"], {}, np.zeros(0))
+    expert = fitting.Fit(cost.expert_s, TRUE["expert"], {}, np.zeros(0))
     measured = []
     for c in [
         c for c in grid.layers(2, {}) if c["shape"] != "mixtral" and c["tokens"] in (16, 64, 256)
@@ -133,26 +133,26 @@ def test_published_tables_are_fitted_as_declared():
         features = dict(
             devices=own.devices, bytes=own.tokens * own.selections * own.bytes_per_selection
         )
-        made = calibrate.fit(
-            calibrate.published_s,
+        made = fitting.fit(
+            fitting.published_s,
             features,
             1e-6 * own.time_us,
-            calibrate.START["published"],
+            fitting.START["published"],
             draws=0,
         )
         assert np.abs(np.expm1(made.residuals)).max() <= most
-        others = calibrate.leave_one_out(
-            calibrate.published_s, features, 1e-6 * own.time_us, calibrate.START["published"]
+        others = fitting.leave_one_out(
+            fitting.published_s, features, 1e-6 * own.time_us, fitting.START["published"]
         )
         assert np.abs(1e6 * others / own.time_us - 1).iloc[1:].max() < 0.1
 
 
 def test_too_few_points_and_bad_times_are_refused():
     features = {name: np.ones(6) for name in ("wire_bytes", "own_bytes", "messages")}
-    with pytest.raises(ValueError, match="6 points: must be more than 6"):
-        calibrate.fit(cost.exchange_s, features, np.ones(6), calibrate.START["exchange"])
+    with pytest.raises(ValueError, match="fitting.fit: 6 points: must be more than 6"):
+        fitting.fit(cost.exchange_s, features, np.ones(6), fitting.START["exchange"])
     with pytest.raises(ValueError, match="> 0"):
-        calibrate.fit(cost.even_s, features, np.zeros(6), calibrate.START["even"])
+        fitting.fit(cost.even_s, features, np.zeros(6), fitting.START["even"])
 
 
 def test_skewed_starts_show_in_even_exchanges():
@@ -180,3 +180,93 @@ def test_skewed_starts_show_in_even_exchanges():
         1024,
     ]  # even ones alone, by ranks and not by the slowest of each repetition
     assert found.ratio.tolist() == [9 / 8, 1] and found.s.tolist() == pytest.approx([1e-6, 0])
+
+
+def test_splits_off_boundaries_are_set_beside_aligned_ones():
+    times = {
+        ("even", 1): 10.0,
+        ("even", 0): 14.0,
+        ("0.5", 1): 20.0,
+        ("0.5", 0): 22.0,
+        ("one", 1): 5,
+    }
+    rows = [
+        dict(machine="m", size_bytes=512, skew=skew, call="split", aligned=aligned, p50_us=us)
+        for (skew, aligned), us in times.items()
+    ]
+    table = pd.DataFrame(rows).assign(phase="total", rank=-1)
+    found = calibrate.misaligned({"exchange": table}).set_index("skew").ratio
+    assert found.to_dict() == pytest.approx({"even": 1.4, "0.5": 1.1})
+    assert calibrate.misaligned({}).empty
+    assert np.isnan(calibrate.misaligned({"exchange": table[table.aligned == 1]}).ratio.median())
+
+
+def test_the_starting_form_sees_rows_where_tiles_were():
+    table = pd.DataFrame(dict(rows=[1, 200], tile_rows=[128, 256], rank_rows=[3, 4]))
+    tables = dict(compute=table, layer=table.assign(rank_tile_rows=128), exchange=table)
+    found = calibrate.untiled(tables)
+    assert found["compute"].tile_rows.tolist() == [1, 200]
+    assert found["layer"].rank_tile_rows.tolist() == [3, 4]
+    assert found["exchange"].equals(table) and tables["compute"].tile_rows.tolist() == [128, 256]
+
+
+def test_fits_are_told_with_their_intervals():
+    made = fitting.Fit(
+        cost.even_s,
+        dict(start_s=2e-6, wire_bytes_per_s=3e11),
+        dict(start_s=(1e-6, 3e-6), wire_bytes_per_s=(2e11, 4e11)),
+        np.log([1.1, 0.9, 1.3]),
+    )
+    table = calibrate.parameters({"exchange": made})
+    assert table.parameter.tolist() == ["start_s", "wire_bytes_per_s"]
+    assert table.value_low.tolist() == [1e-6, 2e11] and table.value_high.tolist() == [3e-6, 4e11]
+    assert table.points.tolist() == [3, 3] and table.in_sample.tolist() == pytest.approx([0.1, 0.1])
+    told = calibrate.wires({"exchange": made})
+    assert told[["start_us", "start_us_low", "start_us_high"]].tolist() == pytest.approx([2, 1, 3])
+    assert told[["wire_gb_per_s", "wire_gb_per_s_high"]].tolist() == pytest.approx([300, 400])
+    assert calibrate.parameters({}).empty and calibrate.wires({}).isna().all()
+
+
+def test_predictions_stand_in_one_table():
+    wire = pd.DataFrame(
+        dict(machine="m", skew=["even", "one"], size_bytes=[1024, 4096], call="split")
+    )
+    wire = wire.assign(part="fit", s=1e-5, predicted_s=[1.1e-5, 0.9e-5], summed_s=2e-5)
+    work = pd.DataFrame(
+        dict(machine=["m"], shape="olmoe", rows=8, active=2, spread="hot", part="held_out")
+    ).assign(s=2e-5, predicted_s=3e-5)
+    whole = pd.DataFrame(
+        dict(machine=["m"], shape="qwen3", tokens=16, rho=1.5004, gini=0.25, part="held_out")
+    ).assign(s=1e-4, predicted_s=1e-4)
+    table = calibrate.predictions(wire, work, whole, large_bytes=4096)
+    assert list(table) == calibrate.PREDICTED
+    names = ["small exchange", "large exchange", "experts", "layer"]
+    assert table.experiment.tolist() == names == list(calibrate.EXPERIMENTS)
+    assert table.case.tolist() == [
+        "even, 1 KiB, split",
+        "one, 4 KiB, split",
+        "olmoe, 8 rows, 2 experts, hot",
+        "qwen3, 16 tokens, ρ 1.5, Gini 0.25",
+    ]
+    assert table.group.tolist() == ["1024", "4096", "olmoe8", "qwen316"]
+    assert table.error.tolist() == pytest.approx([0.1, 0.1, 0.5, 0])
+    assert table.measured_us.tolist() == pytest.approx([10, 10, 20, 100])
+    assert (
+        table.summed_us[:2].tolist() == pytest.approx([20, 20]) and table.summed_us[2:].isna().all()
+    )
+
+
+def test_without_a_machine_all_is_absent():
+    alone = {"compute": computes()}
+    assert calibrate.base(alone) == ""
+    table, fits, layers = calibrate.everything(alone, 2**20, draws=0)
+    assert fits == {} and layers.empty and set(calibrate.LAYERS) == set(layers)
+    assert table.experiment.tolist() == list(calibrate.EXPERIMENTS)
+    assert table[["measured_us", "predicted_us", "error"]].isna().all(axis=None)
+    assert set(table.part) == {"held_out"}
+
+
+def test_what_a_layer_has_in_tables_without_a_machine_it_has_with_one():
+    tables, _, _ = records.load(ROOT / "data/measured")
+    _, fits, layers = calibrate.everything(tables, 2**20, draws=0)
+    assert set(calibrate.LAYERS) <= set(layers) and {"exchange", "layer"} <= set(fits)

@@ -18,20 +18,23 @@ from lib.measure import calibrate, grid, records
 from lib.network import cost
 
 DELIVERED = """
-import sys
 import numpy as np, torch, torch.distributed as dist
-from lib.measure import collectives
+from lib.measure import parallel
 dist.init_process_group("gloo")
 me, n = dist.get_rank(), dist.get_world_size()
+
+def told(rows, source, target, seed):
+    return torch.full((int(rows[source, target]), 3), 100.0 * seed + 10 * source + target)
+
 for seed in range(5):
     rows = np.random.default_rng(seed).integers(0, 6, (n, n))
-    send = torch.cat([torch.full((rows[me, j], 3), 100.0 * seed + 10 * me + j) for j in range(n)]).to(torch.bfloat16)
+    send = torch.cat([told(rows, me, j, seed) for j in range(n)]).to(torch.bfloat16)
     receive = torch.empty(int(rows[:, me].sum()), 3, dtype=torch.bfloat16)
-    collectives.exchange(send, receive, rows[me].tolist(), rows[:, me].tolist())
-    wanted = torch.cat([torch.full((rows[i, me], 3), 100.0 * seed + 10 * i + me) for i in range(n)]).to(torch.bfloat16)
+    parallel.exchange(send, receive, rows[me].tolist(), rows[:, me].tolist())
+    wanted = torch.cat([told(rows, i, me, seed) for i in range(n)]).to(torch.bfloat16)
     assert torch.equal(receive, wanted), (me, seed)
 send, receive = torch.arange(2.0 * n)[:, None] + 100 * me, torch.empty(2 * n, 1)
-collectives.exchange(send, receive, None, None)
+parallel.exchange(send, receive, None, None)
 assert receive[:, 0].tolist() == [100 * i + 2 * me + j for i in range(n) for j in range(2)]
 dist.barrier()
 dist.destroy_process_group()  # else the last threads may end the process with an error
@@ -40,26 +43,32 @@ dist.destroy_process_group()  # else the last threads may end the process with a
 LAYER = """
 import numpy as np, torch, torch.distributed as dist
 from torch.nn import functional
-from lib.measure import collectives, grid
+from lib.measure import parallel
 from lib.network import cost
 dist.init_process_group("gloo")
 me, n = dist.get_rank(), dist.get_world_size()
 shape, tokens = cost.Shape(8, 6, 8, 2), 12
 rng = np.random.default_rng(0)
-for home in (np.arange(8) * n // 8, rng.permutation(np.arange(8) * n // 8)):
-    for index in (rng.permuted(np.tile(np.arange(8), (n * tokens, 1)), axis=1)[:, :2], np.tile([home.argmin(), 7], (n * tokens, 1))):
-        torch.manual_seed(1)
-        x, share = torch.randn(n * tokens, 8), torch.rand(n * tokens, 2)
-        up, down = collectives.weights(shape, range(8), "cpu", torch.float32)
-        wanted = torch.zeros_like(x)
-        for t in range(n * tokens):
-            for j, e in enumerate(index[t]):
-                gate, value = (up[e] @ x[t]).chunk(2)
-                wanted[t] += share[t, j] * (down[e] @ (functional.silu(gate) * value))
-        own = collectives.weights(shape, np.flatnonzero(home == me), "cpu", torch.float32)
-        part = slice(me * tokens, (me + 1) * tokens)
-        got = collectives.layer(x[part], collectives.plan(index, home, me, n, "cpu"), *own, share[part])
-        torch.testing.assert_close(got, wanted[part], rtol=1e-5, atol=1e-6)
+
+def routes(home):
+    drawn = rng.permuted(np.tile(np.arange(8), (n * tokens, 1)), axis=1)[:, :2]
+    return drawn, np.tile([home.argmin(), 7], (n * tokens, 1))
+
+homes = np.arange(8) * n // 8, rng.permutation(np.arange(8) * n // 8)
+for home, index in ((home, index) for home in homes for index in routes(home)):
+    torch.manual_seed(1)
+    x, share = torch.randn(n * tokens, 8), torch.rand(n * tokens, 2)
+    up, down = parallel.weights(shape, range(8), "cpu", torch.float32)
+    wanted = torch.zeros_like(x)
+    for t in range(n * tokens):
+        for j, e in enumerate(index[t]):
+            gate, value = (up[e] @ x[t]).chunk(2)
+            wanted[t] += share[t, j] * (down[e] @ (functional.silu(gate) * value))
+    own = parallel.weights(shape, np.flatnonzero(home == me), "cpu", torch.float32)
+    part = slice(me * tokens, (me + 1) * tokens)
+    plan = parallel.plan(index, home, me, n, "cpu")
+    got = parallel.layer(x[part], plan, *own, share[part])
+    torch.testing.assert_close(got, wanted[part], rtol=1e-5, atol=1e-6)
 dist.barrier()
 dist.destroy_process_group()  # else the last threads may end the process with an error
 """
@@ -193,6 +202,24 @@ def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):
         errors.splitlines()[-1]
     ]
     assert not list(tmp_path.rglob(".part-*")) and not list(tmp_path.rglob("layer.csv.gz"))
+
+
+def test_times_are_described_by_hand():
+    """Two ranks, two visits of one repetition, two phases that end at these µs, and the total."""
+    visits = [1e-6 * np.array([[[1, 3]], [[2, 7]]]), 1e-6 * np.array([[[3, 5]], [[2, 4]]])]
+    configs = [dict(shape="tiny", index=0, rank_rows=[5, 3]), dict(shape="unseen")]
+    rows = records.table(configs, [visits, []], ["first", "second", "total"])
+    assert len(rows) == 9 and set(rows["shape"]) == {"tiny"} and "index" not in rows
+    assert set(rows.visits) == {2} and set(rows.n) == {2}
+    found = rows.set_index(["rank", "phase"])[["min_us", "p50_us", "max_us"]].T
+    assert found[0, "first"].tolist() == pytest.approx([1, 2, 3])
+    assert found[0, "second"].tolist() == pytest.approx([2, 2, 2])
+    assert found[1, "total"].tolist() == pytest.approx([4, 5.5, 7])
+    assert found[-1, "first"].tolist() == pytest.approx([2, 2.5, 3])  # rank 1, then rank 0
+    assert found[-1, "total"].tolist() == pytest.approx([5, 6, 7])
+    rows = rows.set_index(["rank", "phase"])
+    assert rows.between_visits[-1, "total"] == pytest.approx((7 - 5) / 6)
+    assert rows.rank_rows[:, "total"].to_dict() == {0: 5, 1: 3, -1: 5}
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])

@@ -1,12 +1,15 @@
-"""One table of values: claims judged on it, two runs side by side, a run against the published one."""
+"""One table of values: claims judged on it, two runs compared, a run against the published one."""
 
 import json
+import lzma
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 import typer
 
-from lib.paper import chapters, claims, cli, compare, values
+from lib.paper import chapters, claims, cli, compare, side
 
 
 def known(value, interval=None, **more):
@@ -152,6 +155,44 @@ def test_check_ends_with_an_error_that_names_what_differs(tiny_run, tmp_path, mo
 def test_markup_in_a_table_is_text():
     a, b = {"07": record(x=known("<script>"))}, {"07": record(x=known("b"))}
     assert "<script>" not in compare.to_html(compare.compare(a, b), "<script>")
+
+
+def stored(folder, **tables):
+    """A run with one chapter that has these tables."""
+    (folder / "07_test/figures").mkdir(parents=True)
+    (folder / "07_test/values.json").write_text(json.dumps(record()))
+    for name, text in tables.items():
+        (folder / "07_test/figures" / f"{name}.csv").write_text(text)
+    return folder
+
+
+def test_tables_are_compared_cell_by_cell_with_rows_matched_by_their_labels(tmp_path):
+    a = stored(tmp_path / "a", levels="kind,level,t\nx,0.1,2\nx,0.2,4\ny,0.1,8\n", same="t\n1\n")
+    b = stored(tmp_path / "b", levels="kind,level,t\ny,0.1,10\nx,0.1,2\nz,0.1,9\n", same="t\n1\n")
+    (row,) = side.tables(a, b).to_dict("records")
+    assert (row["chapter"], row["table"]) == ("07", "figures/levels.csv")
+    assert (row["only a"], row["only b"], row["cells"], row["differ"]) == (1, 1, 2, 1)
+    assert (row["largest change"], row["at"]) == ("25.0%", "t at y, 0.1")
+
+
+def test_a_packed_table_is_the_same_table_and_a_missing_one_is_told(tmp_path):
+    a, b = (stored(tmp_path / name, big="t,u\n1,0.1\n2,\n") for name in "ab")
+    plain = a / "07_test/figures/big.csv"
+    plain.with_name("big.csv.xz").write_bytes(lzma.compress(plain.read_bytes()))
+    plain.unlink()
+    assert side.tables(a, b).empty
+    (b / "07_test/figures/new.csv").write_text("t\n1\n")
+    assert side.tables(a, b)["at"].tolist() == ["only in b"]
+
+
+def test_rows_without_labels_are_compared_by_place_and_texts_have_no_size():
+    a = pd.DataFrame({"t": [1.0, 1.0, np.nan], "word": ["p", "p", "q"]})
+    b = a.assign(word=["p", "r", "q"])
+    found = side.differing(a, b)
+    assert (found["differ"], found["cells"], found["largest change"]) == (1, 6, "")
+    assert found["at"] == "word at 1"
+    assert side.differing(a, a)["differ"] == 0
+    assert side.differing(a, a.assign(t=a.t * (1 + 1e-14)))["differ"] == 0
 
 
 def test_the_published_run_is_whole():

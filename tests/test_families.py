@@ -1,5 +1,6 @@
 """The adapter against every mixture-of-experts family of the installed transformers."""
 
+import computed
 import families
 import pandas as pd
 import pytest
@@ -44,12 +45,12 @@ def test_the_check_of_counts_can_fail(monkeypatch):
         adapter.Record, "count", lambda self, i, index, used: count(self, i, index * 0, used)
     )
     with pytest.raises(AssertionError, match="load is not the count"):
-        families.check_counts(model, adapter.layers(model))
+        computed.check_counts(model, adapter.layers(model))
 
 
 def test_the_check_of_assignments_can_fail(monkeypatch):
     model = families.build(FOUND["MixtralForCausalLM"])
-    alone = families.expert_outputs
-    monkeypatch.setattr(families, "expert_outputs", lambda *args: alone(*args).flip(0))
+    alone = computed.expert_outputs
+    monkeypatch.setattr(computed, "expert_outputs", lambda *args: alone(*args).flip(0))
     with pytest.raises(AssertionError, match="permuted, layer 0: not Σ w E"), torch.no_grad():
-        families.check_assign(model, adapter.layers(model))
+        computed.check_assign(model, adapter.layers(model))

@@ -26,7 +26,15 @@ MAY = {
     "__main__": {"paper", "commands"},
 }
 OWNERS = {
-    "torch": ("model/", "routing/", "balance/", "measure/collectives", "commands/"),
+    "torch": (
+        "model/",
+        "routing/",
+        "balance/",
+        "measure/collectives",
+        "measure/clock",
+        "measure/parallel",
+        "commands/",
+    ),
     "matplotlib": ("paper/plots",),
     "seaborn": ("paper/plots",),
     "sphinx": ("paper/sphinxext.py",),

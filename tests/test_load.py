@@ -1,5 +1,6 @@
 """Opening models: what is verified, what is refused, in one line each."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -7,7 +8,9 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from conftest import data_script
 
+from lib import provenance
 from lib.model import load
 
 
@@ -15,24 +18,36 @@ def test_the_shipped_checkpoints_are_the_declared_model():
     for arm in load.ARMS:
         model, tokenizer = load.embedded(arm)
         assert model.num_parameters() < 8e6 and tokenizer.get_vocab_size() == load.VOCABULARY
-        assert (
-            model.config.num_hidden_layers,
-            model.config.num_experts,
-            model.config.num_experts_per_tok,
-        ) == (
-            6,
-            16,
-            2,
-        )
+        known = model.config
+        assert (known.num_hidden_layers, known.num_experts, known.num_experts_per_tok) == (6, 16, 2)
 
 
 def test_every_file_of_data_is_listed_with_its_hash():
-    listed = load.listed()
-    files = {f.relative_to(load.DATA).as_posix() for f in load.DATA.rglob("*") if f.is_file()} - {
-        "manifest.csv"
-    }
-    assert set(listed.file) == files and listed.notna().all().all()
-    assert [load.sha256(load.DATA / name) for name in listed.file] == listed.sha256.tolist()
+    listed = data_script("inventory").listed(load.DATA)
+    files = {f.relative_to(load.DATA).as_posix() for f in load.DATA.rglob("*") if f.is_file()}
+    own = {"manifest.csv"} | {name for name in files if name.endswith((".py", ".pyc"))}
+    assert set(listed.file) == files - own and listed.notna().all().all()
+    hashes = [provenance.sha256(load.DATA / name) for name in listed.file]
+    assert hashes == listed.sha256.tolist()
+
+
+def test_the_inventory_keeps_what_is_known_of_a_file_and_takes_new_ones(tmp_path):
+    inventory = data_script("inventory")
+    (tmp_path / "a.csv").write_text("old")
+    (tmp_path / "tool.py").write_text("")
+    inventory.write(tmp_path)
+    table = inventory.listed(tmp_path)
+    assert table.file.tolist() == ["a.csv"] and table.licence.tolist() == ["MIT"]
+    table.assign(origin="someone", licence="BSD").to_csv(tmp_path / "manifest.csv", index=False)
+    (tmp_path / "a.csv").write_text("new")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "c.csv").write_text("")
+    inventory.write(tmp_path)
+    table = inventory.listed(tmp_path)
+    assert table.file.tolist() == ["a.csv", "b/c.csv"]
+    assert table.licence.tolist() == ["BSD", "MIT"]
+    assert table.sha256[0] == hashlib.sha256(b"new").hexdigest()
+    assert not list(tmp_path.glob(".part*"))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
@@ -72,6 +87,31 @@ def test_round_trip_keeps_tied_weights_once(tiny_model, tmp_path):
     for name, tensor in tiny_model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor.to(torch.bfloat16).float())
     assert sorted(f.name for f in tmp_path.iterdir()) == ["m"]
+
+
+def test_a_chapter_s_models_by_name():
+    assert load.arms("embedded") == {"without": "without", "with": "with"}
+    assert load.arms("owner/name") == {"model": "owner/name"}
+
+
+def test_checkpoints_of_another_home_are_its_own(tiny_model, tmp_path):
+    load.save(tiny_model, tmp_path / "with")
+    shutil.copy(load.HOME / "tokenizer.json", tmp_path)
+    model, _ = load.embedded("with", home=tmp_path)
+    assert model.config.hidden_size == 32 and model.dtype == torch.float32
+    with pytest.raises(ValueError, match="arm = 'best': must be one of without, with"):
+        load.embedded("best", home=tmp_path)
+
+
+def test_the_model_whose_cost_is_timed(tiny_model, monkeypatch):
+    opened = {"a": (tiny_model, load.tokenizer())}
+    assert load.timed("model", opened, torch.device("cpu"))[0] is tiny_model and opened
+    sizes = dict(num_hidden_layers=2, num_experts=4, hidden_size=32, num_attention_heads=2)
+    small = dict(sizes, num_key_value_heads=2, intermediate_size=8, vocab_size=50)
+    monkeypatch.setitem(load.SHAPES, "small", small)
+    model, words = load.timed("small", opened, torch.device("cpu"))
+    assert not opened and words == "random weights of the shape of small, for cost only"
+    assert model.config.num_experts == 4 and model.dtype == torch.bfloat16
 
 
 def test_device_refused():

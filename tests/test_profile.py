@@ -1,41 +1,19 @@
-"""Tables of a trace: against direct computation, hand-worked cases, and their nulls' rates."""
+"""Tables of a trace: against direct computation and hand-worked cases."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+import traces
 
 from lib import stats
 from lib.routing import observe, profile, trace
 
 
-def made(index, document, domain=None, cluster=None, experts=4, token=None):
-    """A trace from [layers, tokens, k] and the document of each token."""
-    document = np.asarray(document)
-    n = document.max() + 1
-    domain = np.zeros(n, int) if domain is None else np.asarray(domain)
-    starts = np.searchsorted(document, np.arange(n))
-    return trace.Trace(
-        expert_index=np.asarray(index, dtype=np.uint8),
-        document=document,
-        position=np.arange(len(document)) - starts[document],
-        domain=domain[document],
-        token=np.zeros(len(document), int) if token is None else np.asarray(token),
-        cluster=np.arange(n) if cluster is None else np.asarray(cluster),
-        domains=np.array([f"d{i}" for i in range(domain.max() + 1)]),
-        clusters=np.arange(n).astype(str),
-        experts=experts,
-        model="made",
-    )
-
-
 @pytest.fixture
 def random():
-    rng = np.random.default_rng(0)
-    index = rng.random((3, 400, 4)).argsort(2)[:, :, :2]
-    return made(index, np.repeat(np.arange(20), 20), domain=np.arange(20) % 2)
+    return traces.random()
 
 
 def test_layers_are_those_of_the_metrics_and_never_added_up(random):
@@ -54,151 +32,126 @@ def test_a_serving_engine_s_mistake_cannot_happen():
     assert (load.sum(0) == 10).all()  # what it reports as perfect balance
     assert stats.max_violation(load).tolist() == pytest.approx([0.8, 0.8])
     with pytest.raises(ValueError, match="shape"):
-        trace.Trace(**{**vars(made([[[0, 1]]], [0])), "expert_index": load})
+        trace.Trace(**{**vars(traces.made([[[0, 1]]], [0])), "expert_index": load})
+
+
+def test_each_puts_the_tables_of_traces_one_below_the_other():
+    one, two = traces.made([[[0], [0]]], [0, 0]), traces.made([[[1], [2]], [[3], [3]]], [0, 1])
+    table = profile.each(profile.loads, {"a": one, "b": two})
+    assert table.to_numpy().tolist() == [
+        ["a", 1, 2, 0, 0, 0],
+        ["b", 1, 0, 1, 1, 0],
+        ["b", 2, 0, 0, 0, 2],
+    ]
+
+
+def test_size_and_maps_by_hand():
+    t = traces.made([[[0, 1], [0, 2], [3, 1]]], [0, 0, 1], domain=[0, 1])
+    assert profile.size(t).to_dict() == dict(
+        layers=1, experts=4, k=2, tokens=3, documents=2, clusters=2
+    )
+    found = {name: load.tolist() for name, load in profile.maps(t).items()}
+    assert found == {"all domains": [[2, 2, 1, 1]], "d0": [[2, 1, 1, 0]], "d1": [[0, 1, 0, 1]]}
+
+
+def test_summary_and_comparison_by_hand():
+    """Two layers of known Gini, one with a dead expert; the null of independent tokens by its
+    formula.
+    """
+    table = pd.DataFrame(
+        dict(
+            arm=["without", "without", "with", "with"],
+            layer=[1, 2, 1, 2],
+            gini=[0.4, 0.6, 0.1, 0.3],
+            null=[0.1, 0.2, 0.1, 0.1],
+            null_mean=[0.05, 0.07, 0.1, 0.1],
+            max_violation=[1.0, 3.0, 0.5, 0.5],
+            dead=[0, 1, 0, 0],
+        )
+    )
+    t = traces.made([[[0, 1]] * 8], [0] * 8)
+    found = profile.summary({"without": t, "with": t}, table).set_index("arm")
+    row = found.loc["without"]
+    assert (row.gini, row.gini_least, row.gini_most) == pytest.approx((0.5, 0.4, 0.6))
+    assert (row.maxvio, row.busiest, row.dead) == (2.0, 4.0, 1)
+    assert row.gini_document_null == pytest.approx(0.06)
+    assert row.gini_null == pytest.approx(np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi))
+    worst = profile.compared(table)
+    assert worst.gini_over_null_least == pytest.approx(3)
+    assert worst.gini_ratio_most == pytest.approx(0.5)
 
 
 def test_domains_and_documents_are_parts_of_the_whole(random):
     domains = profile.domains(random, 20, np.random.default_rng(0))
     assert len(domains) == 6 and domains.documents.eq(10).all()
-    assert {name: load.sum() for name, load in random.domain_load().items()} == {
-        "d0": 1200,
-        "d1": 1200,
-    }
+    loads = {name: load.sum() for name, load in random.domain_load().items()}
+    assert loads == {"d0": 1200, "d1": 1200}
     documents = profile.documents(random)
     assert len(documents) == 60 and documents.groupby("layer").tokens.sum().eq(400).all()
 
 
-def test_information_share_by_hand():
-    rng = np.random.default_rng(0)
-    y = np.tile([0, 1], 2000)
-    assert stats.information_share(y, y, 3, rng) == pytest.approx(1, abs=0.01)
-    assert stats.information_share(rng.integers(0, 50, 4000), y, 20, rng) == pytest.approx(
-        0, abs=0.005
-    )  # bias is taken off
-    half = np.where(np.arange(4000) < 2000, y, 2)  # known in one half only
-    assert stats.information_share(half, y, 3, rng) == pytest.approx(0.5, abs=0.01)
-    with pytest.raises(ValueError, match="not constant"):
-        stats.information_share(y, np.zeros(4000, int), 1, rng)
+def test_means_over_layers_and_the_share_above_the_null_by_hand():
+    rows = pd.DataFrame(
+        dict(arm="a", domain=["x", "x", "y", "y"], documents=3, clusters=2, gini=[0.1, 0.3, 0, 1])
+    ).assign(cv=0.0, cv2=0.0, entropy=1.0, max_violation=0.0, null_high=0.2)
+    means = profile.domain_means(rows).set_index("domain")
+    assert means.gini.to_dict() == pytest.approx({"x": 0.2, "y": 0.5})
+    assert means.documents.tolist() == [3, 3] and means.documents.dtype.kind == "i"
+    row = profile.inside(rows).iloc[0]
+    assert row.gini_domain == pytest.approx(0.35) and row.above_null == 0.5
 
 
-def test_structure_finds_what_was_put_in():
-    rng = np.random.default_rng(1)
-    token, document = rng.integers(0, 4, 4000), np.repeat(np.arange(40), 100)
-    other = rng.integers(0, 4, 4000)
-    t = made(
-        np.stack([[token, (token + 1) % 4], [other, (token + other) % 4]]).transpose(0, 2, 1),
-        document,
-        token=token,
-    )
-    share = profile.structure(t, 5, rng).set_index(["layer", "source"]).share
-    assert share[1, "token"] == pytest.approx(1, abs=0.01) and share[1, "second"] == pytest.approx(
-        1, abs=0.01
-    )
-    assert (
-        abs(share[2, "token"]) < 0.01
-        and abs(share[2, "before"]) < 0.01
-        and abs(share[1, "position"]) < 0.01
-    )
+def test_places_by_hand():
+    """One document of four quarters: the first goes to expert 0, the others to two of the rest."""
+    index = [[[0], [0], [1], [2], [1], [2], [3], [1]]]
+    row = profile.places(traces.made(index, [0] * 8), {}).iloc[0]
+    assert row.gini_all == row.gini_document == pytest.approx(stats.gini([2, 3, 2, 1]))
+    assert row.gini_opening == pytest.approx(3 / 4)
+    quarters = [row.gini_quarter_2, row.gini_quarter_3, row.gini_quarter_4]
+    assert quarters == pytest.approx([stats.gini([1, 1, 0, 0])] * 3)
+    assert row.gini_later == row.gini_later_most == pytest.approx(1 / 2)
 
 
-def test_coactivation_by_hand():
-    index = [[[0, 1], [0, 1], [2, 3], [2, 3]]]
-    ratio = profile.coactivation(made(index, [0, 0, 1, 1]), 0)
-    assert np.isnan(np.diag(ratio)).all()
-    assert (
-        ratio[0, 1] == pytest.approx(3) and ratio[0, 2] == 0
-    )  # 4 of 12 ordered pairs occur, all equally expected
-
-
-def test_locality_is_one_where_domains_cancel_and_zero_where_they_agree():
-    rng = np.random.default_rng(0)
-    group = np.repeat([0, 1], 30)
-    favourite = np.eye(2)[group]
-    cancel = rng.poisson(50 * (0.2 + favourite))[:, None, :]
-    agree = rng.poisson(50 * (0.2 + np.eye(2)[np.zeros(60, int)]))[:, None, :]
-    assert profile.locality(cancel, group) == pytest.approx(1, abs=0.03)
-    assert profile.locality(agree, group) == pytest.approx(0, abs=0.03)
-    found = profile.locality_test(cancel, group, np.arange(60) // 3, 199, rng)
-    assert found["p"] <= 0.01 and found["interval"][0] > 0.5
-    assert profile.locality_test(agree, group, np.arange(60) // 3, 199, rng)["p"] > 0.01
-
-
-def test_the_locality_test_holds_its_rate():
-    """Clusters with favourites of their own, dealt to two groups at random: no more than the
-    nominal rate is rejected.
+def test_the_mixture_weighs_domains_whatever_their_tokens():
+    """Domain d0 has three tokens at expert 0, d1 one token at expert 1; alike they are even on
+    two.
     """
-    rng = np.random.default_rng(2)
-    p = []
-    for _ in range(120):
-        cluster = np.repeat(np.arange(12), 3)
-        counts = rng.poisson(20 * rng.dirichlet(np.ones(4), 12)[cluster])[:, None, :]
-        p.append(
-            profile.locality_test(
-                counts, rng.permutation(np.repeat([0, 1], 6))[cluster], cluster, 39, rng
-            )["p"]
-        )
-    assert 0 <= np.mean(np.array(p) <= 0.05) <= 0.12
-
-
-def test_recorded_counts_are_read_from_every_recorder(tmp_path):
-    load = np.arange(1, 13).reshape(3, 4)
-    torch.save(
-        {"rank": 0, "logical_count": torch.from_numpy(np.stack([load, load]))},
-        tmp_path / "sglang.pt",
-    )
-    np.save(tmp_path / "vllm.npy", load[None])
-    chosen = torch.tensor([[[0, 1], [0, 2], [-1, -1]]])
-    torch.save({"records": [{"topk_ids_of_layer": chosen}]}, tmp_path / "tokens.pt")
-    (tmp_path / "list.json").write_text(str(load.tolist()))
-    for name, expected in (
-        ("sglang.pt", 2 * load),
-        ("vllm.npy", load),
-        ("list.json", load),
-        ("tokens.pt", [[2, 1, 1]]),
+    t = traces.made([[[0], [0], [0], [1]]], [0, 0, 0, 1], domain=[0, 1])
+    for weight, load in (
+        ({}, [1, 1, 0, 0]),
+        ({"d0": 3.0, "d1": 1.0}, [3, 1, 0, 0]),
+        ({"d0": 0.0, "d1": 1.0}, [0, 1, 0, 0]),
     ):
-        found = observe.recorded_counts(tmp_path / name).pivot(
-            index="layer", columns="expert", values="count"
-        )
-        np.testing.assert_array_equal(found, expected)
-    assert observe.recorded_counts(tmp_path / "tokens.pt").top_k.iloc[0] == 2
-    (tmp_path / "bad.json").write_text("[1, 2]")
-    with pytest.raises(
-        ValueError, match=r"bad.json: cannot be read as counts: shape \(2,\): must end in"
-    ):
-        observe.recorded_counts(tmp_path / "bad.json")
-
-
-def test_metrics_of_recorded_counts_are_those_of_the_library():
-    frame = pd.DataFrame(
-        [
-            dict(model="m", experts=4, top_k=2, domain=d, layer=0, tokens=50, expert=e, count=c)
-            for d, row in (("a", (80, 10, 5, 5)), ("b", (10, 80, 5, 5)))
-            for e, c in enumerate(row)
-        ]
-    )
-    found = profile.recorded(frame).set_index("domain")
-    assert found.gini["a"] == pytest.approx(stats.gini([80, 10, 5, 5]))
-    assert found.gini_share["a"] == pytest.approx(found.gini["a"] / 0.5)
-    pooled, single = stats.cv([90, 90, 10, 10]) ** 2, stats.cv([80, 10, 5, 5]) ** 2
-    assert found.locality["pooled"] == pytest.approx(1 - pooled / single)
-
-
-def test_published_routers_are_those_of_the_literature():
-    """Gini of OLMoE's counts as its authors' tables give them, to three digits."""
-    table = (
-        profile.published()
-        .query("model == 'OLMoE-1B-7B'")
-        .pivot(index="domain", columns="layer", values="gini")
-    )
-    assert table.loc["c4"].round(3).tolist() == [0.137, 0.212, 0.288]
-    assert table.loc["github"].round(3).tolist() == [0.291, 0.584, 0.589]
-    assert table.loc["pooled"].round(3).tolist() == [0.169, 0.246, 0.269]
+        found = profile.places(t, weight).gini_mixture[0]
+        assert found == pytest.approx(stats.gini(np.array(load, dtype=float)))
 
 
 def test_recording_s_cost_is_timed_in_pairs(tiny_model):
     times = observe.cost(tiny_model, 64, 6)
     assert times.groupby("way").size().to_dict() == {"plain": 6, "record": 6, "router_logits": 6}
     assert (times.seconds > 0).all()
+
+
+def test_the_cost_is_the_median_of_pairs_in_one_repeat():
+    """Recording takes twice the time in each pair, whatever the repeat."""
+    seconds = [0.1, 0.2, 0.4, 0.3, 0.1]
+    rows = [
+        dict(repeat=i, way=way, seconds=s * factor)
+        for i, s in enumerate(seconds)
+        for way, factor in (("record", 2), ("plain", 1))
+    ]
+    found = observe.cost_ratios(pd.DataFrame(rows)).set_index("way")
+    assert found.index.tolist() == ["plain", "record"]
+    assert found.loc["record"].tolist() == pytest.approx([2, 2, 2, 400])
+    assert found.loc["plain"].tolist() == pytest.approx([1, np.nan, np.nan, 200], nan_ok=True)
+
+
+def test_entropies_of_a_router_that_cannot_decide(tiny_model):
+    """A gate of zeros gives every expert the same logit: the entropy is ln E in every layer."""
+    documents = [SimpleNamespace(token_ids=(3, 4, 5)), SimpleNamespace(token_ids=(6, 7))] * 3
+    for layer in tiny_model.model.layers:
+        layer.mlp.gate.weight.data.zero_()
+    np.testing.assert_allclose(observe.entropies(tiny_model, documents, most=2), 1, rtol=1e-6)
 
 
 def test_a_document_beyond_the_context_is_refused(tiny_model):

@@ -111,7 +111,7 @@ def test_quarters_and_few_clusters(made):
     load_ = trace.counts(
         routes.expert_index[:, first].reshape(len(routes.expert_index), -1), routes.experts
     )
-    assert places.quarter_1[arms[0]] == pytest.approx(stats.gini(load_).mean())
+    assert places.gini_opening[arms[0]] == pytest.approx(stats.gini(load_).mean())
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_quarters_and_few_clusters(made):
     [
         (
             {"documents_per_domain": -2},
-            "01_profile: documents_per_domain = -2: must be a whole number ≥ 2",
+            "01_profile: documents_per_domain = -2: must be a whole number from 2 to 1048576",
         ),
         (
             {"model": "no/such/model"},

@@ -17,11 +17,8 @@ def test_a_picture_lies_once_and_comes_back(tmp_path):
     (tmp_path / "figures").mkdir()
     content = bytes(range(256))
     (tmp_path / "figures/load.png").write_bytes(content)
-    copy = json.dumps(
-        {
-            "html": f'<img src="data:image/png;base64,{base64.b64encode(content).decode()}" alt="figures/load.png">'
-        }
-    )
+    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    copy = json.dumps({"html": f'<img src="{source}" alt="figures/load.png">'})
     figures = {"load": {"file": "figures/load.png"}}
     thin = publish.pictures(copy, tmp_path, figures, inside=False)
     assert (
@@ -82,7 +79,7 @@ def test_a_change_that_leaves_every_value_is_no_staleness(published):
     run, record = published
     before = (run / "01/quick.json").read_bytes()
     assert "lib/stats.py" in changed(run)
-    assert publish.publish(run, record).name == stale.CONFIRMED
+    assert publish.publish(run / "mine", record).name == stale.CONFIRMED
     assert "lib/stats.py" not in changed(run) and (run / "01/quick.json").read_bytes() == before
     record["provenance"]["sources"]["lib/stats.py"] = "changed again"
     assert "lib/stats.py" in changed(run)
@@ -90,8 +87,95 @@ def test_a_change_that_leaves_every_value_is_no_staleness(published):
 
 def test_a_change_of_one_value_is_staleness(published):
     run, record = published
-    publish.publish(run, record)
+    publish.publish(run / "mine", record)
     record["values"]["gini_without"]["value"] *= 1.1
     record["values"]["gini_without"]["interval"] = None
-    assert publish.publish(run, record).name == "quick.json"
+    assert publish.publish(run / "mine", record).name == "quick.json"
     assert "lib/stats.py" in changed(run) and not (run / "01" / stale.CONFIRMED).exists()
+
+
+def test_a_changed_tag_or_file_is_staleness_and_prose_is_not(published, monkeypatch):
+    run, _ = published
+    record = json.loads((run / "01/values.json").read_text())
+    record["provenance"]["files"] = {"data/corpus.csv.gz": "0" * 64}
+    assert "data/corpus.csv.gz" in stale.since(run, record)
+    monkeypatch.undo()
+    notebook = json.loads(json.dumps(chapters._notebook("01_profile")))
+    monkeypatch.setattr(chapters, "_notebook", lambda chapter: notebook)
+    before = chapters.fingerprint("01_profile")
+    prose = next(cell for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    chapters.sources.cache_clear()
+    prose["source"] = ["# Another question?\n"]
+    assert chapters.fingerprint("01_profile") == before
+    chapters.sources.cache_clear()
+    code[-1]["metadata"]["tags"] = ["remove-cell"]
+    tagged = chapters.fingerprint("01_profile")
+    chapters.sources.cache_clear()
+    code[-1]["source"] = [*code[-1]["source"], "\n1\n"]
+    assert len({before, tagged, chapters.fingerprint("01_profile")}) == 3
+    chapters.sources.cache_clear()
+
+
+def test_a_run_at_the_papers_own_parameters_confirms_it(published):
+    run, quick = published
+    record = json.loads((run / "01/values.json").read_text())
+    record["provenance"]["sources"] = quick["provenance"]["sources"]
+    before = (run / "01/quick.json").read_bytes()
+    assert publish.confirm(record).empty and "lib/stats.py" not in changed(run)
+    note = json.loads((run / "01" / stale.CONFIRMED).read_text())
+    assert note["at"] == "the paper's parameters" and note["sources"]["lib/stats.py"] == "changed"
+    record["values"]["gini_without"] |= {"value": 9.0, "interval": None}
+    (run / "01" / stale.CONFIRMED).unlink()
+    bad = publish.confirm(record)
+    assert bad[["value", "verdict"]].to_numpy().tolist() == [["gini_without", "differs"]]
+    assert not (run / "01" / stale.CONFIRMED).exists()
+    assert (run / "01/quick.json").read_bytes() == before
+    del record["values"]["gini_with"]
+    assert set(publish.confirm(record).verdict) == {"differs", "not there"}
+    record["provenance"]["parameters"]["batches"] = 77
+    assert publish.confirm(record).verdict.tolist() == ["not published so"]
+
+
+@pytest.fixture
+def run(published, tmp_path):
+    """A run whose profile differs from the published one: its folder and record."""
+    home, _ = published
+    folder = tmp_path / "mine"
+    shutil.copytree(home / "01", folder / "01_profile")
+    (folder / "01_profile/quick.json").unlink()
+    copy = json.loads((folder / "01_profile/01_profile.ipynb").read_text())
+    (folder / "01_profile.ipynb").write_text(json.dumps(copy))
+    (folder / "01_profile/01_profile.ipynb").unlink()
+    record = json.loads((folder / "01_profile/values.json").read_text())
+    record["values"]["gini_without"]["value"] = 9.0
+    (folder / "01_profile/new.csv").write_text("a,b\n" + "1,2\n" * 40_000)
+    return folder, record
+
+
+def test_publishing_replaces_the_whole_chapter_and_keeps_its_quick_run(published, run):
+    home, (folder, record) = published[0], run
+    quick = (home / "01/quick.json").read_bytes()
+    (home / "01/gone.csv").write_text("of an older library")
+    target = publish.publish(folder, record)
+    made = json.loads((target / "values.json").read_text())
+    assert made["values"]["gini_without"]["value"] == 9
+    assert (target / "quick.json").read_bytes() == quick
+    assert (target / "new.csv.xz").is_file() and not (target / "gone.csv").exists()
+    assert (target / "01_profile.ipynb").is_file()
+    assert {path.name for path in home.iterdir()} == {"01", "mine"}
+
+
+def test_what_cannot_be_published_leaves_the_published_as_it_is(published, run):
+    home, (folder, record) = published[0], run
+    before = {path: path.read_bytes() for path in (home / "01").rglob("*") if path.is_file()}
+    for refused in (home, home / "."):
+        with pytest.raises(ValueError, match="is the published run"):
+            publish.publish(refused, record)
+    with pytest.raises(ValueError, match="01_profile: 2 runs left: must have nothing left"):
+        publish.publish(folder, record | {"left": "2 runs left"})
+    (folder / "01_profile.ipynb").unlink()
+    with pytest.raises(FileNotFoundError):
+        publish.publish(folder, record)
+    after = {path: path.read_bytes() for path in (home / "01").rglob("*") if path.is_file()}
+    assert after == before

@@ -1,4 +1,4 @@
-"""A page tells when what it was computed from has changed since: seen in a copy of the repository."""
+"""A page tells when what it was computed from has changed since, in a copy of the repository."""
 
 import json
 import os
@@ -51,7 +51,8 @@ def html(copy):
     """Every page, without what differs between equal runs: the rows of when, how long and how much
     memory, and what chapter 01 measures as a time, the cost of recording.
     """
-    row = r'<tr(?: class="paper-when")?>(?:(?!</tr>).)*?(?:paper-when|<td>(?:record|router_logits|plain|cost_\w+)</td>)(?:(?!</tr>).)*</tr>'
+    timed = r"paper-when|<td>(?:record|router_logits|plain|cost_\w+)</td>"
+    row = rf'<tr(?: class="paper-when")?>(?:(?!</tr>).)*?(?:{timed})(?:(?!</tr>).)*</tr>'
     times = re.compile(
         rf'<tr class="paper-when">.*?</tr>|{row}|<a [^>]*cost_\w+[^>]*>[^<]*</a>', re.S
     )

@@ -1,4 +1,4 @@
-"""Metrics against hand-worked values and independent computations; nulls against what they claim."""
+"""Metrics against hand-worked values and independent computations; nulls against their claims."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,17 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 
 from lib import stats
+from lib.routing import profile
 
 loads = arrays(float, (3, 8), elements=st.floats(0.5, 1e6))
+
+
+def test_the_metrics_of_the_profile_are_all_there():
+    """The predecessor's five (Gini, variance, CV, entropy, MaxVio) and what tells a dead expert."""
+    row = profile.metrics(np.array([[0, 0, 0, 8.0]])).iloc[0]
+    predecessor = dict(gini=3 / 4, variance=12, cv=np.sqrt(3), entropy=0, max_violation=3)
+    more = dict(effective=1, min_over_mean=0, dead=3)
+    assert row.to_dict() == pytest.approx(predecessor | more)
 
 
 def test_hand_worked():

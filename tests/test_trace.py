@@ -40,6 +40,10 @@ def test_every_document_is_routed_as_if_alone(tiny_model, routes):
     ]
 
 
+def test_a_trace_holds_its_documents_and_no_others(routes):
+    assert routes.holds(DOCUMENTS) and not routes.holds(DOCUMENTS[:3])
+
+
 def test_loads_add_up(routes):
     np.testing.assert_array_equal(routes.load.sum(1), 76)
     for layer in range(3):

@@ -94,6 +94,59 @@ def test_claims_and_checks(chapter):
         chapter.check("one is two", 1 == 2)
 
 
+def test_columns_of_a_table_are_published_with_units_and_intervals(chapter):
+    table = pd.DataFrame(
+        {
+            "family": ["drop", "reroute"],
+            "arm": ["with", "with"],
+            "delta": [0.25, float("nan")],
+            "delta_low": [0.2, float("nan")],
+            "delta_high": [0.3, float("nan")],
+            "value": [1, 2],
+        }
+    )
+    chapter.values_of(table, by=("family", "arm"), delta=".3f", value="d")
+    chapter.values_of(table.iloc[0], "one", kind="setting", delta=".1f")
+    assert list(chapter.values) == [
+        "delta_drop_with",
+        "drop_with",
+        "delta_reroute_with",
+        "reroute_with",
+        "delta_one",
+    ]
+    first = chapter.values["delta_drop_with"]
+    assert first["interval"] == [0.2, 0.3] and first["unit"] == "nats/token"
+    assert first["text"] == "0.250" and chapter.values["reroute_with"]["value"] == 2
+    assert chapter.values["delta_reroute_with"]["value"] is None
+    assert chapter.values["delta_reroute_with"]["interval"] is None
+    assert chapter.values["delta_one"]["kind"] == "setting"
+    with pytest.raises(ValueError, match="'delta_one': is published already"):
+        chapter.values_of(table.iloc[0], "one", delta=".1f")
+
+
+def test_texts_state_values_and_figures_tell_their_data(chapter):
+    chapter.value("x", 0.5, unit="s", interval=(0.25, 0.75), fmt=".2f")
+    chapter.claim("c", "It takes {val}`07.x` and {val}`09.y`.", "x > 0")
+    assert chapter.claims["c"]["text"] == "It takes 0.50 s [0.25, 0.75] and not available."
+    data = pd.DataFrame({"arm": ["with"], "gini": [0.125]})
+    fig, _ = plt.subplots()
+    told = data.set_index("arm").gini
+    chapter.figure("f", fig, data, caption="At {val}`07.x`.", alt="Bars.", reads=told)
+    assert chapter.figures["f"]["caption"] == "At 0.50 s [0.25, 0.75]."
+    assert chapter.figures["f"]["alt"] == "Bars. with: 0.125."
+
+
+def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
+    chapter = values.Chapter("00_base_model", SimpleNamespace(run_dir=str(tmp_path)))
+    chapter.uses(provenance.repository() / "data/corpus.csv.gz")
+    with pytest.raises(ValueError, match="reads data/published/step.csv: must be named by `reads`"):
+        chapter.uses(provenance.repository() / "data/published/step.csv")
+    own = chapter.path("own.txt")
+    own.write_text("x")
+    chapter.uses(own)
+    assert list(chapter.files) == ["data/corpus.csv.gz", "00_base_model/own.txt"]
+
+
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
     target = tmp_path / "x.json"
     target.write_text("old")

@@ -5,11 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY, command
 
-from lib.paper import chapters, cli, runner, settings
+from lib.paper import chapters, rules, runner, runs, settings
+from lib.paper import given as handed
 
 
 def flags(*more: str) -> list[str]:
@@ -34,8 +36,8 @@ def test_misspelt_and_malformed_parameters_are_one_line():
         "run: --only '77': must be one of 00, 01"
     )
     assert (
-        cli.chosen(["05", "04_network", "book"]) == ["04_network", "05_validation"]
-        and cli.chosen(["book"]) == []
+        runs.chosen(["05", "04_network", "book"]) == ["04_network", "05_validation"]
+        and runs.chosen(["book"]) == []
     )
     assert command("run", "--name", "../x").returncode == 2
     assert not (ROOT / "_build/runs/refused").exists()
@@ -85,7 +87,7 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(
     given = ("num_tokens=2048", "num_experts=64", "imbalance_levels=[0.0,0.3,0.6,0.9]")
     changed = command("run", "--name", "tests-wide", *flags(*given))
     ran = [line for line in changed.stderr.splitlines() if line.startswith("==")]
-    assert changed.returncode == 0 and ran == ["== 04_network"]
+    assert changed.returncode == 0 and ran == ["== 04_network (1 of 1)"]
     typed = settings.of("04_network", settings.parse([*TINY, *given]))  # JSON, and so YAML
     line = [
         sys.executable,
@@ -113,7 +115,10 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(
         "num_tokens",
     ]
     assert ["04", "num_experts", "32", "64"] in [line.split() for line in lines[start + 2 : end]]
-    shown = [line.split()[:2] for line in lines[end + 2 :] if not line.startswith("page: ")]
+    last = lines.index("tables:")
+    shown = [line.split()[:2] for line in lines[end + 2 : last]]
+    tables = [line.split()[:2] for line in lines[last + 2 :] if not line.startswith("page: ")]
+    assert ["04", "figures/levels.csv"] in tables and {number for number, _ in tables} == {"04"}
     assert ["04", "experts"] in shown and {chapter for chapter, _ in shown} == {"04"}
     page = (ROOT / "_build/compare/tests, tests-wide.html").read_text()
     differing = [
@@ -125,9 +130,10 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(
     assert re.findall("<h3>04 (.*?)</h3>", page) == differing and page.count("<img") == 2 * len(
         differing
     )
-    assert command("compare", "tests", "tests").stdout.splitlines()[:2] == [
+    assert command("compare", "tests", "tests").stdout.splitlines()[:3] == [
         "parameters: no difference",
         "values: no difference",
+        "tables: no difference",
     ]
 
 
@@ -139,7 +145,9 @@ def test_runs_are_listed_shown_and_removed(wide):
     assert missing.returncode == 2 and missing.stderr.startswith(
         "run 'tests-wid': there is none (did you mean tests-wide?)"
     )
-    assert command("clean", "reference").returncode == 2
+    for given in (["reference"], [""], [], ["tests-wide", "--all"], ["."], ["../runs/tests-wide"]):
+        refused = command("clean", *given)
+        assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1 and wide.exists()
     done = command("clean", "tests-wide")
     assert done.returncode == 0 and not wide.exists()
 
@@ -153,8 +161,8 @@ def test_parameters_come_from_a_file_and_the_command_line_goes_before_it(tmp_pat
     )
     file.write_text("num_experst: 64\n")
     done = command("run", "--params", str(file))
-    message = f"run: --params {file}: num_experst: no chapter has this parameter (did you mean num_experts?)"
-    assert done.returncode == 2 and done.stderr.strip() == message
+    message = "num_experst: no chapter has this parameter (did you mean num_experts?)"
+    assert done.returncode == 2 and done.stderr.strip() == f"run: --params {file}: {message}"
     file.write_text("[1, 2")
     assert command("run", "--params", str(file)).stderr.startswith(
         f"run: --params {file}: must be YAML: "
@@ -162,10 +170,102 @@ def test_parameters_come_from_a_file_and_the_command_line_goes_before_it(tmp_pat
     file.write_text("- 1")
     assert "holds a list: must be names with values" in command("run", "--params", str(file)).stderr
     assert command("run", "--params", "papr").stderr.strip().endswith("(did you mean paper?)")
+    assert command("run", "--params", "").stderr.startswith("run: --params '': no such file")
+    file.write_text("num_experts: 2026-01-01")
+    told = command("run", "--params", str(file)).stderr
+    assert told.endswith("2026-01-01: must be a number, a text, or a list of them\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "imbalance_levels=[0.1",
+            "imbalance_levels=[0.1: must be a list, like [0.0, 0.2, 0.5, 0.8]",
+        ),
+        ("num_experts=many", "num_experts=many: must be a number, like 32"),
+        ("overlap=perhaps", "overlap=perhaps: must be true or false, like False"),
+        ("num_experts=", "num_experts=: must be a number, like 32"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(given, message):
+    with pytest.raises(ValueError, match=re.escape(f"run: -p {message}")):
+        settings.parse([given])
+
+
+def test_special_names_are_refused():
+    for name in ("", ".", "..", "a/b", "$x", "x" * 101, "é" * 51):
+        with pytest.raises(ValueError, match="^run: --name"):
+            runs.place(name)
+    assert runs.place("x" * 100).name == "x" * 100
+
+
+@pytest.mark.parametrize("chapter", chapters.names())
+def test_every_parameter_has_a_meaning_a_range_and_a_default_within_it(chapter):
+    found = rules.of(chapter)
+    assert found.keys() == chapters.defaults(chapter).keys()
+    for name, default, meaning, span in rules.table(chapter):
+        assert meaning and span and found[name][0](default), name
+
+
+@pytest.mark.parametrize("chapter", chapters.names())
+def test_every_number_has_an_upper_bound(chapter):
+    found = rules.of(chapter)
+    for name, default in chapters.defaults(chapter).items():
+        holds, huge = found[name][0], 10**30
+        if type(default) in (int, float):
+            assert not holds(type(default)(huge)), name
+        elif isinstance(default, list) and type(default[0]) in (int, float):
+            assert not holds([type(default[0])(huge)]), name
+        if isinstance(default, list):
+            assert not holds(default * 1001), name
+
+
+def test_all_that_chapters_would_refuse_is_refused_at_once():
+    given = settings.parse(["num_devices=3", "training_seeds=1000000000", "batches=0"])
+    with pytest.raises(ValueError, match="01_profile: batches = 0: must") as error:
+        rules.check(chapters.names(), given)
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[1] for line in lines] == [" 01_profile", " 03_finetune", " 04_network"]
+    assert "experts must be a multiple of devices" in lines[2]
+    rules.check(chapters.names(), {})
+
+
+BLOCKED = """import sys
+for name in ("typer", "pydantic", "papermill", "snakemake", "plotly", "IPython", "nbclient"):
+    sys.modules[name] = None
+from lib.paper import given
+print(given.main(sys.argv[1:]))"""
+
+
+def test_the_settings_of_a_chapter_need_nothing_that_the_gpu_machine_lacks():
+    options = ("--params", "paper", "--json", '{"seeds": 33, "steps": 2}', "-p", "seed=4")
+    line = [sys.executable, "-c", BLOCKED, "04_network", *options]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    own = json.loads(done.stdout)
+    assert own["seeds"] == 33 and own["seed"] == 4 and own["exact_up_to"] == 32
+    assert "steps" not in own and "num_tokens" not in own
+    whole = handed.main(["04_network", "--whole", "--params", "paper"])
+    paper = settings.own("04_network", settings.load("paper"))
+    assert json.loads(whole) == chapters.defaults("04_network") | paper
+    with pytest.raises(ValueError, match="^run: --json {: must be JSON"):
+        handed.main(["04_network", "--json", "{"])
+    with pytest.raises(ValueError, match="num_devices = 1: must be"):
+        handed.main(["04_network", "-p", "num_devices=1"])
+    assert "<<" not in (ROOT / "notebooks/gpu.sh").read_text()
+
+
+@pytest.mark.parametrize("chapter", chapters.names())
+@pytest.mark.parametrize("file", ["values.json", "quick.json"])
+def test_what_a_chapter_read_lies_within_what_it_declares(chapter, file):
+    made = json.loads((chapters.PUBLISHED / chapter[:2] / file).read_text())
+    read = [name for name in made["provenance"]["files"] if name.startswith("data/")]
+    assert [name for name in read if not chapters.declares(chapter, name)] == []
 
 
 def test_a_run_is_computed_by_one_process_and_a_killed_one_leaves_no_lock(tmp_path):
-    code = f"from lib.paper import chapters, runner, settings; from pathlib import Path; import time\nwith runner.sole(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
+    code = "from lib.paper import runner; from pathlib import Path; import time\n"
+    code += f"with runner.sole(Path({str(tmp_path)!r})): print('in', flush=True); time.sleep(60)"
     other = subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
@@ -224,7 +324,7 @@ def test_markup_in_the_name_of_a_run_or_model_is_text():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("num_tokens=-3", "num_tokens = -3: must be a whole number ≥ 1"),
+        ("num_tokens=-3", "num_tokens = -3: must be a whole number from 1 to 1048576"),
         ("imbalance_levels=[0.0,1.5]", "imbalance_levels = [0.0, 1.5]: must be a list"),
         ("imbalance_levels=[0.0,0.95]", "level = 0.95: must be from 0 to below 0.9375"),
         ("trace=nowhere.npz", "nowhere.npz"),
@@ -250,20 +350,17 @@ def shown(folder, given):
     )
 
 
-def test_a_bad_value_ends_the_command_with_one_line_and_a_page_that_says_it():
+def test_a_failure_ends_the_command_with_one_line_and_a_page_that_says_it():
     folder = ROOT / "_build/runs/bad"
     try:
-        done = command("run", "--name", "bad", "--only", "04", *flags("num_devices=3"))
-        lines = [line for line in done.stderr.splitlines() if "failed" in line]
-        assert (
-            done.returncode == 1
-            and len(lines) == 1
-            and "04_network failed: " in lines[0]
-            and "must" in lines[0]
-        )
+        done = command("run", "--name", "bad", "--only", "04", *flags("trace=nowhere.npz"))
+        lines = done.stderr.splitlines()
+        (at,) = [i for i, line in enumerate(lines) if "04_network failed: " in line]
+        assert done.returncode == 1 and "nowhere.npz" in lines[at]
         assert not list((folder / "04_network").glob("*.*"))
-        page = (folder / "book/_build/html/notebooks/04_network.html").read_text()
-        assert "must" in page and "This chapter failed in this run" in page
+        page = Path(lines[at + 1].removeprefix("  its page: "))
+        assert "nowhere.npz" in page.read_text()
+        assert "This chapter failed in this run" in page.read_text()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

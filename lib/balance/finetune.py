@@ -27,7 +27,7 @@ import torch
 from torch import distributed as dist
 from tqdm import tqdm
 
-from lib import stats
+from lib import provenance, stats
 from lib.balance import evaluate, losses, objective, pretrain, train
 from lib.model import corpus, load
 
@@ -76,7 +76,7 @@ def settings(p: SimpleNamespace) -> dict:
     """What results must have in common to stand beside each other."""
     known = {name: getattr(p, name) for name in SETTINGS}
     file = load.HOME / "without" / "model.safetensors"
-    return known | ({"model_sha256": load.sha256(file)} if p.model == "embedded" else {})
+    return known | ({"model_sha256": provenance.sha256(file)} if p.model == "embedded" else {})
 
 
 def place(folder: Path, p: SimpleNamespace) -> Path:

@@ -25,6 +25,7 @@ from torch import Tensor
 from lib import provenance
 
 TEMPERATURE = 0.1  # τ of `maximum`, in units of the mean load
+Z_SHARE = 0.1  # weight of the z-loss in `switch_z`, in units of its coefficient
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -129,6 +130,13 @@ def z(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
     return wide(logits).logsumexp(-1).square().mean()
 
 
+def switch_z(logits: Tensor, load: Tensor, mean: Tensor | None = None) -> Tensor:
+    """Switch with the router z-loss added at `Z_SHARE` of its coefficient (ST-MoE trains with 0.01
+    and 0.001).
+    """
+    return switch(logits, load, mean) + Z_SHARE * z(logits, load, mean)
+
+
 def stock(logits: tuple[Tensor, ...], k: int) -> Tensor:
     """`load_balancing_loss_func` of transformers, unchanged, on the logits of *all* layers.
 
@@ -155,6 +163,7 @@ LOSSES = {
     "gini": gini,
     "max": maximum,
     "z": z,
+    "switch_z": switch_z,
     "bias": None,
 }
 

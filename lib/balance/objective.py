@@ -59,7 +59,7 @@ def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
 
 
 @torch.no_grad()
-def update_bias(bias: Tensor, load: Tensor, rate: float) -> None:
+def update_bias(bias: Tensor, load: Tensor, rate: float | Tensor) -> None:
     """b ← b + u sign(mean load − load) per layer, recentred, from the load [layers, experts] of a
     global batch.
     """

@@ -110,15 +110,18 @@ def pretrain(arm: str, stream: np.ndarray, sample: np.ndarray, where: torch.devi
     precision = "bf16" if where.type == "cuda" else "float32"
     if not p.steps:
         plan = replace(plan, steps=affordable_steps(stream, plan, where, precision, p))
-    model = _untrained(p.seed, where)
+    model = untrained(p.seed, where)
     return model, train.run(
         model, stream, plan, sample=sample, precision=precision, title=f"training {arm}"
     )
 
 
-def _untrained(seed: int, where: torch.device) -> OlmoeForCausalLM:
+def untrained(seed: int, where: torch.device, **shape: int) -> OlmoeForCausalLM:
+    """The embedded architecture, or with `shape` another of its family, with the random weights of
+    `seed`, which are the same on every device.
+    """
     torch.manual_seed(seed)
-    return OlmoeForCausalLM(load.config()).to(where)
+    return OlmoeForCausalLM(load.config(**shape)).to(where)
 
 
 def affordable_steps(
@@ -130,7 +133,7 @@ def affordable_steps(
     wanted = max(1, int(p.epochs * len(stream) / (plan.batch_sequences * plan.sequence_tokens)))
     trial = replace(plan, steps=min(60, wanted), log_every=20)
     speed = train.run(
-        _untrained(p.seed, where), stream, trial, precision=precision, title="trial of the speed"
+        untrained(p.seed, where), stream, trial, precision=precision, title="trial of the speed"
     )
     step_s = plan.batch_sequences * plan.sequence_tokens / speed.tokens_per_s.iloc[-1]
     return min(wanted, max(1, int(p.time_budget_s / step_s)))
@@ -159,10 +162,9 @@ def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.devi
 
 
 def adopt(folder: Path) -> None:
-    """Copy a folder written by `run` to data/model and renew its lines of data/manifest.csv."""
+    """Copy a folder written by `run` to data/model; `python data/inventory.py` then lists it."""
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             target = load.HOME / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
-    load.list_data()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -51,6 +51,7 @@ class Plan:
     micro_sequences: int = (
         0  # sequences per pass, the gradient adding up over passes; 0: all at once
     )
+    bias_decays: bool = False  # whether the step of the loss-free bias falls linearly to 0
 
     def divides(self, processes: int) -> None:
         """Refuse a batch that does not split into equal parts."""
@@ -67,6 +68,10 @@ class Plan:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)
         return self.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * done)))
+
+    def bias_rate(self, step: int) -> float:
+        """Step of the loss-free bias at `step` (from 0)."""
+        return self.coefficient * (1 - step / self.steps if self.bias_decays else 1)
 
 
 class _Half:
@@ -210,6 +215,7 @@ def run(
     folder: Path | None = None,
     checkpoint_every: int = 0,
     replay: bool = True,
+    pause: Callable[[int], bool] | None = None,
 ) -> pd.DataFrame:
     """Train `model` in place on a row of tokens; returns its history, a row per `log_every` steps.
 
@@ -219,9 +225,11 @@ def run(
     batches since the row before. folder: where a checkpoint is left every `checkpoint_every` steps,
     and from which the run goes on if there is one; on a CPU it ends with the same bits as without
     the break.  Under torchrun each process takes its share of each batch. replay: on one GPU the
-    step up to the optimizer's is one CUDA graph, unless the batch comes in parts. Refused: a text
-    too short for one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of
-    another run, a loss that is no longer finite.
+    step up to the optimizer's is one CUDA graph, unless the batch comes in parts. pause: asked
+    after each step, with its number from 1; where it says yes a checkpoint is left and the run ends
+    there, to be gone on with.  It may look at the model meanwhile. Refused: a text too short for
+    one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of another run, a
+    loss that is no longer finite.
     """
     losses.check(plan.loss, plan.coefficient)
     plan.divides(objective.place()[1])
@@ -262,7 +270,7 @@ def run(
             nats, balance, load = step(batch)
             step_optimizer.step()
             if bias is not None:
-                objective.update_bias(bias, load, plan.coefficient)
+                objective.update_bias(bias, load, plan.bias_rate(number))
             log.add(nats, balance, load)
             last = number + 1 == plan.steps
             if (number + 1) % plan.log_every == 0 or last:
@@ -278,6 +286,9 @@ def run(
             if checkpoint_every and (number + 1) % checkpoint_every == 0:
                 keeper.save(number + 1)
             bar.update()
+            if pause is not None and pause(number + 1):
+                keeper.save(number + 1)
+                break
     model.eval()
     return pd.DataFrame(log.history)
 

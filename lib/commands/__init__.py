@@ -1,1 +1,1 @@
-"""What the command line offers beyond running the book: composes every other room; nothing imports it."""
+"""What the command line offers beyond running the book: composes every other room."""

@@ -1,1 +1,1 @@
-"""What hardware takes: measuring all-to-alls, experts and layers on GPUs, and calibrating the simulator."""
+"""What hardware takes: measuring exchanges, experts and layers on GPUs, and calibrating on them."""

@@ -1,147 +1,29 @@
-"""Few physical parameters from measured times: of an exchange, of expert compute, of a layer; and
-how far they err.
+"""From measured tables to predictions: of an exchange, of expert compute, of a layer.
 
-Parameters are positive, fitted by least squares of log(predicted / measured), so that a small time
-weighs as much as a long one.  No point is left out of a fit.  What is fitted on is declared by the
-measurement (`part`), never chosen here.
+What is fitted on is declared by the measurement (`part`), never chosen here; exchanges and layers
+are fitted on one machine, `base`, and all others are predicted from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import least_squares
 
 from lib.measure import grid
+from lib.measure.fitting import START, Fit, fit, summed_s
 from lib.network import cost
 from lib.network.cost import Features
 
-Model = Callable[[Mapping[str, float], Features], np.ndarray]
+Tables = Mapping[str, pd.DataFrame]  # by experiment, as records.load gives them
+EXPERIMENTS = ("small exchange", "large exchange", "experts", "layer")
+PREDICTED = ["experiment", "machine", "case", "group", "part", "measured_us", "predicted_us"]
+PREDICTED += ["summed_us", "error"]
+LAYERS = ["machine", "shape", "tokens", "routes", "level", "seed", "part", "rho", "gini"]
+LAYERS += ["s", "predicted_s", "compute_s", "wire_s"]
 
-
-@dataclass(frozen=True)
-class Fit:
-    """Parameters of a model, their 95 % bootstrap intervals, and log(predicted / measured) of the
-    points of the fit.
-    """
-
-    model: Model
-    parameters: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    residuals: np.ndarray
-
-    def __call__(self, features: Features) -> np.ndarray:
-        """Predicted times in seconds."""
-        return self.model(self.parameters, features)
-
-
-def fit(
-    model: Model,
-    features: Features,
-    seconds: np.ndarray,
-    start: Mapping[str, float],
-    *,
-    draws: int = 200,
-    seed: int = 0,
-) -> Fit:
-    """Fit the parameters named by `start` (their first guesses, > 0) to measured times [n].
-
-    Intervals: percentile bootstrap over points.  Refused: times or guesses that are not positive,
-    and no more points than parameters, which would leave nothing to judge the fit by.
-    """
-    seconds = np.asarray(seconds, dtype=float)
-    features = {name: np.asarray(values) for name, values in features.items()}
-    if len(seconds) <= len(start):
-        raise ValueError(
-            f"calibrate.fit: {len(seconds)} points: must be more than {len(start)}, its parameters"
-        )
-    if not (
-        np.isfinite(seconds).all()
-        and (seconds > 0).all()
-        and all(guess > 0 for guess in start.values())
-    ):
-        raise ValueError("calibrate.fit: seconds and start: must hold finite numbers > 0")
-    first = np.log(list(start.values()))
-    best = _solve(model, features, seconds, list(start), first)
-    rng, found = np.random.default_rng(seed), []
-    for _ in range(draws):
-        chosen = rng.integers(len(seconds), size=len(seconds))
-        drawn = {name: values[chosen] for name, values in features.items()}
-        found.append(np.exp(_solve(model, drawn, seconds[chosen], list(start), best, 15)))
-    edges = (
-        np.quantile(found, [0.025, 0.975], axis=0).T if draws else np.full((len(start), 2), np.nan)
-    )
-    parameters = dict(zip(start, np.exp(best).tolist(), strict=True))
-    intervals = {
-        name: (float(low), float(high)) for name, (low, high) in zip(start, edges, strict=True)
-    }
-    return Fit(model, parameters, intervals, np.log(model(parameters, features) / seconds))
-
-
-def _solve(
-    model: Model,
-    features: Features,
-    seconds: np.ndarray,
-    names: list[str],
-    first: np.ndarray,
-    most: int = 400,
-) -> np.ndarray:
-    def error(logs: np.ndarray) -> np.ndarray:
-        return np.log(model(dict(zip(names, np.exp(logs), strict=True)), features) / seconds)
-
-    return least_squares(error, first, bounds=(first - 12, first + 12), max_nfev=most).x
-
-
-# ---- models: (parameters, features) → seconds ----
-
-
-def summed_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + messages · message + wire / B + own / C: the starting form, in which the copy to
-    itself adds up.
-
-    Features: grid.features.
-    """
-    return (
-        p["start_s"]
-        + p["message_s"] * f["messages"]
-        + f["wire_bytes"] / p["wire_bytes_per_s"]
-        + f["own_bytes"] / p["copy_bytes_per_s"]
-    )
-
-
-def published_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + max(remote / NIC, local / NVLink): tables that give times by number of devices,
-    nodes of 8.
-
-    Experts are spread evenly: of a device's bytes the share 1 − 8/N leaves its node and 7/N stays
-    on NVLink.
-    """
-    devices = np.asarray(f["devices"], dtype=float)
-    inside = np.minimum(8, devices)
-    remote, local = f["bytes"] * (1 - inside / devices), f["bytes"] * (inside - 1) / devices
-    return p["start_s"] + np.maximum(remote / p["nic_bytes_per_s"], local / p["nvlink_bytes_per_s"])
-
-
-START = {
-    "summed": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
-    "exchange": dict(
-        start_s=1e-5,
-        message_s=2e-6,
-        small_bytes_per_s=2e11,
-        large_s=2e-5,
-        wire_bytes_per_s=3e11,
-        copy_bytes_per_s=8e11,
-    ),
-    "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
-    "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, join=1.0),
-    "layer": dict(start_s=2e-5, order_bytes_per_s=5e11),
-    "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
-}  # first guesses
-
-# ---- the measured tables (records.load): what is predicted from, and what is predicted ----
+# ---- the measured tables: what is predicted from, and what is predicted ----
 
 
 def slowest(table: pd.DataFrame, phase: str = "total") -> pd.DataFrame:
@@ -159,16 +41,13 @@ def skew(table: pd.DataFrame) -> pd.DataFrame:
     Ranks of an even exchange end together, so the one that began last takes least: what is seen of
     a skewed start.
     """
-    even = table[
-        (table.phase == "total")
-        & (table["rank"] >= 0)
-        & (table["skew"] == "even")
-        & (table.aligned == 1)
-    ]
-    ends = even.groupby(["machine", "size_bytes", "call"]).p50_us.agg(["min", "max"]).reset_index()
-    return ends.assign(s=1e-6 * (ends["max"] - ends["min"]), ratio=ends["max"] / ends["min"]).drop(
-        columns=["min", "max"]
+    of_ranks = table[(table.phase == "total") & (table["rank"] >= 0)]
+    even = of_ranks[(of_ranks["skew"] == "even") & (of_ranks.aligned == 1)]
+    ends = even.groupby(["machine", "size_bytes", "call"]).p50_us.agg(["min", "max"])
+    found = pd.DataFrame(
+        dict(s=1e-6 * (ends["max"] - ends["min"]), ratio=ends["max"] / ends["min"])
     )
+    return found.reset_index()
 
 
 def shaped(table: pd.DataFrame, of: str = "") -> Features:
@@ -184,52 +63,73 @@ def shaped(table: pd.DataFrame, of: str = "") -> Features:
     )
 
 
+def sent(table: pd.DataFrame) -> Features:
+    """Features of an exchange from a measured table; see cost.features."""
+    return {name: table[name].to_numpy() for name in ("wire_bytes", "own_bytes", "messages")}
+
+
+def base(tables: Tables) -> str:
+    """The machine that is fitted on: the first measured of those with whole layers and the fewest
+    devices; "" if there is none.
+    """
+    if not {"exchange", "compute", "layer"} <= set(tables):
+        return ""
+    whole = set.intersection(
+        *(set(tables[name].machine) for name in ("exchange", "compute", "layer"))
+    )
+    known = tables["layer"][tables["layer"].machine.isin(whole)]
+    return known.machine.iloc[known.devices.argmin()] if len(known) else ""
+
+
+def misaligned(tables: Tables) -> pd.DataFrame:
+    """Time of splits off 16-byte boundaries over that of aligned ones: machine, size_bytes, skew,
+    ratio; no row where none was measured.
+    """
+    keys = ["machine", "size_bytes", "skew"]
+    rows = slowest(tables["exchange"]) if "exchange" in tables else pd.DataFrame()
+    if not len(rows) or rows.aligned.nunique() < 2:
+        return pd.DataFrame(columns=[*keys, "ratio"], dtype=float)
+    split = rows[rows.call == "split"]
+    pair = split.pivot_table(index=keys, columns="aligned", values="s").dropna()
+    return (pair[0] / pair[1]).rename("ratio").reset_index()
+
+
+def untiled(tables: Tables) -> dict[str, pd.DataFrame]:
+    """The tables with rows as they are where whole tiles were: from these the starting form of
+    expert compute, which knew no tiles, is fitted.
+    """
+    rows = {"compute": ("tile_rows", "rows"), "layer": ("rank_tile_rows", "rank_rows")}
+    return {
+        name: table.assign(**{rows[name][0]: table[rows[name][1]]}) if name in rows else table
+        for name, table in tables.items()
+    }
+
+
+# ---- the parts, each predicted from its fit ----
+
+
 def exchanges(table: pd.DataFrame, base: str, **options) -> tuple[pd.DataFrame, dict[str, Fit]]:
     """Aligned exchanges with their prediction from the machine `base`'s fit part, one fit per kind
-    of call; and the fits.
+    of call, "split" and "single"; and the fits, with "summed", the starting form of a split one,
+    whose predictions are summed_s.
 
     Of other machines every row is a test; misaligned splits are an experiment of their own and left
     to `misaligned`.
     """
-    rows, fits = slowest(table), {}
-    rows = rows[rows.aligned == 1]
-    rows["predicted_s"] = np.nan
-    for call, own in rows.groupby("call"):
+    rows = slowest(table)
+    rows = rows[rows.aligned == 1].assign(predicted_s=np.nan, summed_s=np.nan)
+    fits = {}
+    for name, call, column, model, start in (
+        ("split", "split", "predicted_s", cost.exchange_s, START["exchange"]),
+        ("summed", "split", "summed_s", summed_s, START["summed"]),
+        ("single", "single", "predicted_s", cost.even_s, START["even"]),
+    ):
+        own = rows[rows.call == call]
         known = own[(own.part == "fit") & (own.machine == base)]
-        model = cost.exchange_s if call == "split" else cost.even_s
-        fits[call] = fit(
-            model,
-            _columns(known),
-            known.s,
-            START["exchange" if call == "split" else "even"],
-            **options,
-        )
-        rows.loc[own.index, "predicted_s"] = fits[call](_columns(own))
-        if call == "split":
-            fits["summed"] = fit(summed_s, _columns(known), known.s, START["summed"], **options)
-            rows.loc[own.index, "summed_s"] = fits["summed"](_columns(own))
+        fits[name] = fit(model, sent(known), known.s, start, **options)
+        rows.loc[own.index, column] = fits[name](sent(own))
     rows.loc[rows.machine != base, "part"] = "held_out"
     return rows, fits
-
-
-def _columns(table: pd.DataFrame) -> Features:
-    return {name: table[name].to_numpy() for name in ("wire_bytes", "own_bytes", "messages")}
-
-
-def misaligned(table: pd.DataFrame) -> pd.DataFrame:
-    """Time of splits off 16-byte boundaries over that of aligned ones: machine, size_bytes, skew,
-    ratio.
-    """
-    rows = slowest(table)
-    keys = ["machine", "size_bytes", "skew"]
-    pair = (
-        rows[rows.call == "split"].pivot_table(index=keys, columns="aligned", values="s").dropna()
-    )
-    return (
-        (pair[0] / pair[1]).rename("ratio").reset_index()
-        if {0, 1} <= set(pair)
-        else pd.DataFrame(columns=[*keys, "ratio"])
-    )
 
 
 def computes(table: pd.DataFrame, **options) -> tuple[pd.DataFrame, dict[tuple[str, str], Fit]]:
@@ -254,53 +154,93 @@ def layers(
     expert: by shape; the recorded routes' layer uses olmoe's, which has the same matrices.
     Columns: s, predicted_s, compute_s (measured, of the slowest rank) and wire_s, the rest.
     """
-    rows = slowest(table).reset_index(drop=True)
+    whose = table["shape"].replace("trace", "olmoe")
+    table = table.assign(experts_of=whose)[whose.isin(list(expert))]
     keys = ["machine", "shape", "tokens", "routes", "level", "rho_wanted", "seed"]
-    rows = rows.merge(
-        slowest(table, "compute")[[*keys, "s"]].rename(columns={"s": "compute_s"}), on=keys
-    )
-    rows["wire_s"] = rows.s - rows.compute_s
-    rows = rows[rows["shape"].replace("trace", "olmoe").isin(list(expert))].reset_index(drop=True)
+    compute = slowest(table, "compute")[[*keys, "s"]].rename(columns={"s": "compute_s"})
+    rows = slowest(table).reset_index(drop=True).merge(compute, on=keys)
     ranks = table[(table["rank"] >= 0) & (table.phase == "total")].copy()
-    ranks = ranks[ranks["shape"].replace("trace", "olmoe").isin(list(expert))]
-    for name, own in ranks.groupby("shape"):
-        ranks.loc[own.index, "expert_s"] = expert["olmoe" if name == "trace" else name](
-            shaped(own, "rank_")
-        )
+    for name, own in ranks.groupby("experts_of"):
+        ranks.loc[own.index, "expert_s"] = expert[name](shaped(own, "rank_"))
     longest = ranks.groupby(keys, dropna=False).expert_s.max().reset_index()
-    rows = rows.merge(longest, on=keys).assign(exchange_s=lambda t: exchange(_columns(t)))
-    names = ("exchange_s", "expert_s", "own_bytes")
-    known = rows[(rows.part == "fit") & (rows.machine == base)]
-    made = fit(
-        cost.layer_s, {n: known[n].to_numpy() for n in names}, known.s, START["layer"], **options
-    )
-    rows["predicted_s"] = made({n: rows[n].to_numpy() for n in names})
+    rows = rows.merge(longest, on=keys)
+    rows = rows.assign(wire_s=rows.s - rows.compute_s, exchange_s=exchange(sent(rows)))
+    parts = {name: rows[name].to_numpy() for name in ("exchange_s", "expert_s", "own_bytes")}
+    known = ((rows.part == "fit") & (rows.machine == base)).to_numpy()
+    seen = {name: values[known] for name, values in parts.items()}
+    made = fit(cost.layer_s, seen, rows.s[known], START["layer"], **options)
+    rows = rows.assign(predicted_s=made(parts))
     rows.loc[rows.machine != base, "part"] = "held_out"
     return rows, made
 
 
-def leave_one_out(
-    model: Model, features: Features, seconds: np.ndarray, start: Mapping[str, float]
-) -> np.ndarray:
-    """Predicted times [n], each from a fit on the other points; a parameter that those do not touch
-    keeps its guess.
+# ---- all of them ----
+
+
+def everything(
+    tables: Tables, large_bytes: int, **options
+) -> tuple[pd.DataFrame, dict[str, Fit], pd.DataFrame]:
+    """All measured configurations with their predictions (`predictions`); the fits by name; and the
+    layers with their parts (`layers`).
+
+    Where no machine has all tables (`base`): a row of NaN per experiment, no fit, no layer.
     """
-    seconds, features = (
-        np.asarray(seconds, dtype=float),
-        {name: np.asarray(v) for name, v in features.items()},
+    machine = base(tables)
+    if not machine:
+        absent = pd.DataFrame(dict(experiment=EXPERIMENTS, machine="", part="held_out"))
+        return absent.reindex(columns=PREDICTED), {}, pd.DataFrame(columns=LAYERS)
+    wire, of_calls = exchanges(tables["exchange"], machine, **options)
+    work, of_experts = computes(tables["compute"], **options)
+    own = {shape: made for (name, shape), made in of_experts.items() if name == machine}
+    whole, step = layers(tables["layer"], of_calls["split"], own, machine, **options)
+    known = work[(work.part == "fit") & (work.machine == machine)]
+    fits = {
+        "exchange": of_calls["split"],
+        "exchange, all added": of_calls["summed"],
+        "exchange without split sizes": of_calls["single"],
+        "layer": step,
+        **{f"experts of {shape} ({name})": made for (name, shape), made in of_experts.items()},
+        "experts of any shape": fit(
+            cost.expert_s, shaped(known), known.s, START["expert"], **options
+        ),
+    }
+    return predictions(wire, work, whole, large_bytes), fits, whole
+
+
+def predictions(
+    wire: pd.DataFrame, work: pd.DataFrame, whole: pd.DataFrame, large_bytes: int
+) -> pd.DataFrame:
+    """Exchanges, expert compute and layers as one table, each with its prediction.
+
+    Columns: experiment (an exchange is large from `large_bytes` per device on), machine, case (in
+    words), group (a size, or shape and batch: what errs together), part, measured_us, predicted_us,
+    summed_us (an exchange in the starting form), error = |predicted / measured − 1|.
+    """
+    large = wire.size_bytes >= large_bytes
+    wire = wire.assign(
+        experiment=np.where(large, "large exchange", "small exchange"),
+        group=wire.size_bytes.astype(str),
+        case=[f"{r.skew}, {r.size_bytes // 1024} KiB, {r.call}" for r in wire.itertuples()],
     )
-    found = np.empty(len(seconds))
-    for i in range(len(seconds)):
-        others = np.arange(len(seconds)) != i
-        made = fit(
-            model,
-            {name: v[others] for name, v in features.items()},
-            seconds[others],
-            start,
-            draws=0,
-        )
-        found[i] = made({name: v[i : i + 1] for name, v in features.items()})[0]
-    return found
+    work = work.assign(
+        experiment="experts",
+        group=work["shape"] + work.rows.astype(str),
+        case=[
+            f"{r.shape}, {r.rows} rows, {r.active} experts, {r.spread}" for r in work.itertuples()
+        ],
+    )
+    whole = whole.assign(
+        experiment="layer",
+        group=whole["shape"] + whole.tokens.astype(str),
+        case=[
+            f"{r.shape}, {r.tokens} tokens, ρ {round(r.rho, 2)}, Gini {round(r.gini, 2)}"
+            for r in whole.itertuples()
+        ],
+    )
+    rows = pd.concat([wire, work, whole], ignore_index=True)
+    times = {f"{name}_us": 1e6 * rows[f"{name}_s"] for name in ("predicted", "summed")}
+    rows = rows.assign(measured_us=1e6 * rows.s, **times, error=errors(rows))
+    return rows[PREDICTED]
 
 
 def errors(rows: pd.DataFrame) -> np.ndarray:
@@ -308,85 +248,40 @@ def errors(rows: pd.DataFrame) -> np.ndarray:
     return np.abs(rows.predicted_s / rows.s - 1).to_numpy()
 
 
-def base(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The machine that is fitted on: the first measured of those with whole layers and the fewest
-    devices; "" if there is none.
+# ---- the fits as tables ----
+
+
+def parameters(fits: Mapping[str, Fit]) -> pd.DataFrame:
+    """Calibrated parameters in SI units: columns model, parameter, value with value_low and
+    value_high, points of the fit and in_sample, the median error on them.
     """
-    if not {"exchange", "compute", "layer"} <= set(tables):
-        return ""
-    whole = set.intersection(
-        *(set(tables[name].machine) for name in ("exchange", "compute", "layer"))
-    )
-    known = tables["layer"][tables["layer"].machine.isin(whole)]
-    return known.machine.iloc[known.devices.argmin()] if len(known) else ""
+    names = ["model", "parameter", "value", "value_low", "value_high", "points", "in_sample"]
+    rows = [
+        (
+            name,
+            key,
+            value,
+            *made.intervals[key],
+            len(made.residuals),
+            np.median(np.abs(np.expm1(made.residuals))),
+        )
+        for name, made in fits.items()
+        for key, value in made.parameters.items()
+    ]
+    return pd.DataFrame(rows, columns=names)
 
 
-def everything(
-    tables: Mapping[str, pd.DataFrame], large_bytes: int, **options
-) -> tuple[pd.DataFrame, dict, pd.DataFrame]:
-    """All measured configurations with their predictions; the fits by name; and the layers with
-    their parts.
-
-    Columns: experiment, machine, case (in words), group (a size, or shape and batch: what errs
-    together), part, s, predicted_s, error, summed_s (an exchange in the starting form).  The
-    experiments are the exchange from `large_bytes` per device on and below, expert compute, and the
-    layer.
+def wires(fits: Mapping[str, Fit]) -> pd.Series:
+    """What an exchange takes: start_us, µs before anything moves, and wire_gb_per_s, GB/s of one
+    direction in large ones, each with its interval (_low, _high); NaN where nothing was fitted.
     """
-    machine = base(tables)
-    rows, wire = exchanges(tables["exchange"], machine, **options)
-    work, expert = computes(tables["compute"], **options)
-    whole, step = layers(
-        tables["layer"],
-        wire["split"],
-        {s: f for (m, s), f in expert.items() if m == machine},
-        machine,
-        **options,
-    )
-    rows["experiment"] = np.where(
-        rows.size_bytes >= large_bytes, "large exchange", "small exchange"
-    )
-    rows["case"] = (
-        rows["skew"] + ", " + (rows.size_bytes // 1024).astype(str) + " KiB, " + rows.call
-    )
-    work["case"] = (
-        work["shape"]
-        + ", "
-        + work.rows.astype(str)
-        + " rows, "
-        + work.active.astype(str)
-        + " experts, "
-        + work.spread
-    )
-    whole["case"] = (
-        whole["shape"]
-        + ", "
-        + whole.tokens.astype(str)
-        + " tokens, ρ "
-        + whole.rho.round(2).astype(str)
-        + ", Gini "
-        + whole.gini.round(2).astype(str)
-    )
-    groups = [
-        rows.size_bytes.astype(str),
-        work["shape"] + work.rows.astype(str),
-        whole["shape"] + whole.tokens.astype(str),
-    ]
-    columns = ["experiment", "machine", "case", "group", "part", "s", "predicted_s", "summed_s"]
-    parts = [rows, work.assign(experiment="experts"), whole.assign(experiment="layer")]
-    parts = [
-        part.assign(group=group).reindex(columns=columns)
-        for part, group in zip(parts, groups, strict=True)
-    ]
-    table = pd.concat(parts, ignore_index=True)
-    fits = {
-        "exchange": wire["split"],
-        "exchange, all added": wire["summed"],
-        "exchange without split sizes": wire["single"],
-        "layer": step,
-    }
-    fits |= {f"experts of {shape} ({m})": made for (m, shape), made in expert.items()}
-    known = work[(work.part == "fit") & (work.machine == machine)]
-    fits["experts of any shape"] = fit(
-        cost.expert_s, shaped(known), known.s, START["expert"], **options
-    )
-    return table.assign(error=errors(table)), fits, whole
+    found = {}
+    for name, key, scale in (
+        ("start_us", "start_s", 1e6),
+        ("wire_gb_per_s", "wire_bytes_per_s", 1e-9),
+    ):
+        made = fits.get("exchange")
+        ends = made.intervals[key] if made else (np.nan, np.nan)
+        found[name] = scale * made.parameters[key] if made else np.nan
+        found |= {f"{name}_low": scale * ends[0], f"{name}_high": scale * ends[1]}
+    return pd.Series(found)

@@ -5,9 +5,7 @@ provenance beside it.
 from __future__ import annotations
 
 import gzip
-import io
 import json
-import os
 import re
 import subprocess
 import sys
@@ -16,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lib import provenance
+
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
-OF_RANK = (
-    "rank_rows",
-    "rank_active",
-    "rank_tile_rows",
-)  # lists, a number per rank; see grid.described
+# lists, a number per rank; see grid.described
+OF_RANK = ("rank_rows", "rank_active", "rank_tile_rows")
 PHASES = {
     "exchange": ["total"],
     "compute": ["total"],
@@ -32,86 +29,73 @@ PHASES = {
 def table(configs: list[dict], found: list[list], phases: list[str]) -> pd.DataFrame:
     """One row per configuration, phase and rank; rank −1 is the slowest rank of each repetition.
 
-    Phases last from the end of the one before; total from the barrier.  Times in µs: quantiles,
-    ends and mean of all repetitions, none left out; between_visits: (highest − lowest median of a
-    visit) / median.
+    found: per configuration its visits, each [ranks, repetitions, phases] in seconds; one that was
+    not visited has no row.  Phases last from the end of the one before; total from the barrier.
+    Times in µs: quantiles, ends and mean of all repetitions, none left out; between_visits:
+    (highest − lowest median of a visit) / median.
     """
     rows = []
     for c, seen in zip(configs, found, strict=True):
-        plain = {
-            name: value for name, value in c.items() if name not in ("index", "home", *OF_RANK)
-        }
-        if not seen:
-            continue
-        ends = [1e6 * v for v in seen]
-        parts = [
-            np.concatenate([np.diff(v[..., :], axis=-1, prepend=0), v[..., -1:]], -1)
-            if len(phases) > 1
-            else v
-            for v in ends
-        ]
-        parts = [np.concatenate([v, v.max(0, keepdims=True)]) for v in parts]
-        whole = np.concatenate(parts, 1)  # [ranks + 1, repetitions, phases]
-        for rank in range(len(whole)):
-            last = rank == len(whole) - 1
-            own = {n: (max if last else lambda v, r=rank: v[r])(c[n]) for n in OF_RANK if n in c}
+        plain = {name: v for name, v in c.items() if name not in ("index", "home", *OF_RANK)}
+        visits = [_phases(1e6 * ends, len(phases)) for ends in seen]
+        for rank in range(len(visits[0]) if visits else 0):
+            last = rank == len(visits[0]) - 1
+            own = {n: max(c[n]) if last else c[n][rank] for n in OF_RANK if n in c}
             for number, phase in enumerate(phases):
-                t = whole[rank, :, number]
-                medians = [np.median(v[rank, :, number]) for v in parts]
-                rows.append(
-                    plain
-                    | own
-                    | dict(
-                        rank=-1 if last else rank,
-                        phase=phase,
-                        visits=len(seen),
-                        n=len(t),
-                        mean_us=t.mean(),
-                        min_us=t.min(),
-                        **{f"p{round(100 * q)}_us": np.quantile(t, q) for q in QUANTILES},
-                        max_us=t.max(),
-                        between_visits=(max(medians) - min(medians)) / max(np.median(t), 1e-9),
-                    )
-                )
+                times = _times([visit[rank, :, number] for visit in visits])
+                rows.append(plain | own | dict(rank=-1 if last else rank, phase=phase) | times)
     return pd.DataFrame(rows)
+
+
+def _phases(ends: np.ndarray, count: int) -> np.ndarray:
+    """What each phase took, and the whole where there are several, of the moments [ranks, n, …] at
+    which they ended; and as one more rank the slowest of each repetition.
+    """
+    if count > 1:
+        ends = np.concatenate([np.diff(ends, axis=-1, prepend=0), ends[..., -1:]], -1)
+    return np.concatenate([ends, ends.max(0, keepdims=True)])
+
+
+def _times(visits: list[np.ndarray]) -> dict[str, float]:
+    """How one rank's times of one phase, in µs, are described; see `table`."""
+    t, medians = np.concatenate(visits), [np.median(visit) for visit in visits]
+    return dict(
+        visits=len(visits),
+        n=len(t),
+        mean_us=t.mean(),
+        min_us=t.min(),
+        **{f"p{round(100 * q)}_us": np.quantile(t, q) for q in QUANTILES},
+        max_us=t.max(),
+        between_visits=(max(medians) - min(medians)) / max(np.median(t), 1e-9),
+    )
 
 
 def card() -> list[str]:
     """What nvidia-smi says of every GPU: name, driver, clocks, power and temperature; empty where
     there is none.
     """
-    query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.draw,power.limit,temperature.gpu"
+    query = "name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem"
+    query += ",power.draw,power.limit,temperature.gpu"
     return said("nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader")
 
 
 def said(*command: str) -> list[str]:
+    """The lines that a command prints, without a terminal's colours; none where it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
-        return (
-            re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).strip().splitlines()
-        )  # without a terminal's colours
     except (OSError, subprocess.SubprocessError):
         return []
-
-
-def _place(path: Path, content: bytes) -> None:
-    part = path.with_name(f".part-{path.name}")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    return re.sub(r"\x1b\[[0-9;]*m", "", done.stdout).strip().splitlines()
 
 
 def save(folder: Path, name: str, results: pd.DataFrame, facts: dict) -> None:
     """Write the provenance and then the table, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    _place(
-        folder / f"{name}.json", (json.dumps(facts, indent=1, ensure_ascii=False) + "\n").encode()
-    )
-    text = io.StringIO()
-    results.to_csv(text, index=False, float_format="%.6g")
-    _place(folder / f"{name}.csv.gz", gzip.compress(text.getvalue().encode(), mtime=0))
+    with provenance.writing(folder / f"{name}.json") as part:
+        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    text = results.to_csv(index=False, float_format="%.6g")
+    with provenance.writing(folder / f"{name}.csv.gz") as part:
+        part.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def _date(table: Path) -> tuple[str, Path]:
@@ -135,24 +119,49 @@ def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list
     ]
     for i, path in found:
         again = any(j < i and other.parent.name == path.parent.name for j, other in found)
-        name, machine = (
-            path.name.removesuffix(".csv.gz"),
-            path.parent.name + (", again" if again else ""),
-        )
+        machine = path.parent.name + (", again" if again else "")
+        name = path.name.removesuffix(".csv.gz")
         source = path.with_name(f"{name}.json")
         if name not in PHASES or not source.is_file():
+            names = ", ".join(PHASES)
             raise ValueError(
-                f"records.load: {machine}/{path.name}: must be one of {', '.join(PHASES)}, with its .json beside it"
+                f"records.load: {machine}/{path.name}: must be one of {names}, with its .json "
+                "beside it"
             )
         known = facts[f"{machine}/{name}"] = json.loads(source.read_text())
         made = pd.read_csv(path, dtype={"skew": str, "routes": str})
         tables.setdefault(name, []).append(made.assign(machine=machine, devices=known["devices"]))
         files += [source, path]
-    return (
-        {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()},
-        facts,
-        files,
-    )
+    joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    return joined, facts, files
+
+
+def described(facts: dict[str, dict]) -> pd.DataFrame:
+    """The provenance of measured tables for readers, a row each; of configurations how many of the
+    declared ones were measured; visits: the fewest that one of them got.
+    """
+    rows = [
+        dict(
+            machine=name.split("/")[0],
+            experiment=name.split("/")[1],
+            configurations=f"{own['measured']} of {own['declared']}",
+            devices=own["devices"],
+            torch=own["versions"]["torch"],
+            nccl=own["versions"]["nccl"],
+            seconds=own["seconds"],
+            commit=own["commit"][:12],
+            experts=own["experts_path"],
+            visits=own["fewest_visits"],
+            date=own["date"],
+        )
+        for name, own in facts.items()
+    ]
+    return pd.DataFrame(rows or [dict(machine=None, experiment=None, configurations=None)])
+
+
+def machines(facts: dict[str, dict]) -> str:
+    """The names of the machines that were measured, as words."""
+    return ", ".join(sorted({name.split("/")[0] for name in facts})) or "no machine yet"
 
 
 def run(
@@ -169,34 +178,21 @@ def run(
     Refused: a measurement that fails, with its own line.
     """
     if devices < 2:
-        return f"Not measured here: {devices} GPUs, where at least 2 are needed; recorded measurements are used."
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(devices),
-        "-m",
-        "lib.measure.collectives",
-        str(folder),
-        "--budget-s",
-        str(budget_s),
-        "--seed",
-        str(seed),
-        "--trace",
-        *map(str, traces),
-    ]
+        lack = f"{devices} GPUs, where at least 2 are needed"
+        return f"Not measured here: {lack}; recorded measurements are used."
+    program = ["torch.distributed.run", "--standalone", "--nproc-per-node"]
+    own = ["lib.measure.collectives", str(folder), "--budget-s", str(budget_s)]
+    own += ["--seed", str(seed), "--trace", *map(str, traces)]
     done = subprocess.run(
-        command,
+        [sys.executable, "-m", *program, str(devices), "-m", *own],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MOE_COMMIT": commit},
+        env=provenance.environment(OMP_NUM_THREADS="1", MOE_COMMIT=commit),
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("collectives:")]
         raise RuntimeError(
-            lines[0] if lines else "records.run: torchrun failed: " + done.stderr[-500:]
+            lines[0] if lines else f"records.run: torchrun failed: {done.stderr[-500:]}"
         )
     return f"Measured here, on {devices} GPUs: " + "; ".join(done.stdout.splitlines())

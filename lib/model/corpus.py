@@ -13,8 +13,6 @@ import ast
 import hashlib
 import importlib.metadata
 import inspect
-import itertools
-import json
 import lzma
 import re
 from collections.abc import Iterable, Iterator
@@ -81,15 +79,9 @@ def translations(catalogue: str) -> str:
             continue
         for match in re.finditer(r'^msgstr(?:\[\d\])?((?:\s*"(?:[^"\\]|\\.)*"\s*)+)', block, re.M):
             parts = re.findall(r'"((?:[^"\\]|\\.)*)"', match[1])
-            text = (
-                "".join(parts)
-                .replace("\\n", "\n")
-                .replace('\\"', '"')
-                .replace("\\\\", "\\")
-                .strip()
-            )
-            lines += [text] if text else []
-    return "\n".join(lines)
+            text = "".join(parts).replace("\\n", "\n").replace('\\"', '"')
+            lines += [text.replace("\\\\", "\\").strip()]
+    return "\n".join(line for line in lines if line)
 
 
 def digest(text: str) -> str:
@@ -107,7 +99,7 @@ def _installed(row) -> str | None:
     not readable.
     """
     try:
-        path = Path(_distribution(row.package).locate_file(row.path))
+        path = Path(str(_distribution(row.package).locate_file(row.path)))
         return extract(path.read_bytes(), row.domain)
     except (importlib.metadata.PackageNotFoundError, OSError, UnicodeDecodeError, SyntaxError):
         return None
@@ -127,7 +119,7 @@ def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
 
 def write_pack(rows: pd.DataFrame, path: Path) -> None:
     """Write the texts of `rows` into one xz file, for a machine whose installation differs."""
-    texts = [_installed(row).encode() for row in rows.itertuples()]
+    texts = [doc.text.encode() for doc in read(rows)]
     head = "\n".join(f"{sha} {len(text)}" for sha, text in zip(rows.sha256, texts, strict=True))
     path.write_bytes(lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9))
 
@@ -151,14 +143,13 @@ def read(
         if text is not None and digest(text) == row.sha256:
             documents.append(Document(f"{row.package}/{row.path}", row.domain, row.cluster, text))
         elif not allow_partial:
-            state = (
-                "is missing"
-                if text is None
-                else f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
-            )
+            state = "is missing"
+            if text is not None:
+                state = f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
             raise ValueError(
-                f"corpus.read: {row.package} {row.version}: {row.path} {state}: must match data/corpus.csv.gz "
-                "(install requirements.txt, or go on with what matches: allow_partial=True)"
+                f"corpus.read: {row.package} {row.version}: {row.path} {state}: must match "
+                "data/corpus.csv.gz (install requirements.txt, or go on with what matches: "
+                "allow_partial=True)"
             )
     if not documents:
         raise ValueError("corpus.read: 0 documents match: at least one must")
@@ -182,110 +173,35 @@ def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) 
     return encoded
 
 
-def held_out(
+def sample(
     documents_per_domain: int | None,
-    tokens_per_document: int | None,
-    tokenizer,
     *,
+    split: str = "held-out",
     source: str = "auto",
     allow_partial: bool = False,
-    split: str = "held-out",
 ) -> list[Document]:
-    """Held-out documents with their tokens, per domain at most `documents_per_domain` (None: all of
-    them); or, with split="train", documents of the training text chosen in the same way.
+    """Documents of a split, per domain at most `documents_per_domain` (None: all of them).
 
     The choice is fixed: clusters take turns, so that few documents still cover many clusters;
-    within a cluster the documents come in order of their SHA-256.  Documents shorter than
-    `tokens_per_document` stay, unpadded.
+    within a cluster the documents come in order of their SHA-256.
     """
     rows = manifest().query("split == @split").sort_values("sha256")
     rows["turn"] = rows.groupby(["domain", "cluster"]).cumcount()
     rows = rows.sort_values(["domain", "turn", "sha256"])
     if documents_per_domain is not None:
         rows = rows.groupby("domain").head(documents_per_domain)
-    return encode(
-        read(rows, source=source, allow_partial=allow_partial), tokenizer, tokens_per_document
-    )
+    return read(rows, source=source, allow_partial=allow_partial)
 
 
-def texts(
-    source: str, documents: int, *, field: str = "text", split: str = "test"
+def held_out(
+    documents_per_domain: int | None, tokens_per_document: int | None, tokenizer, **options
 ) -> list[Document]:
-    """At most `documents` texts of the user's own: a text file, a folder of them, a JSONL file, or
-    a hub's data set.
+    """Held-out documents with at most `tokens_per_document` tokens, chosen by `sample`, or, with
+    split="train" among its `options`, documents of the training text.
 
-    In a folder the domain is the subfolder; each file is a document and a cluster.  In JSONL each
-    line is an object with `field`, and perhaps "domain" and "cluster".  Anything else is the name
-    of a data set, read as a stream from `split`. Refused: what is not UTF-8, a line without the
-    field, and a source without any text.
+    Documents shorter than `tokens_per_document` stay, unpadded.
     """
-    path = Path(source).expanduser()
-    if path.suffix == ".jsonl" and path.is_file():
-        rows = _lines(path, field)
-    elif path.is_dir():
-        files = sorted(
-            file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
-        )
-        rows = (
-            (file.relative_to(path).as_posix(), file.parent.name, None, _utf8(file))
-            for file in files
-        )
-    elif path.is_file():
-        rows = iter([(path.name, path.parent.name, None, _utf8(path))])
-    elif source.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"corpus.texts: text = {source!r}: no such file or folder")
-    else:
-        rows = _hub(source, field, split)
-    found = (
-        Document(name, domain, cluster or name, text)
-        for name, domain, cluster, text in rows
-        if text.strip()
-    )
-    taken = list(itertools.islice(found, documents))
-    if not taken:
-        raise ValueError(
-            f"corpus.texts: text = {source!r}: holds no text: at least one document must"
-        )
-    return taken
-
-
-def _utf8(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"corpus.texts: {path}: byte {error.start} is not UTF-8: the text must be"
-        ) from None
-
-
-def _lines(path: Path, field: str) -> Iterator[tuple]:
-    for number, line in enumerate(_utf8(path).splitlines(), 1):
-        try:
-            row = json.loads(line)
-            yield (
-                f"{path.name}:{number}",
-                row.get("domain", path.stem),
-                row.get("cluster"),
-                str(row[field]),
-            )
-        except (ValueError, KeyError, AttributeError):
-            raise ValueError(
-                f"corpus.texts: {path}: line {number}: must be an object with {field!r}"
-            ) from None
-
-
-def _hub(name: str, field: str, split: str) -> Iterator[tuple]:
-    import datasets  # only where it is asked for: it takes seconds to import
-
-    try:
-        stream = datasets.load_dataset(name, split=split, streaming=True)
-        for number, row in enumerate(stream):
-            yield f"{name}:{number}", name.rpartition("/")[2], None, str(row[field])
-    except Exception as error:  # of a dozen types and many lines
-        reason = str(error).strip().splitlines()[0][:200]
-        raise OSError(
-            f"corpus.texts: text = {name!r}: no such file, and not read as a data set: {reason}"
-        ) from None
+    return encode(sample(documents_per_domain, **options), tokenizer, tokens_per_document)
 
 
 def stream(documents: Iterable[Document]) -> np.ndarray:
@@ -295,14 +211,32 @@ def stream(documents: Iterable[Document]) -> np.ndarray:
     return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
 
 
-if (
-    __name__ == "__main__"
-):  # python -m lib.model.corpus FILE [STRIDE …]: of the training text every STRIDE-th document
+def summary() -> pd.DataFrame:
+    """The corpus by domain and split: domain, split, documents, clusters, megabytes."""
+    groups = manifest().groupby(["domain", "split"])
+    table = groups.agg(documents=("bytes", "size"), clusters=("cluster", "nunique"))
+    return table.assign(megabytes=groups.bytes.sum() / 1e6).reset_index()
+
+
+def shares(table: pd.DataFrame) -> pd.Series:
+    """Of `summary`: held_out_share_left: share of the held-out documents that are no near-copies of
+    training text; training_megabytes.
+    """
+    documents = table.groupby("split").documents.sum()
+    left = documents["held-out"] / (documents["held-out"] + documents["copy"])
+    trained = table.megabytes[table.split == "train"].sum()
+    return pd.Series(dict(held_out_share_left=left, training_megabytes=trained))
+
+
+def pack(path: Path, strides: list[int]) -> None:
+    """Write a packed file: of the training text every document of each stride, and all held-out."""
+    table = manifest()
+    parts = [table[table.split == "train"].iloc[::stride] for stride in strides]
+    parts.append(table[table.split == "held-out"])
+    write_pack(pd.concat(parts).drop_duplicates("sha256"), path)
+
+
+if __name__ == "__main__":  # python -m lib.model.corpus FILE [STRIDE …]
     import sys
 
-    table = manifest()
-    parts = [table[table.split == "train"].iloc[:: int(stride)] for stride in sys.argv[2:] or ["1"]]
-    write_pack(
-        pd.concat([*parts, table[table.split == "held-out"]]).drop_duplicates("sha256"),
-        Path(sys.argv[1]),
-    )
+    pack(Path(sys.argv[1]), [int(stride) for stride in sys.argv[2:] or ["1"]])

@@ -5,9 +5,10 @@ name.
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -17,23 +18,36 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    Mxfp4Config,
     OlmoeConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
+from transformers.utils.quantization_config import Mxfp4Config
 
+from lib import provenance
 from lib.model import corpus
 
 DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
 ARMS = ("without", "with")  # trained without, and with, a balance loss
 VOCABULARY = 8192
+SHAPES: dict[str, dict[str, Any]] = {
+    "olmoe-1b-7b": dict(
+        hidden_size=2048,
+        intermediate_size=1024,
+        num_hidden_layers=16,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        num_experts=64,
+        num_experts_per_tok=8,
+        vocab_size=50304,
+    )
+}
 logging.disable_progress_bar()  # a small file needs none, and notebooks would keep it
 
 
 def device(name: str) -> torch.device:
-    """The torch device of a notebook's `device` parameter; "auto" takes a GPU where there is one."""
+    """The torch device of a notebook's `device`; "auto" takes a GPU where there is one."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -71,37 +85,46 @@ def config(**changes) -> OlmoeConfig:
     """The embedded model's architecture: OLMoE (arXiv 2409.02060) at 6 layers × 16 experts top-2,
     7.8 M parameters.
     """
-    return OlmoeConfig(
-        **dict(
-            vocab_size=VOCABULARY,
-            hidden_size=256,
-            intermediate_size=56,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            num_experts=16,
-            num_experts_per_tok=2,
-            norm_topk_prob=False,
-            tie_word_embeddings=True,
-            max_position_embeddings=1024,
-            rope_theta=10_000.0,
-            output_router_logits=False,
-            bos_token_id=0,
-            eos_token_id=0,
-            pad_token_id=0,
-        )
-        | changes
+    own: dict[str, Any] = dict(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=56,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        num_experts=16,
+        num_experts_per_tok=2,
+        norm_topk_prob=False,
+        tie_word_embeddings=True,
+        max_position_embeddings=1024,
+        rope_theta=10_000.0,
+        output_router_logits=False,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
     )
+    return OlmoeConfig(**own | changes)
 
 
-def embedded(arm: str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-    """(model, tokenizer) of an embedded checkpoint, "without" or "with" a balance loss, its file
-    verified first.
+def arms(model: str) -> dict[str, str]:
+    """What `open` takes, by the names under which a chapter tells of it: both checkpoints of
+    "embedded", or `model` alone.
+    """
+    return {arm: arm for arm in ARMS} if model == "embedded" else {"model": model}
+
+
+def embedded(
+    arm: str, *, device: torch.device | str = "cpu", home: Path | None = None
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """(model, tokenizer) of an embedded checkpoint in float32, "without" or "with" a balance loss,
+    its file verified first; or, not verified, of one trained anew into the folder `home`.
     """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
-    verify(HOME / arm / "model.safetensors")
-    return _pretrained(HOME / arm, device, dtype), tokenizer()
+    folder = home or HOME
+    if folder == HOME:
+        verify(HOME / arm / "model.safetensors")
+    return _pretrained(folder / arm, device, torch.float32), tokenizer(folder / "tokenizer.json")
 
 
 def open(
@@ -111,7 +134,7 @@ def open(
     dtype: str = "auto",
     revision: str = "main",
     code: str = "",
-):
+) -> tuple[PreTrainedModel, Tokenizer]:
     """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the
     hub.
 
@@ -124,16 +147,12 @@ def open(
     if name in ARMS:
         return embedded(name, device=device)
     path = Path(name).expanduser()
-    if (name.startswith((".", "/", "~")) or name.count("/") != 1) and not (
-        path / "config.json"
-    ).is_file():
-        raise FileNotFoundError(
-            f"load.open: model = {name!r}: must be one of {', '.join(ARMS)}, a folder with config.json, or owner/name"
-        )
-    source, options = (
-        str(path) if path.exists() else name,
-        dict(revision=revision, trust_remote_code=code == name),
-    )
+    hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
+    if not hub and not (path / "config.json").is_file():
+        known = f"{', '.join(ARMS)}, a folder with config.json, or owner/name"
+        raise FileNotFoundError(f"load.open: model = {name!r}: must be one of {known}")
+    source = str(path) if path.exists() else name
+    options: dict[str, Any] = dict(revision=revision, trust_remote_code=code == name)
     settings = _one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
     options |= _quantisation(name, settings)
     kind = _dtype(name, dtype, settings, device)
@@ -144,28 +163,15 @@ def open(
     local = path / "tokenizer.json"
     if local.is_file():
         return model, Tokenizer.from_file(str(local))
-    return model, _one_line(
-        name, lambda: AutoTokenizer.from_pretrained(source, **options)
-    ).backend_tokenizer
+    whole = _one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options))
+    return model, whole.backend_tokenizer
 
 
 def random(shape: str, *, device: torch.device) -> PreTrainedModel:
     """A model of a real shape with random weights in bfloat16, to measure cost on, never quality:
     "olmoe-1b-7b".
     """
-    sizes = {
-        "olmoe-1b-7b": dict(
-            hidden_size=2048,
-            intermediate_size=1024,
-            num_hidden_layers=16,
-            num_attention_heads=16,
-            num_key_value_heads=16,
-            num_experts=64,
-            num_experts_per_tok=8,
-            vocab_size=50304,
-        )
-    }
-    settings = OlmoeConfig(**sizes[shape], output_router_logits=False)
+    settings = OlmoeConfig(**SHAPES[shape], output_router_logits=False)
     kind = torch.bfloat16
     _fits(shape, settings, kind, device, False)
     with device:
@@ -177,7 +183,23 @@ def random(shape: str, *, device: torch.device) -> PreTrainedModel:
             torch.set_default_dtype(before)
 
 
-def _one_line(name: str, action):
+def timed(
+    shape: str,
+    opened: MutableMapping[str, tuple[PreTrainedModel, Tokenizer]],
+    where: torch.device,
+) -> tuple[PreTrainedModel, str]:
+    """The model whose cost a chapter measures, and what it is in words: "model" takes the first of
+    `opened`, anything else random weights of that `shape`; these are then let go, as both need not
+    fit into memory.
+    """
+    if shape == "model":
+        return next(iter(opened.values()))[0], "the first model of this chapter"
+    opened.clear()
+    words = f"random weights of the shape of {shape}, for cost only"
+    return random(shape, device=where), words
+
+
+def _one_line(name: str, action: Callable[[], Any]) -> Any:
     """The result of `action`; what transformers, safetensors or the hub say of a bad name or file
     becomes one line.
     """
@@ -186,7 +208,8 @@ def _one_line(name: str, action):
     except Exception as error:  # the libraries raise a dozen types here, each of many lines
         reason = str(error).strip().splitlines()[0][:200]
         if "trust_remote_code" in str(error):
-            reason = "it brings its own Python code, which runs only if the parameter remote_code names this model"
+            reason = "it brings its own Python code, which runs only if the parameter remote_code "
+            reason += "names this model"
         raise OSError(f"load: model = {name!r}: cannot be opened: {reason}") from None
 
 
@@ -195,13 +218,12 @@ def _quantisation(name: str, settings) -> dict:
     adapter.
     """
     known = getattr(settings, "quantization_config", None) or {}
-    method = str(
-        known.get("quant_method", "") if isinstance(known, dict) else known.quant_method
-    ).lower()
+    told = known.get("quant_method", "") if isinstance(known, dict) else known.quant_method
+    method = str(told).lower()
     if "bitsandbytes" in method or "bnb" in method:
         raise ValueError(
-            f"load: model = {name!r}: is quantised by bitsandbytes, which leaves fused experts at 16 bits, so that it is "
-            "no smaller and not what is served: take the original checkpoint"
+            f"load: model = {name!r}: is quantised by bitsandbytes, which leaves fused experts at "
+            "16 bits, so that it is no smaller and not what is served: take the original checkpoint"
         )
     if "mxfp4" in method:  # its kernels route by themselves, past every hook
         return {"quantization_config": Mxfp4Config(dequantize=True)}
@@ -235,22 +257,18 @@ def available_bytes(device: torch.device) -> int:
 
 def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
     """Refuse a model that does not fit into memory, with both figures and what would fit."""
-    need, free = (
-        _one_line(name, lambda: needed_bytes(settings, dtype, code=code)),
-        available_bytes(device),
-    )
+    need = _one_line(name, lambda: needed_bytes(settings, dtype, code=code))
+    free = available_bytes(device)
     if need <= 0.9 * free:
         return
     half = need // dtype.itemsize * 2
-    smaller = (
-        "dtype = 'bfloat16' would fit"
-        if dtype.itemsize > 2 and half <= 0.9 * free
-        else (
-            f"a model of at most {0.9 * free / 2 / 1e9:.1f} billion parameters would fit in bfloat16"
-        )
-    )
+    most = 0.9 * free / 2 / 1e9
+    smaller = f"a model of at most {most:.1f} billion parameters would fit in bfloat16"
+    if dtype.itemsize > 2 and half <= 0.9 * free:
+        smaller = "dtype = 'bfloat16' would fit"
+    kind = str(dtype).removeprefix("torch.")
     raise MemoryError(
-        f"load: model = {name!r}: needs {need / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')}, "
+        f"load: model = {name!r}: needs {need / 1e9:.1f} GB in {kind}, "
         f"{free / 1e9:.1f} GB are available: {smaller}"
     )
 
@@ -265,39 +283,6 @@ def _pretrained(
     return (model if "device_map" in options else model.to(device)).eval()
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def listed() -> pd.DataFrame:
-    """`data/manifest.csv`: file (below data/), sha256, origin and licence of every file of data."""
-    return pd.read_csv(DATA / "manifest.csv")
-
-
-def list_data() -> None:
-    """Renew `data/manifest.csv`: every file of data/ with its SHA-256; origin and licence are kept
-    from before.
-    """
-    path = DATA / "manifest.csv"
-    known = (
-        listed().set_index("file")[["origin", "licence"]].to_dict("index") if path.is_file() else {}
-    )
-    files = sorted(
-        f for f in DATA.rglob("*") if f.is_file() and f != path and not f.name.startswith(".")
-    )
-    names = [file.relative_to(DATA).as_posix() for file in files]
-    own = {"origin": "computed by this project", "licence": "MIT"}
-    rows = [
-        {"file": n, "sha256": sha256(f)} | known.get(n, own)
-        for n, f in zip(names, files, strict=True)
-    ]
-    temporary = path.with_suffix(".part")
-    pd.DataFrame(rows).to_csv(temporary, index=False)
-    os.replace(temporary, path)
-
-
 def verify(path: Path) -> str:
     """The SHA-256 of a file of data/, which must be the one that `data/manifest.csv` lists."""
     name = path.relative_to(DATA).as_posix()
@@ -305,13 +290,11 @@ def verify(path: Path) -> str:
         raise FileNotFoundError(
             f"load.verify: data/{name}: no such file (00_base_model makes it with retrain=True)"
         )
-    found = sha256(path)
-    table = listed()
-    expected = dict(zip(table.file, table.sha256, strict=True)).get(name, "none")
+    found = provenance.sha256(path)
+    expected = pd.read_csv(DATA / "manifest.csv", index_col="file").sha256.get(name, "none")
     if found != expected:
-        raise ValueError(
-            f"load.verify: data/{name}: has SHA-256 {found[:12]}…: must be {expected[:12]}… (damaged or replaced)"
-        )
+        rule = f"must be {expected[:12]}… (damaged or replaced)"
+        raise ValueError(f"load.verify: data/{name}: has SHA-256 {found[:12]}…: {rule}")
     return found
 
 
@@ -320,7 +303,7 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     all.
     """
     temporary = folder.with_name(folder.name + ".part")
-    copy.deepcopy(model).to(torch.bfloat16).save_pretrained(temporary)
+    copy.deepcopy(model).bfloat16().save_pretrained(temporary)
     folder.mkdir(parents=True, exist_ok=True)
     for file in temporary.iterdir():
         os.replace(file, folder / file.name)

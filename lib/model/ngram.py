@@ -9,6 +9,8 @@ tokens fit in memory and a GPU builds them in seconds.
 from __future__ import annotations
 
 import lzma
+import math
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -44,9 +46,8 @@ def _discounts(counts: Tensor) -> Tensor:
     n1, n2, n3, n4 = (float((counts == i).sum()) or 1.0 for i in (1, 2, 3, 4))
     y = n1 / (n1 + 2 * n2)
     values = [0.0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3]
-    values[1:] = [
-        max(value, 0.05) for value in values[1:]
-    ]  # a tiny text's counts of counts can say "no discount"
+    # a tiny text's counts of counts can say "no discount"
+    values[1:] = [max(value, 0.05) for value in values[1:]]
     return torch.tensor(values, device=counts.device, dtype=torch.float64)
 
 
@@ -68,10 +69,10 @@ def _order(keys: Tensor, counts: Tensor, contexts: int, vocabulary: int) -> Orde
 def fit(stream: Tensor, vocabulary: int, highest: int = 5) -> Model:
     """Fit on a row of tokens [tokens] (documents run on, separated by an end-of-text token)."""
     stream = stream.long()
-    number = torch.zeros(
-        len(stream), dtype=torch.int64, device=stream.device
-    )  # of the n-gram that ends here
-    types, tables = 1, []
+    # number: of the n-gram that ends at each position
+    number = torch.zeros(len(stream), dtype=torch.int64, device=stream.device)
+    types = 1
+    tables: list[tuple[Tensor, Tensor, int]] = []
     for n in range(1, highest + 1):
         previous = number
         keys = previous[:-1] * vocabulary + stream[n - 1 :] if n > 1 else stream
@@ -80,11 +81,8 @@ def fit(stream: Tensor, vocabulary: int, highest: int = 5) -> Model:
             ending = torch.empty(len(unique), dtype=torch.int64, device=stream.device)
             ending[number] = previous[1:]
             lower_keys, _, lower_contexts = tables[-1]
-            tables[-1] = (
-                lower_keys,
-                torch.bincount(ending, minlength=len(lower_keys)),
-                lower_contexts,
-            )
+            before = torch.bincount(ending, minlength=len(lower_keys))
+            tables[-1] = (lower_keys, before, lower_contexts)
         tables.append((unique, counts, types))
         types = len(unique)
     return Model(
@@ -99,14 +97,11 @@ def fit(stream: Tensor, vocabulary: int, highest: int = 5) -> Model:
 def nats(model: Model, tokens: Tensor) -> Tensor:
     """−ln p of every token but the first [tokens − 1], each given at most four tokens before it."""
     tokens = tokens.long()
-    probability = torch.full(
-        (len(tokens),), 1 / model.vocabulary, dtype=torch.float64, device=tokens.device
-    )
-    context = torch.zeros(
-        len(tokens), dtype=torch.int64, device=tokens.device
-    )  # number of the context, −1: unseen
+    uniform, where = 1 / model.vocabulary, tokens.device
+    probability = torch.full((len(tokens),), uniform, dtype=torch.float64, device=where)
     # One context number per order and position: the number of the (n−1)-gram that ends just before
-    # the position.
+    # the position, −1: unseen.
+    context = torch.zeros(len(tokens), dtype=torch.int64, device=where)
     for order in model.orders:
         known = context >= 0
         at, found = _find(order.keys, torch.where(known, context * model.vocabulary + tokens, -1))
@@ -131,13 +126,12 @@ def bits_per_byte(
     model: Model, documents: Iterable[Document], device: torch.device
 ) -> dict[str, float]:
     """Bits per byte per domain of encoded documents under the n-gram model."""
-    bits, size = {}, {}
+    bits: defaultdict[str, float] = defaultdict(float)
+    size: defaultdict[str, int] = defaultdict(int)
     for doc in documents:
         ids = torch.tensor(doc.token_ids, device=device)
-        bits[doc.domain] = (
-            bits.get(doc.domain, 0.0) + float(nats(model, ids).sum()) / 0.6931471805599453
-        )
-        size[doc.domain] = size.get(doc.domain, 0) + doc.bytes
+        bits[doc.domain] += float(nats(model, ids).sum()) / math.log(2)
+        size[doc.domain] += doc.bytes
     return {domain: bits[domain] / size[domain] for domain in sorted(bits)}
 
 
@@ -147,7 +141,5 @@ def xz_bits_per_byte(documents: Iterable[Document]) -> dict[str, float]:
     for doc in documents:
         texts.setdefault(doc.domain, []).append(doc.text.encode())
     joined = {domain: b"".join(parts) for domain, parts in sorted(texts.items())}
-    return {
-        domain: 8 * len(lzma.compress(text, preset=9)) / len(text)
-        for domain, text in joined.items()
-    }
+    packed = {domain: len(lzma.compress(text, preset=9)) for domain, text in joined.items()}
+    return {domain: 8 * size / len(joined[domain]) for domain, size in packed.items()}

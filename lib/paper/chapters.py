@@ -11,9 +11,8 @@ from pathlib import Path
 from lib import provenance
 
 ROOT = provenance.repository()
-
-
 PUBLISHED = ROOT / "data" / "reference"
+BUDGET_S = 120.0  # of a chapter that states none
 
 
 def source(chapter: str) -> Path:
@@ -36,14 +35,31 @@ def cells(chapter: str) -> list[dict]:
     return _notebook(chapter)["cells"]
 
 
+def _says(chapter: str) -> dict:
+    return _notebook(chapter)["metadata"].get("paper", {})
+
+
 def needs(chapter: str) -> list[str]:
     """The chapters whose results a chapter reads, as its metadata say."""
-    return _notebook(chapter)["metadata"].get("paper", {}).get("needs", [])
+    return _says(chapter).get("needs", [])
+
+
+def with_needs(wanted: list[str]) -> list[str]:
+    """Chapters and all that they need, directly or not, in order."""
+    found = set(wanted)
+    while more := {name for chapter in found for name in needs(chapter)} - found:
+        found |= more
+    return sorted(found)
 
 
 def reads(chapter: str) -> list[str]:
     """The files and folders of the repository that a chapter reads, as its metadata say."""
-    return _notebook(chapter)["metadata"].get("paper", {}).get("reads", [])
+    return _says(chapter).get("reads", [])
+
+
+def on_gpu(chapter: str) -> bool:
+    """Whether a chapter's metadata say that the paper's parameters ask for a GPU: `"gpu": true`."""
+    return _says(chapter).get("gpu", False)
 
 
 def declares(chapter: str, name: str) -> bool:
@@ -56,14 +72,24 @@ def declares(chapter: str, name: str) -> bool:
     return any(name == place or name.startswith(f"{place}/") for place in places)
 
 
-def defaults(chapter: str) -> dict[str, object]:
-    """The parameters of a chapter with their defaults: the literals of its `parameters` cell."""
+def budget_s(chapter: str) -> float:
+    """The seconds that a chapter may take at its defaults on two idle cores, by its metadata."""
+    return _says(chapter).get("budget_s", BUDGET_S)
+
+
+def parameters_cell(chapter: str) -> str:
+    """The source of the cell tagged `parameters`."""
     for cell in cells(chapter):
         if "parameters" in cell["metadata"].get("tags", []):
-            tree = ast.parse("".join(cell["source"]))
-            pairs = [(n.targets[0], n.value) for n in tree.body if isinstance(n, ast.Assign)]
-            return {ast.unparse(name): ast.literal_eval(value) for name, value in pairs}
-    raise ValueError(f"chapters.defaults: {chapter}: must have a cell tagged parameters")
+            return "".join(cell["source"])
+    raise ValueError(f"chapters: {chapter}: must have a cell tagged parameters")
+
+
+def defaults(chapter: str) -> dict[str, object]:
+    """The parameters of a chapter with their defaults: the literals of its `parameters` cell."""
+    tree = ast.parse(parameters_cell(chapter))
+    pairs = [(node.targets[0], node.value) for node in tree.body if isinstance(node, ast.Assign)]
+    return {ast.unparse(name): ast.literal_eval(value) for name, value in pairs}
 
 
 def imported(code: str, seen: set[Path]) -> set[Path]:

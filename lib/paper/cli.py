@@ -2,140 +2,107 @@
 
 from __future__ import annotations
 
-import re
+import json
 import shutil
 import sys
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 import typer
 
-from lib import provenance
-from lib.paper import build, chapters, runner, settings, stale
+from lib.paper import build, chapters, renew, rules, runner, runs, settings, side, times
 from lib.paper import compare as views
 from lib.paper import publish as publishing
 
-RUNS = chapters.ROOT / "_build" / "runs"
-PUBLISHED = (
-    "reference"  # the name of the published run, which is shown and compared, never computed
-)
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 Name = Annotated[str, typer.Option(help="name of the run, a folder below _build/runs")]
-
-
-def place(name: str) -> Path:
-    """The folder of a run by its name; refused is a name that cannot be one plain folder."""
-    if not re.fullmatch(r"[^\W_][^/\\{}'\"$*\x00-\x1f]*|<[^/\\{}'\"$*\x00-\x1f]*", name):
-        raise ValueError(
-            f"run: --name {name!r}: must begin with a letter, digit or '<' and hold none of / \\ {{ }} ' \" $ *"
-        )
-    return RUNS / name
-
-
-def existing(name: str) -> Path:
-    """The folder of a run that there is."""
-    if name == PUBLISHED:
-        return chapters.PUBLISHED
-    path = place(name)
-    if not path.is_dir():
-        names = [*(other.parent.name for other in RUNS.glob("*/run.json")), PUBLISHED]
-        raise ValueError(
-            f"run {name!r}: there is none{provenance.nearest(name, names)}; `list` names them"
-        )
-    return path
-
-
-def chosen(only: list[str]) -> list[str]:
-    """The chapters that --only names by their numbers (all without it; "book" names none)."""
-    known = {name: chapter for chapter in chapters.names() for name in (chapter[:2], chapter)}
-    if unknown := [name for name in only if name not in (*known, "book")]:
-        numbers = ", ".join(chapter[:2] for chapter in chapters.names())
-        raise ValueError(f"run: --only {unknown[0]!r}: must be one of {numbers}, book")
-    return sorted({known[name] for name in only if name in known}) if only else chapters.names()
+Params = Annotated[
+    str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")
+]
+Given = Annotated[
+    list[str] | None, typer.Option("-p", help="name=value, for every chapter that has it")
+]
+Only = Annotated[
+    list[str] | None, typer.Option(help="the number of a chapter, or book; may be repeated")
+]
 
 
 @app.command()
 def run(
     name: Name = "default",
-    params: Annotated[
-        str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")
-    ] = None,
-    parameter: Annotated[
-        list[str] | None, typer.Option("-p", help="name=value, for every chapter that has it")
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="the number of a chapter, or book; may be repeated")
-    ] = None,
+    params: Params = None,
+    parameter: Given = None,
+    only: Only = None,
     jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
     open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
-    where, wanted = place(name), chosen(only or [])
-    given = (settings.load(params) if params else {}) | settings.parse(parameter or [])
-    published = name == PUBLISHED
+    where, wanted = runs.place(name), runs.chosen(only or [])
+    given, published = settings.asked(params, parameter or []), name == runs.PUBLISHED
     if published and (given or set(only or []) - {"book"}):
         raise ValueError(
-            f"run: --name {PUBLISHED}: the published run is shown, not computed: no parameters, no chapter"
+            f"run: --name {name}: the published run is shown, not computed: "
+            "no parameters, no chapter"
         )
-    with runner.sole(where):
-        fine = (
-            published
-            or not chapters
-            or runner.execute(where, given, wanted, jobs=jobs, origin=params or "")
+    rules.check(chapters.with_needs(wanted), given)
+    wanted = [] if published else wanted
+    with runner.sole(where) as held:
+        fine = not wanted or runner.execute(
+            where, given, wanted, jobs=jobs, origin=params or "", held=held
         )
+        runner.mend(where)
         index = build.book(chapters.PUBLISHED if published else where, where / "book")
-    for chapter in wanted if not published else []:
-        if reason := runner.failure(where, chapter):
-            page = index.parent.parent / "notebooks" / f"{chapter}.html"
-            print(f"{chapter} failed: {reason}\n  its page: {page}", file=sys.stderr)
-        elif not (where / f"{chapter}.ipynb").is_file():
-            print(
-                f"{chapter} not run: it needs {', '.join(chapters.needs(chapter))}", file=sys.stderr
-            )
+    told = runs.verdicts(where, wanted, index)
+    print("\n".join(told), file=sys.stderr, end="\n" if told else "")
     print(f"book: {index}")
     if open_:
         webbrowser.open(index.as_uri())
-    if not fine:
+    if not fine or told:
         raise typer.Exit(1)
 
 
 @app.command("list")
 def list_runs() -> None:
     """Name the runs there are, with the chapters that each has finished."""
-    for path in [*sorted(config.parent for config in RUNS.glob("*/run.json")), chapters.PUBLISHED]:
-        done = [
-            f"{number} (stale)" if stale.since(path, record) else number
-            for number, record in views.records(path).items()
-        ]
-        print(f"{path.name}: {', '.join(done) or 'nothing finished'}")
+    for path in [*runs.known(), chapters.PUBLISHED]:
+        print(f"{path.name}: {runs.state(path)}")
+
+
+@app.command("params")
+def list_params(
+    only: Only = None,
+) -> None:
+    """List every parameter: chapter, name with its default, meaning, range."""
+    for chapter in runs.chosen(only or []):
+        print(chapter)
+        for name, default, meaning, span in rules.table(chapter):
+            print(f"  {name} = {json.dumps(default)}: {meaning} ({span})")
 
 
 @app.command()
 def show(name: str) -> None:
     """Print every value of a run."""
-    frame = views.table(views.records(existing(name))).reset_index()
+    frame = views.table(views.records(runs.existing(name))).reset_index()
     frame["interval"] = [
         f"{i[0]:.4g} to {i[1]:.4g}" if isinstance(i, list) else "" for i in frame.interval
     ]
-    write(
-        frame[["chapter", "name", "text", "unit", "interval", "kind"]].rename(
-            columns={"text": "value"}
-        )
-    )
+    shown = frame[["chapter", "name", "text", "unit", "interval", "kind"]]
+    write(shown.rename(columns={"text": "value"}))
 
 
 @app.command()
 def clean(
-    name: Annotated[str | None, typer.Argument(help="one run; all without it")] = None,
+    name: Annotated[str | None, typer.Argument(help="one run")] = None,
+    every: Annotated[bool, typer.Option("--all", help="all runs of one's own")] = False,
 ) -> None:
-    """Remove a run with its book, or all of them."""
-    if name == PUBLISHED:
-        raise ValueError(f"clean: {PUBLISHED}: the published run is part of the repository")
-    for path in (
-        [existing(name)] if name else sorted(path for path in RUNS.glob("*") if path.is_dir())
-    ):
+    """Remove a run with its book, or with --all all of them."""
+    if name == runs.PUBLISHED:
+        raise ValueError(f"clean: {name}: the published run is part of the repository")
+    if (name is None) != every:
+        raise ValueError("clean: must be given the name of one run, or --all")
+    everyone = sorted(path for path in runs.RUNS.glob("*") if path.is_dir())
+    for path in everyone if name is None else [runs.existing(name)]:
         with runner.sole(path):
             shutil.rmtree(path)
         print(f"removed: {path}")
@@ -143,20 +110,21 @@ def clean(
 
 @app.command()
 def compare(a: str, b: str) -> None:
-    """Show what differs between two runs: parameters and values here, figures too on a page."""
-    one, two = existing(a), existing(b)
+    """Show what differs between two runs: parameters, values and tables here, figures on a page."""
+    one, two = runs.existing(a), runs.existing(b)
     first, second = views.records(one), views.records(two)
     for title, frame in (
         ("parameters", views.parameters(first, second)),
         ("values", views.compare(first, second)),
+        ("tables", side.tables(one, two)),
     ):
         print(f"{title}:" + (" no difference" if frame.empty else ""))
         write(frame.rename(columns={"a": one.name, "b": two.name}))
     for number in sorted(first.keys() ^ second.keys()):
         print(f"chapter {number}: only in {(one if number in first else two).name}")
-    target = RUNS.parent / "compare" / f"{one.name}, {two.name}.html"
+    target = runs.RUNS.parent / "compare" / f"{one.name}, {two.name}.html"
     target.parent.mkdir(parents=True, exist_ok=True)
-    views.page(one, two, target)
+    side.page(one, two, target)
     print(f"page: {target}")
 
 
@@ -165,27 +133,65 @@ def check(name: Name = "default") -> None:
     """Say which published values a run reproduces, within which tolerance; exit code 1 if one
     differs.
     """
-    own = views.records(existing(name))
+    own = views.records(runs.existing(name))
     frame = views.check(own)
     for number in sorted(own.keys() - set(frame.chapter)):
         print(f"chapter {number}: nothing was published with these parameters")
     bad = frame[frame.verdict.isin(["differs", "not there"])]
     write(bad)
-    counts = ", ".join(
-        f"{count} {verdict}" for verdict, count in frame.verdict.value_counts().items()
-    )
-    print(f"{name}: {len(frame)} values: {counts or 'none to check'}")
+    counts = frame.verdict.value_counts().items()
+    told = ", ".join(f"{count} {verdict}" for verdict, count in counts)
+    print(f"{name}: {len(frame)} values: {told or 'none to check'}")
     raise typer.Exit(0 if len(frame) and bad.empty else 1)
 
 
+@app.command("times")
+def print_times(name: Name = "default") -> None:
+    """Print what the chapters of a run and the test files last took, beside their budgets."""
+    write(times.table(runs.existing(name) if name == runs.PUBLISHED else runs.place(name)))
+
+
 @app.command()
-def publish(name: str) -> None:
+def publish(name: str, only: Only = None) -> None:
     """Make the chapters of a run the published ones; of those computed at the defaults only the
     values, for `check`.
     """
-    run = existing(name)
-    for record in views.records(run).values():
-        print(f"published: {publishing.publish(run, record)}")
+    run, wanted = runs.existing(name), runs.chosen(only or [])
+    if name == runs.PUBLISHED:
+        raise ValueError(f"publish: {name}: is the published run")
+    with runner.sole(run), runner.sole(runs.RUNS / runs.PUBLISHED):
+        for record in views.records(run).values():
+            if record["chapter"] in wanted:
+                print(f"published: {publishing.publish(run, record)}")
+
+
+@app.command()
+def confirm(name: str, only: Only = None) -> None:
+    """Keep the published chapters from being stale whose every value a run reproduces; exit code
+    1 if one does not.
+    """
+    run, wanted = runs.existing(name), runs.chosen(only or [])
+    with runner.sole(run), runner.sole(runs.RUNS / runs.PUBLISHED):
+        found = {
+            record["chapter"]: publishing.confirm(record)
+            for record in views.records(run).values()
+            if record["chapter"] in wanted
+        }
+    for chapter, bad in found.items():
+        print(f"{chapter}: " + ("confirmed" if bad.empty else "not confirmed"))
+        write(bad)
+    raise typer.Exit(0 if found and all(bad.empty for bad in found.values()) else 1)
+
+
+@app.command("renew")
+def renew_published() -> None:
+    """Recompute on the CPU the published chapters that are stale and need no GPU, confirm those
+    whose values are unchanged, and name the rest; exit code 1 if there is a rest.
+    """
+    with runner.sole(runs.RUNS / runs.PUBLISHED):
+        lines, whole = renew.published(runs.place("renewed"))
+    print("\n".join(lines))
+    raise typer.Exit(0 if whole else 1)
 
 
 def write(frame: pd.DataFrame) -> None:
@@ -195,9 +201,15 @@ def write(frame: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """The command line; what a user got wrong is one line and exit code 2."""
+    """The command line; what a user got wrong, or the machine refuses, is one line and exit code
+    2.
+    """
     try:
         app(prog_name="python -m lib")
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"lib: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
     except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

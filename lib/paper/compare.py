@@ -1,5 +1,4 @@
-"""One table of values and its views: two runs side by side, a run against the published one, the
-claims.
+"""One table of values and its views: two runs compared, a run against the published one, claims.
 
 A run is a folder of chapters, each with its ``values.json``: ``_build/runs/<name>/01_profile`` for
 a user's own, ``data/reference/01`` for the published one (which may also hold ``quick.json``, the
@@ -8,31 +7,54 @@ same at the default parameters).
 
 from __future__ import annotations
 
-import base64
 import html
 import json
 import math
 from pathlib import Path
+from typing import TypeGuard
 
 import pandas as pd
 
 from lib import provenance
 from lib.paper import chapters
 
+KEPT_APART = ("model", "runs")  # folders of a chapter that hold what it goes on with
+
 
 def records(run: Path, file: str = "values.json") -> dict[str, dict]:
     """What each chapter of a run published, by its two digits; those that did not finish are
     absent.
     """
-    return {
-        path.parent.name[:2]: json.loads(path.read_text())
-        for path in sorted(run.glob(f"[0-9][0-9]*/{file}"))
-    }
+    places = sorted(run.glob(f"[0-9][0-9]*/{file}"))
+    return {path.parent.name[:2]: _read(path) for path in places}
+
+
+def record(run: Path, chapter: str) -> dict | None:
+    """What one chapter of a run published; None if it did not finish."""
+    path = folder(run, chapter) / "values.json"
+    return _read(path) if path.is_file() else None
+
+
+def _read(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        place = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
+        raise ValueError(f"{place}: must be JSON, is cut off: remove it or the run") from None
 
 
 def folder(run: Path, chapter: str) -> Path:
     """The folder of a chapter in a run."""
     return run / chapter if (run / chapter).is_dir() else run / chapter[:2]
+
+
+def tables_of(place: Path) -> dict[str, Path]:
+    """The tables in the folder of a chapter, by their names below it without what packs them."""
+    found = {
+        path.relative_to(place).as_posix().removesuffix(".xz").removesuffix(".gz"): path
+        for path in sorted(place.rglob("*.csv*"))
+    }
+    return {name: path for name, path in found.items() if name.split("/")[0] not in KEPT_APART}
 
 
 def table(run: dict[str, dict]) -> pd.DataFrame:
@@ -49,7 +71,7 @@ def table(run: dict[str, dict]) -> pd.DataFrame:
 
 
 def parameters(a: dict[str, dict], b: dict[str, dict]) -> pd.DataFrame:
-    """Parameters that differ between the records of two runs: chapter, parameter, and both values."""
+    """Parameters that differ between the records of two runs: chapter, parameter, both values."""
     rows = []
     for chapter in sorted(a.keys() & b.keys()):
         ours, theirs = (run[chapter]["provenance"]["parameters"] for run in (a, b))
@@ -96,7 +118,7 @@ def _text(text: object, unit: object) -> str:
     return "not there" if not isinstance(text, str) else f"{text} {unit}".strip()
 
 
-def _number(value: object) -> bool:
+def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not math.isnan(value)
 
 
@@ -198,46 +220,5 @@ def claims(run: dict[str, dict], other: dict[str, dict]) -> pd.DataFrame:
 def to_html(frame: pd.DataFrame, label: str) -> str:
     """A table as one line of HTML that scrolls by itself; all texts are escaped."""
     body = frame.to_html(index=False, border=0, classes="paper-table paper-texts").replace("\n", "")
-    return f'<div class="paper-scroll" tabindex="0" role="region" aria-label="{html.escape(label)}">{body}</div>'
-
-
-def page(a: Path, b: Path, target: Path) -> None:
-    """Write two runs side by side as one HTML file that stands alone: parameters, values, and
-    figures that differ.
-    """
-    one, two = records(a), records(b)
-    names = {"a": a.name, "b": b.name}
-    parts = [f"<h1>{html.escape(a.name)} and {html.escape(b.name)}</h1>"]
-    for title, frame in (("Parameters", parameters(one, two)), ("Values", compare(one, two))):
-        text = (
-            to_html(frame.rename(columns=names), title) if len(frame) else "<p>No difference.</p>"
-        )
-        parts.append(f"<h2>{title}</h2>{text}")
-    parts.append("<h2>Figures</h2>")
-    for chapter in sorted(one.keys() & two.keys()):
-        for name, known in one[chapter]["figures"].items():
-            images = [(folder(run, one[chapter]["chapter"]) / known["file"]) for run in (a, b)]
-            if (
-                all(image.is_file() for image in images)
-                and images[0].read_bytes() != images[1].read_bytes()
-            ):
-                shown = "".join(
-                    _image(image, f"{run.name}: {known['alt']}")
-                    for image, run in zip(images, (a, b), strict=True)
-                )
-                parts.append(
-                    f"<h3>{chapter} {html.escape(name)}</h3><div class='pair'>{shown}</div>"
-                )
-    style = (chapters.ROOT / "book/_static/paper.css").read_text()
-    with provenance.writing(target) as part:
-        part.write_text(
-            f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
-            f"<title>{html.escape(a.name)} and {html.escape(b.name)}</title><style>{style}\n"
-            ":root{color-scheme:light dark;--pst-color-text-base:light-dark(#222,#ddd)}body{font:1rem/1.5 sans-serif;"
-            "max-width:76rem;margin:auto;padding:1rem}.pair{display:grid;grid-template-columns:repeat(auto-fit,"
-            f"minmax(18rem,1fr));gap:1rem}}.pair img{{width:100%;background:#fff}}</style><main>{''.join(parts)}</main></html>"
-        )
-
-
-def _image(path: Path, alt: str) -> str:
-    return f'<img src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" alt="{html.escape(alt)}">'
+    label = html.escape(label)
+    return f'<div class="paper-scroll" tabindex="0" role="region" aria-label="{label}">{body}</div>'

@@ -1,4 +1,8 @@
-"""Parameters of a notebook: literals in its `parameters` cell, checked before anything is computed."""
+"""Parameters of a notebook: literals in its `parameters` cell, checked before anything is computed.
+
+Every number has an upper bound, the one of its rule or else one that stands here: what is larger
+by a slip of the finger ends in one line, not in a machine without memory.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
+MOST = 2**20  # of counts and sizes; where products of them need memory or time a rule says less
+LARGEST = 1e15  # of quantities
+LONGEST = 1000  # items of a list
 Rule = tuple[Callable[[object], bool], str]  # what a value must satisfy, and how to say it
 
 
@@ -16,14 +23,14 @@ class ParameterError(ValueError):
         return [f"ParameterError: {line}" for line in str(self).splitlines()]
 
 
-def whole(least: int | None = None, most: int | None = None) -> Rule:
+def whole(least: int | None = None, most: int = MOST) -> Rule:
     """A whole number within the limits, both included."""
     return lambda v: type(v) is int and _within(v, least, most), "must be a whole number" + _limits(
         least, most
     )
 
 
-def real(least: float | None = None, most: float | None = None) -> Rule:
+def real(least: float | None = None, most: float = LARGEST) -> Rule:
     """A finite number within the limits, both included."""
     return (
         lambda v: type(v) in (int, float) and math.isfinite(v) and _within(v, least, most),
@@ -41,11 +48,11 @@ def text() -> Rule:
     return lambda v: isinstance(v, str) and v.strip() != "", "must be a text that is not empty"
 
 
-def positive() -> Rule:
+def positive(most: float = LARGEST) -> Rule:
     """A number > 0."""
     return (
-        lambda v: type(v) in (int, float) and v > 0 and math.isfinite(v),
-        "must be a finite number > 0",
+        lambda v: type(v) in (int, float) and 0 < v <= most,
+        f"must be a finite number > 0 and ≤ {most:g}",
     )
 
 
@@ -60,24 +67,21 @@ def flag() -> Rule:
 
 
 def each(rule: Rule) -> Rule:
-    """A list, not empty, every item of which satisfies `rule`."""
+    """A list, neither empty nor of more than `LONGEST` items, each of which satisfies `rule`."""
     holds, words = rule
     return (
-        lambda v: isinstance(v, list) and bool(v) and all(map(holds, v)),
+        lambda v: isinstance(v, list) and 0 < len(v) <= LONGEST and all(map(holds, v)),
         f"must be a list; each item {words}",
     )
 
 
-def _within(value: float, least: float | None, most: float | None) -> bool:
-    return (least is None or value >= least) and (most is None or value <= most)
+def _within(value: float, least: float | None, most: float) -> bool:
+    return (least is None or value >= least) and value <= most
 
 
-def _limits(least: float | None, most: float | None) -> str:
-    if least is None and most is None:
-        return ""
-    if most is None:
-        return f" ≥ {least}"
-    return f" ≤ {most}" if least is None else f" from {least} to {most}"
+def _limits(least: float | None, most: float) -> str:
+    top = f"{most:g}" if isinstance(most, float) else f"{most}"
+    return f" ≤ {top}" if least is None else f" from {least} to {top}"
 
 
 def check(notebook: str, given: Mapping[str, object], **rules: Rule) -> SimpleNamespace:

@@ -1,429 +1,287 @@
-"""Figures: arrays and tables in, a matplotlib Figure out.  Nothing here computes a result or saves
-a file.
+"""Figures: tables in, a matplotlib Figure out.  Nothing here computes a result or saves a file.
 
-One colour per checkpoint, per null and per strategy throughout the book (Okabe-Ito, safe for colour
-blindness).
+The one shape that most figures have is `lines`: a line per group, a panel per condition, a band.
+Figures that need more stand in plots_<what>.py and are made of the same parts.  Everywhere a name
+looks as `style` says and is called as `label` says; a band of y is its columns <y>_low, <y>_high.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
-
-matplotlib.use("Agg")  # figures are shown by the chapter, once, with caption and alternative text
-import matplotlib.pyplot as plt
-import seaborn as sns
+from matplotlib import colormaps, rc_file, rcParams
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-plt.style.use(Path(__file__).with_name("paper.mplstyle"))
+from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
 
-COLOURS = {
-    "model": "#D55E00",
-    "without": "#D55E00",
-    "with": "#0072B2",
-    "null": "#7F7F7F",
-    "predecessor": "#000000",
-    "none": "#D55E00",
-    "switch": "#0072B2",
-    "gini": "#009E73",
-    "entropy": "#CC79A7",
-    "cv2": "#E69F00",
-    "max": "#56B4E9",
-    "stock": "#882255",
-    "z": "#8C564B",
-    "bias": "#000000",
-    "start": "#7F7F7F",
-    "power": "#009E73",
-    "sorted": "#CC79A7",
-    "lognormal": "#E69F00",
-    "one_hot": "#56B4E9",
-}
-STRATEGIES = {
-    "native": "#000000",
-    "random": "#7F7F7F",
-    "round_robin": "#B0A000",
-    "hashed": "#A6761D",
-    "drop": "#D55E00",
-    "drop_position": "#8B1A1A",
-    "expanded_drop": "#E69F00",
-    "reroute": "#0072B2",
-    "optimal": "#56B4E9",
-    "sinkhorn": "#009E73",
-    "biased": "#CC79A7",
-    "expert_choice": "#6A3D9A",
-    "least_loaded": "#33A02C",
-    "threshold": "#E7298A",
-    "activate_fewer": "#1B4F72",
-}
-STRATEGY_MARKS = dict(zip(STRATEGIES, "Xx+1osPDv^*<>hd", strict=True))
-SOURCES = {
-    "token": "#D55E00",
-    "position": "#7F7F7F",
-    "domain": "#009E73",
-    "second": "#56B4E9",
-    "before": "#0072B2",
-}
-NAMES = {
-    "model": "the model",
-    "without": "without balance loss",
-    "with": "with balance loss",
-    "one_hot": "one hot expert",
-    "sorted": "power law, hot experts side by side",
-    "power": "power law",
-    "lognormal": "log-normal",
-    "predecessor": "the predecessor",
-    "none": "no loss",
-    "switch": "Switch, per layer",
-    "gini": "Gini",
-    "cv2": "importance CV²",
-    "entropy": "entropy",
-    "max": "maximum",
-    "stock": "stock (transformers)",
-    "z": "z-loss",
-    "bias": "loss-free bias",
-    "start": "before training",
-}
+__all__ = ["NAMES", "Style", "label", "lines", "style"]
+
+rc_file(Path(__file__).with_name("paper.mplstyle"))
 
 
 def figure(
     rows: int = 1, columns: int = 1, width: float = 6.2, height: float = 3.2, **options
 ) -> tuple[Figure, np.ndarray]:
     """A figure of `rows` × `columns` axes, width and height of the whole in inches."""
-    fig, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False, **options)
+    fig = Figure(figsize=(width, height))  # not pyplot's, which would keep and show it
+    return fig, fig.subplots(rows, columns, squeeze=False, **options)
+
+
+def conditions(table: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """The title and the rows of each panel, numbers in their order, names in that of the table; of
+    an empty one a single panel without a title.
+    """
+    if column is None or not len(table):
+        return [("", table)]
+    names = list(dict.fromkeys(table[column]))
+    names = sorted(names) if pd.api.types.is_numeric_dtype(table[column]) else names
+    titles = [label(name) if isinstance(name, str) else f"{column} {name:g}" for name in names]
+    parts = [table[table[column] == name] for name in names]
+    return list(zip(titles, parts, strict=True))
+
+
+def panels(
+    titles: Sequence[str], xlabel: str, ylabel: str, height=2.1, across: int = 3, **options
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel per title, at most `across` a row, `height` inches each; labels stand
+    at the left, and below the lowest panel of each column, also where the last row is not full.
+    """
+    count = len(titles)
+    columns = 2 if count == 4 else min(across, count)
+    rows = -(-count // columns)
+    fig, grid = figure(rows, columns, height=height * rows + 0.9, **options)
+    axes, rest = list(grid.flat[:count]), grid.flat[count:]
+    for ax in rest:
+        ax.remove()
+    for place, (ax, title) in enumerate(zip(axes, titles, strict=True)):
+        ax.set_title(title)
+        if place % columns == 0:
+            ax.set_ylabel(ylabel)
+        if place + columns >= count:
+            ax.set_xlabel(xlabel)
+            ax.tick_params(labelbottom=True)
     return fig, axes
 
 
-def training(curves: pd.DataFrame) -> Figure:
-    """Loss and mean Gini against training tokens, per arm."""
-    fig, axes = figure(1, 2)
-    loss, gini = axes[0]
-    for arm, part in curves.groupby("arm"):
-        x, colour, style = part.tokens / 1e6, COLOURS[arm], "--" if arm == "with" else "-"
-        loss.plot(x, part.nats, style, color=colour, lw=0.8, alpha=0.7)
-        done = part.dropna(subset="held_out")
-        loss.plot(done.tokens / 1e6, done.held_out, "o", color=colour)
-        gini.plot(x, part.gini, style, color=colour)
-        gini.annotate(
-            NAMES[arm],
-            (x.iloc[-1], part.gini.iloc[-1]),
-            xytext=(0, 14),
-            textcoords="offset points",
-            ha="right",
-            color=colour,
-        )
-    loss.set(xlabel="training tokens (million)", ylabel="nats per token", ylim=(1.2, 5))
-    gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, 1))
-    return fig
-
-
-def load_maps(loads: Mapping[str, np.ndarray]) -> Figure:
-    """Load over its mean, experts sorted within each layer, one map per checkpoint; loads [layers,
-    experts].
+def needs(where: str, table: pd.DataFrame, *columns: str, names: Sequence[str] = ()) -> None:
+    """Refuse, in one line, a table that lacks one of these columns, and one that lacks a name in a
+    row of `names`, since such a row would be drawn nowhere.
     """
-    fig, axes = figure(1, len(loads), height=3.0, sharey=True)
-    relative = {
-        arm: np.sort(load / load.mean(1, keepdims=True), axis=1)[:, ::-1]
-        for arm, load in loads.items()
-    }
-    top = max(part.max() for part in relative.values())
-    for ax, (arm, part) in zip(axes[0], relative.items(), strict=True):
-        last = ax is axes[0][-1]
-        sns.heatmap(
-            part,
-            ax=ax,
-            vmin=0,
-            vmax=top,
-            center=1,
-            cmap="RdBu_r",
-            cbar=last,
-            linewidths=0.5,
-            xticklabels=[1, *[""] * (part.shape[1] - 2), part.shape[1]],
-            yticklabels=range(1, len(part) + 1),
-            cbar_kws={"label": "load / mean load"} if last else None,
-        )
-        ax.set(title=NAMES.get(arm, arm), xlabel="expert, busiest first")
-    axes[0][0].set_ylabel("layer")
-    return fig
+    if missing := [repr(name) for name in (*names, *columns) if name not in table]:
+        known = ", ".join(str(name) for name in table)
+        raise ValueError(f"{where}: lacks {', '.join(missing)}: must be among its columns: {known}")
+    for name in names:
+        if count := int(table[name].isna().sum()):
+            raise ValueError(f"{where}: {name!r}: is missing in {count} rows: must be in each")
 
 
-def load_explorer(loads: Mapping[str, np.ndarray]) -> dict:
-    """The maps of `loads` ([layers, experts] each, by name) as an interactive figure with a choice;
-    experts in own order.
+def band(ax: Axes, part: pd.DataFrame, x: str, y: str, colour: str) -> None:
+    """The area between the columns <y>_low and <y>_high."""
+    ax.fill_between(part[x], part[f"{y}_low"], part[f"{y}_high"], color=colour, alpha=0.2, lw=0)
+
+
+def line(ax: Axes, part: pd.DataFrame, x: str, y: str, look: Style, **options) -> None:
+    """One line in the order of x, with its band where the table has one; of many points a few are
+    marked.
     """
-    relative = {
-        name: np.round(load / load.mean(1, keepdims=True), 3) for name, load in loads.items()
-    }
-    top = max(2.0, *(float(part.max()) for part in relative.values()))
-    choices = {name: {"z": [part.tolist()]} for name, part in relative.items()}
-    scale = [
-        [0, "#2166AC"],
-        [1 / top, "#F7F7F7"],
-        [1, "#B2182B"],
-    ]  # white is the mean, in every map of the menu
-    trace = dict(
-        type="heatmap",
-        z=next(iter(relative.values())).tolist(),
-        zmin=0,
-        zmax=top,
-        colorscale=scale,
-        x0=1,
-        y0=1,
-        colorbar=dict(title=dict(text="load / mean")),
-        hovertemplate="layer %{y}, expert %{x}: %{z:.2f} × the mean<extra></extra>",
-    )
-    axis = dict(dtick=1, fixedrange=True)
-    layout = dict(
-        xaxis=dict(title=dict(text="expert"), **axis),
-        yaxis=dict(title=dict(text="layer"), autorange="reversed", **axis),
-        margin=dict(l=50, r=10, t=15, b=45),
-    )
-    return dict(data=[trace], layout=layout, choices=choices)
+    part = part.sort_values(x)
+    if f"{y}_low" in part:
+        band(ax, part, x, y, look.colour)
+    drawn = dict(color=look.colour, marker=look.mark, ls=look.dash)
+    every = max(1, len(part) // 5) if len(part) > 10 else 1
+    ax.plot(part[x], part[y], **(drawn | dict(markevery=every) | options))
 
 
-def layers_and_domains(table: pd.DataFrame) -> Figure:
-    """Gini per layer, one panel per domain: checkpoints as points, the document-permutation null as
-    a band.
+def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
+    """A mark per row of a table, the first on top, with its interval where it has one."""
+    needs("plots.dots", table, x, f"{x}_low", f"{x}_high", names=[by])
+    for place, row in enumerate(table.to_dict("records")):
+        look, low, high = style(row[by]), row[f"{x}_low"], row[f"{x}_high"]
+        ax.plot([low, high], [place, place], "|-", color=look.colour, lw=1.3, ms=7)
+        ax.plot(row[x], place, look.mark, color=look.colour, ms=6)
+    rows(ax, table[by])
 
-    Columns: domain, layer (from 1), arm, gini, null_low, null_high.
+
+def rows(ax: Axes, names: Sequence[Hashable] | pd.Series) -> None:
+    """The words of names down the y axis."""
+    ax.set_yticks(range(len(names)), [label(name) for name in names])
+    ax.set_ylim(max(len(names), 1) - 0.5, -0.5)
+
+
+def absent(ax: Axes) -> None:
+    """Say in an empty panel that its data are missing."""
+    ax.text(0.5, 0.5, "not available", transform=ax.transAxes, ha="center", color=GREY)
+
+
+def stacked(table: pd.DataFrame, y: str, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Columns of a table below each other, for `lines`: as `y`, each with its interval, and `of`,
+    what each is called.
     """
-    domains = list(table.domain.unique())
-    columns = 3
-    rows = -(-len(domains) // columns)
-    fig, axes = figure(rows, columns, height=2.4 * rows, sharex=True, sharey=True)
-    for ax, domain in zip(axes.flat, domains, strict=False):
-        for arm, part in table[table.domain == domain].groupby("arm"):
-            ax.fill_between(
-                part.layer, part.null_low, part.null_high, color=COLOURS[arm], alpha=0.25, lw=0
+    ends = ("", "_low", "_high")
+    needs("plots.stacked", table, *columns)
+    rest = table.drop(columns=[f"{c}{e}" for c in columns for e in ends if f"{c}{e}" in table])
+    return pd.concat(
+        [
+            rest.assign(
+                of=words, **{f"{y}{e}": table[f"{c}{e}"] for e in ends if f"{c}{e}" in table}
             )
-            ax.plot(
-                part.layer,
-                part.gini,
-                "s--" if arm == "with" else "o-",
-                color=COLOURS[arm],
-                label=NAMES[arm],
-            )
-        ax.set(title=domain, ylim=(0, 1), xticks=sorted(table.layer.unique()))
-    for ax in axes[-1]:
-        ax.set_xlabel("layer")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("Gini")
-    for ax in list(axes.flat)[len(domains) :]:
-        ax.axis("off")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return fig
-
-
-def batch_tail(samples: pd.DataFrame, null: np.ndarray) -> Figure:
-    """Share of serving batches whose MaxVio exceeds x, per checkpoint, and for a perfect router
-    (null [draws]).
-    """
-    fig, axes = figure()
-    ax = axes[0][0]
-    curves = {arm: part.max_violation.to_numpy() for arm, part in samples.groupby("arm")} | {
-        "null": null
-    }
-    for arm, values in curves.items():
-        ordered = np.sort(values)
-        share = 1 - np.arange(len(ordered)) / len(ordered)
-        style = {"with": "--", "null": ":"}.get(arm, "-")
-        ax.step(
-            ordered,
-            share,
-            style,
-            color=COLOURS[arm],
-            where="post",
-            label=NAMES.get(arm, "perfect router"),
-        )
-    ax.set(
-        xlabel="MaxVio = busiest expert / mean − 1",
-        ylabel="share of batches above",
-        yscale="log",
-        xscale="log",
+            for c, words in columns.items()
+        ],
+        ignore_index=True,
     )
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.xaxis.set_major_formatter(ScalarFormatter())
+
+
+def key(words: str, look: Style, **options) -> Line2D:
+    """An entry of a legend."""
+    drawn = dict(color=look.colour, marker=look.mark, ls=look.dash) | options
+    return Line2D([], [], label=words, **drawn)
+
+
+def legend(fig: Figure, keys: Sequence, place: Any = "outside upper center") -> None:
+    """One legend for all panels, outside of them, in as many columns as there is room for."""
+    if not keys:
+        return
+    widths, columns = [0.62 + _inches(str(entry.get_label())) for entry in keys], len(keys)
+    while sum(max(part) for part in np.array_split(widths, columns)) > fig.get_figwidth():
+        columns -= 1
+        if columns == 1:
+            break
+    fig.legend(handles=list(keys), loc=place, ncols=columns)
+
+
+def plain(axis: Axis, base: float = 10) -> None:
+    """Ticks of a logarithmic axis of few decades, as plain numbers."""
+    axis.set_major_locator(LogLocator(base, subs=(1, 2, 5) if base == 10 else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def ticks(ax: Axes, values: Sequence[float] | pd.Series) -> None:
+    """Ticks of x at the data, at as many of them as a panel of this width has room for."""
+    at = np.unique(pd.Series(values, dtype=float).dropna())
+    if not len(at):
+        return
+    places = np.log(at) if ax.get_xscale() == "log" else at
+    place, fig = ax.get_subplotspec(), ax.get_figure(root=True)
+    columns = place.get_gridspec().ncols if place else 1
+    inches = (fig.get_figwidth() if fig else 6.2) / columns - 0.7
+    texts = [f"{value:,g}" for value in at]
+    widths = np.array([_inches(text) for text in texts])
+    for step in range(1, len(at) + 1):
+        gaps = np.diff(places[::step]) / max(places[-1] - places[0], 1e-9) * inches
+        if (gaps > (widths[::step][1:] + widths[::step][:-1]) / 2 + 0.07).all():
+            break
+    ax.set_xticks(at[::step], texts[::step])
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.legend(loc="lower left")
-    return fig
 
 
-def batch_size(table: pd.DataFrame) -> Figure:
-    """Gini against tokens per batch per checkpoint (columns arm, tokens, gini, low, high) with the
-    null's curve.
+def _inches(text: str) -> float:
+    """How wide a text of legends and ticks is."""
+    font = FontProperties(size=rcParams["legend.fontsize"])
+    return text_to_path.get_text_width_height_descent(text, font, False)[0] / 72
+
+
+def lines(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    *,
+    by: str,
+    xlabel: str,
+    ylabel: str,
+    panel: str | None = None,
+    dash: str | None = None,
+    log: str = "",
+    reference: float | None = None,
+    ylim: tuple[float | None, float | None] | None = None,
+    sharey: bool = True,
+    height: float | None = None,
+) -> Figure:
+    """A line of y against x per `by` (colour and mark; numbers from dark to light) and per `dash`
+    (kind of line), a panel per `panel`, a band where there are columns <y>_low and <y>_high.
+
+    log: which axes are logarithmic, "x", "y" or "xy".  reference: where a level line stands.
+    height: inches of a panel.  Rows of NaN are data that are absent: a panel of nothing else says
+    so.  Refused: a column that is missing, also one end of a band; a row that belongs to no line;
+    two rows at one x of a line, which would go up and down there; what no log axis can show.
     """
-    fig, axes = figure()
-    ax = axes[0][0]
-    for arm, part in table.groupby("arm"):
-        ax.fill_between(part.tokens, part.low, part.high, color=COLOURS[arm], alpha=0.25, lw=0)
-        ax.plot(
-            part.tokens,
-            part.gini,
-            ":" if arm == "null" else "s--" if arm == "with" else "o-",
-            color=COLOURS[arm],
-            label=NAMES.get(arm, "perfect router"),
-        )
-    ax.set(
-        xscale="log", xlabel="tokens per batch", ylabel="Gini of the batch's load", ylim=(0, None)
-    )
-    ticks = sorted(table.tokens.unique())
-    ax.set_xticks(ticks, [f"{t:,}" for t in ticks], rotation=30)
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    groups = [name for name in (panel, by, dash) if name is not None]
+    _refuse(table, x, y, groups, log)
+    titles, parts = zip(*conditions(table, panel), strict=True)
+    size = height or max(2.1 if len(titles) > 1 else 2.4, 0.095 * len(ylabel))
+    fig, axes = panels(titles, xlabel, ylabel, size, sharex=True, sharey=sharey)
+    looks, strokes = _looks(table[by]), _strokes(table[dash]) if dash else {}
+    thin = dict(lw=1.3, ms=4) if len(looks) * max(1, len(strokes)) > 6 else {}
+    for ax, own in zip(axes, parts, strict=True):
+        for found, part in own.groupby(groups[-2:] if dash else [by], sort=False):
+            look = looks[found[0]]
+            look = replace(look, dash=strokes[found[1]]) if dash else look
+            line(ax, part, x, y, look, **thin)
+        _dress(ax, own, x, y, log, reference)
+    if ylim:
+        for ax in axes:
+            ax.set_ylim(*ylim)
+    keys = [key(_words(name, by), look) for name, look in looks.items()]
+    keys += [key(_words(name, dash), Style(DARK, "", ls)) for name, ls in strokes.items()]
+    legend(fig, keys)
     return fig
 
 
-def structure(table: pd.DataFrame) -> Figure:
-    """Share of the first expert's entropy known from each source, against the layer (columns arm,
-    layer, source, share).
-    """
-    arms = list(table.arm.unique())
-    fig, axes = figure(1, len(arms), height=3.4, sharey=True)
-    for ax, arm in zip(axes[0], arms, strict=True):
-        for (source, part), marker in zip(
-            table[table.arm == arm].groupby("source", sort=False), "osD^v", strict=False
-        ):
-            ax.plot(part.layer, part.share, f"{marker}-", color=SOURCES[source], label=source, ms=5)
-        ax.set(
-            title=NAMES.get(arm, arm),
-            xlabel="layer",
-            xticks=sorted(table.layer.unique()),
-            ylim=(0, None),
-        )
-    axes[0][0].set_ylabel("share of the entropy known")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
-    return fig
+def _refuse(table: pd.DataFrame, x: str, y: str, groups: list[str], log: str) -> None:
+    """What `lines` refuses of a table."""
+    ends = [f"{y}_low", f"{y}_high"]
+    needs("plots.lines", table, x, y, *(ends if set(ends) & set(table) else []), names=groups)
+    twice = table[table.duplicated([*groups, x])]
+    if len(twice):
+        row = ", ".join(f"{name} = {twice.iloc[0][name]}" for name in [*groups, x])
+        raise ValueError(f"plots.lines: {row}: has several rows: must be one per line and {x}")
+    for axis, name in (("x", x), ("y", y)):
+        if axis in log and (table[name] <= 0).any():
+            least = table[name].min()
+            raise ValueError(f"plots.lines: {name} = {least:g}: must be above 0 on a log axis")
 
 
-def coactivation(maps: Mapping[str, np.ndarray]) -> Figure:
-    """How often two experts serve a token over what independence expects, [experts, experts] per
-    checkpoint.
-    """
-    fig, axes = figure(1, len(maps), height=3.2)
-    for ax, (arm, ratio) in zip(axes[0], maps.items(), strict=True):
-        last = ax is axes[0][-1]
-        sns.heatmap(
-            np.log2(np.clip(ratio, 1 / 16, 16)),
-            ax=ax,
-            vmin=-4,
-            vmax=4,
-            cmap="RdBu_r",
-            cbar=last,
-            square=True,
-            xticklabels=False,
-            yticklabels=False,
-            cbar_kws={"label": "log₂(observed / expected)"} if last else None,
-        )
-        ax.set(title=NAMES.get(arm, arm), xlabel="expert")
-        ax.set_facecolor("#BBBBBB")
-    axes[0][0].set_ylabel("expert")
-    return fig
+def _looks(names: pd.Series) -> dict[Hashable, Style]:
+    """The style of each name of a column; of numbers a scale from dark, the least, to light."""
+    if not pd.api.types.is_numeric_dtype(names):
+        return {name: style(name) for name in dict.fromkeys(names)}
+    order = sorted(set(names))
+    scale = [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.85, len(order)))]
+    return {name: Style(colour, ".") for name, colour in zip(order, scale, strict=True)}
 
 
-def routers(table: pd.DataFrame) -> Figure:
-    """Gini over its largest value per router (columns router, domain, layer, gini_share): a row per
-    router, a mark per domain and layer, pooled text as bars.
-    """
-    names = list(dict.fromkeys(table.router))
-    fig, axes = figure(height=0.55 * len(names) + 1.2)
-    ax = axes[0][0]
-    for row, name in enumerate(names):
-        part = table[table.router == name]
-        single, pooled = part[part.domain != "pooled"], part[part.domain == "pooled"]
-        ax.plot(
-            single.gini_share,
-            np.full(len(single), row),
-            "o",
-            color=COLOURS["power"],
-            alpha=0.5,
-            label="one domain" if not row else None,
-        )
-        ax.plot(
-            pooled.gini_share,
-            np.full(len(pooled), row),
-            "k|",
-            ms=16,
-            mew=2,
-            label="all domains together" if not row else None,
-        )
-    ax.set(
-        yticks=range(len(names)),
-        yticklabels=names,
-        xlabel="Gini / largest possible Gini",
-        xlim=(0, 1),
-        ylim=(len(names) - 0.5, -0.5),
-    )
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return fig
+def _strokes(names: pd.Series) -> dict[Hashable, object]:
+    """The kind of line of each name of a column; of numbers in their order."""
+    if not pd.api.types.is_numeric_dtype(names):
+        return {name: style(name).dash for name in dict.fromkeys(names)}
+    return {name: DASHES[i % len(DASHES)] for i, name in enumerate(sorted(set(names)))}
 
 
-def trade_off(table: pd.DataFrame) -> Figure:
-    """Cost in nats per token against the p95 of busiest over nominal (columns arm, family, causal,
-    p95, delta, low, high): a mark per setting, settings of one strategy joined; hollow marks are
-    not causal in a stream.
-    """
-    arms = list(table.arm.unique())
-    fig, axes = figure(len(arms), 1, height=3.6 * len(arms) + 0.9, sharex=True)
-    for ax, arm in zip(axes[:, 0], arms, strict=True):
-        for family, part in table[table.arm == arm].groupby("family", sort=False):
-            part, colour = part.sort_values("p95"), STRATEGIES[family]
-            ax.errorbar(
-                part.p95,
-                part.delta,
-                [part.delta - part.low, part.high - part.delta],
-                fmt="none",
-                ecolor=colour,
-                lw=1,
-            )
-            ax.plot(part.p95, part.delta, "-", color=colour, lw=1)
-            ax.plot(
-                part.p95,
-                part.delta,
-                STRATEGY_MARKS[family],
-                ls="none",
-                color=colour,
-                ms=6,
-                mew=1.4,
-                label=family.replace("_", " "),
-                mfc=colour if part.causal.all() else "white",
-            )
-        ax.set_yscale("symlog", linthresh=0.02)
-        ax.axhline(0, color=COLOURS["null"], lw=1)
-        ax.set(title=NAMES.get(arm, arm), ylabel="added nats per token", xscale="log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.yaxis.set_major_formatter(ScalarFormatter())
-    axes[-1][0].set_xlabel("busiest expert / nominal load, P95 of groups")
-    fig.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    return fig
+def _words(name: Hashable, column: str | None) -> str:
+    """A name in a legend; a number with what it counts."""
+    return label(name) if isinstance(name, str) else f"{name:,g} {column}"
 
 
-def sweep(table: pd.DataFrame, x: str, label: str, log: bool = False) -> Figure:
-    """Cost in nats per token with its interval against a column `x` (columns arm, family, delta,
-    low, high).
-    """
-    fig, axes = figure()
-    ax = axes[0][0]
-    for (arm, family), part in table.groupby(["arm", "family"], sort=False):
-        colour, style = STRATEGIES[family], "--" if arm == "with" else "-"
-        part = part.sort_values(x)
-        ax.fill_between(part[x], part.low, part.high, color=colour, alpha=0.2, lw=0)
-        ax.plot(
-            part[x],
-            part.delta,
-            STRATEGY_MARKS[family] + style,
-            color=colour,
-            label=f"{family.replace('_', ' ')}, {NAMES.get(arm, arm)}",
-        )
-    ticks = sorted(table[x].unique())
-    ax.set(xscale="log" if log else "linear", xlabel=label, ylabel="added nats per token")
-    ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.axhline(0, color=COLOURS["null"], lw=1)
-    fig.legend(*ax.get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    return fig
+def _dress(ax: Axes, own: pd.DataFrame, x: str, y: str, log: str, reference: float | None) -> None:
+    """Scales, ticks at the data and the level line of one panel."""
+    ax.set(xscale="log" if "x" in log else "linear", yscale="log" if "y" in log else "linear")
+    if reference is not None:
+        ax.axhline(reference, color=GREY, lw=1)
+    if not own[y].notna().any():
+        return absent(ax)
+    if pd.api.types.is_numeric_dtype(own[x]) and own[x].nunique() <= 12:
+        ticks(ax, own[x])
+    if "y" in log and own[y].max() < 1000 * own[y].min():
+        plain(ax.yaxis, 2 if own[y].max() < 100 * own[y].min() else 10)

@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+import pandas as pd
 from PIL import Image
 
 from lib import provenance
@@ -24,36 +25,53 @@ def publish(run: Path, record: dict) -> Path:
     """Make a chapter of a run the published one; of one computed at the default parameters only its
     values, quick.json.
 
-    Its executed copy is kept without what papermill and progress bars left, which names folders of
-    the machine, and without its figures, which lie beside it; large tables are compressed, pictures
-    shrunk.
+    The new one is made whole beside the old one and then takes its place. Refused: the published
+    run itself, and a chapter that has work left.
     """
     chapter, target = record["chapter"], chapters.PUBLISHED / record["chapter"][:2]
-    target.mkdir(parents=True, exist_ok=True)
+    if run.resolve() == chapters.PUBLISHED.resolve():
+        raise ValueError(f"publish: {run.name}: is the published run")
+    _finished(record)
     theirs = record["provenance"]["parameters"]
     if all(
         theirs[name] == value
         for name, value in chapters.defaults(chapter).items()
         if name not in provenance.MACHINE
     ):
-        return confirm(target, record)
-    (target / stale.CONFIRMED).unlink(missing_ok=True)
-    shutil.copytree(
-        run / chapter,
-        target,
-        dirs_exist_ok=True,
-        ignore=shutil.ignore_patterns("model", "runs", ".*"),
-    )
-    for table in [
-        path
-        for path in target.rglob("*.csv*")
-        if path.stat().st_size > LARGE and path.suffix != ".xz"
-    ]:
-        content = (
-            gzip.decompress(table.read_bytes()) if table.suffix == ".gz" else table.read_bytes()
-        )
-        Path(f"{str(table).removesuffix('.gz')}.xz").write_bytes(lzma.compress(content, preset=9))
-        table.unlink()
+        return quick(target, record)
+    part, old = target.with_name(f".part-{target.name}"), target.with_name(f".old-{target.name}")
+    for rest in (part, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    _copy(run, record, part)
+    if (target / "quick.json").is_file():
+        shutil.copy2(target / "quick.json", part)
+    if target.is_dir():
+        target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _finished(record: dict) -> None:
+    if left := record.get("left"):
+        raise ValueError(f"publish: {record['chapter']}: {left}: must have nothing left")
+
+
+def _copy(run: Path, record: dict, target: Path) -> None:
+    """What is kept of a chapter: its files, large tables compressed, pictures shrunk, and its
+    executed copy without what papermill and progress bars left, which names folders of the
+    machine, and without its figures, which lie beside it.
+    """
+    chapter = record["chapter"]
+    left_out = shutil.ignore_patterns("model", "runs", ".*")
+    shutil.copytree(run / chapter, target, ignore=left_out)
+    for table in compare.tables_of(target).values():
+        if table.stat().st_size > LARGE and table.suffix != ".xz":
+            content = table.read_bytes()
+            content = gzip.decompress(content) if table.suffix == ".gz" else content
+            packed = Path(f"{str(table).removesuffix('.gz')}.xz")
+            packed.write_bytes(lzma.compress(content, preset=9))
+            table.unlink()
     for figure in record["figures"].values():
         figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
     _write(target / "values.json", record)
@@ -68,24 +86,40 @@ def publish(run: Path, record: dict) -> Path:
     _write(target / f"{chapter}.ipynb", json.loads(text))
     for image in target.rglob("*.png"):
         shrink(image)
-    return target
 
 
-def confirm(target: Path, record: dict) -> Path:
+def quick(target: Path, record: dict) -> Path:
     """Keep a run at the default parameters in the published folder `target` of its chapter: its
     values; or, where those that stand there are all reproduced, only that its library still gives
-    them, so that a change which touches nothing does not make stale what took a GPU.
+    them.
     """
-    frame = compare.check({record["chapter"][:2]: record})
-    if len(frame) and frame.verdict.isin(["reproduced", "not judged"]).all():
-        facts = record["provenance"]
-        count = int((frame.verdict == "reproduced").sum())
-        return _write(
-            target / stale.CONFIRMED,
-            {"values": count} | {name: facts[name] for name in ("commit", "date", "sources")},
-        )
+    if confirm(record).empty:
+        return target / stale.CONFIRMED
     (target / stale.CONFIRMED).unlink(missing_ok=True)
     return _write(target / "quick.json", record)
+
+
+def confirm(record: dict) -> pd.DataFrame:
+    """Note that a later library still gives a published chapter, so that a change which touches
+    nothing does not make stale what took a GPU: rows of `compare.check` that say otherwise, none
+    if it is noted.
+
+    `record` is of a run at the parameters of the published one, or at the defaults, of which
+    quick.json is kept.  Refused: one with work left, and one of which nothing was published.
+    """
+    _finished(record)
+    chapter = record["chapter"]
+    frame = compare.check({chapter[:2]: record})
+    if frame.empty:
+        return pd.DataFrame([{"chapter": chapter[:2], "verdict": "not published so"}])
+    bad = frame[~frame.verdict.isin(["reproduced", "not judged"])]
+    if bad.empty:
+        facts, count = record["provenance"], int((frame.verdict == "reproduced").sum())
+        whole = compare.published(record) == compare.record(chapters.PUBLISHED, chapter)
+        note = {"values": count, "at": "the paper's parameters" if whole else "its defaults"}
+        note |= {name: facts[name] for name in ("commit", "date", "sources")}
+        _write(chapters.PUBLISHED / chapter[:2] / stale.CONFIRMED, note)
+    return bad
 
 
 def pictures(copy: str, folder: Path, figures: dict, *, inside: bool) -> str:
@@ -94,11 +128,11 @@ def pictures(copy: str, folder: Path, figures: dict, *, inside: bool) -> str:
     """
     for known in figures.values():
         content = base64.b64encode((folder / known["file"]).read_bytes()).decode()
-        forms = [
+        named, whole = (
             json.dumps(f'src="{source}"')[1:-1]
             for source in (known["file"], f"data:image/png;base64,{content}")
-        ]
-        copy = copy.replace(*(forms if inside else forms[::-1]))
+        )
+        copy = copy.replace(named, whole) if inside else copy.replace(whole, named)
     return copy
 
 
@@ -107,12 +141,12 @@ def shrink(image: Path) -> None:
     their edges.
     """
     part = image.with_suffix(".part")
-    Image.open(image).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        part, "PNG", optimize=True
-    )
+    small = Image.open(image).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small.save(part, "PNG", optimize=True)
     os.replace(part, image)
 
 
 def _write(path: Path, content: dict) -> Path:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    with provenance.writing(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     return path

@@ -2,88 +2,113 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
-
 from lib import provenance
-from lib.paper import chapters
+from lib.paper import chapters, compare, reuse
 
 
-def execute(folder: Path, given: dict, only: list[str], *, jobs: int = 1, origin: str = "") -> bool:
-    """Run the chapters that are not up to date, `jobs` at a time on equal shares of the cores; True
-    if all that should be there are.
+def execute(
+    folder: Path,
+    given: dict,
+    only: list[str],
+    *,
+    jobs: int = 1,
+    origin: str = "",
+    held: int | None = None,
+    published: bool = False,
+) -> bool:
+    """Run the chapters that are due, `jobs` at a time on equal shares of the cores; True if all
+    that should be there are.
 
-    A chapter that fails does not stop those that do not need it.  What an interrupted run left
-    half-done is done again. `origin` names the file of the parameters, for the record.
+    What another run has already is taken over.  A chapter that fails does not stop those that do
+    not need it.  What an interrupted run left half-done is done again.  `origin` names the file of
+    the parameters, for the record; `held` is the lock that the work shares; with `published` the
+    results that the chapters need are the published ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / "run.json"
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = max(1, (cores or 1) // jobs)
+    content: dict = {"name": folder.name, "parameters": given, "parameters_file": origin}
+    content |= {"chapters": only, "threads": threads, "published": published}
+    with provenance.writing(folder / "run.json") as part:
+        part.write_text(json.dumps(content, indent=1) + "\n")
+    missing = _missing(folder, given, only if published else chapters.with_needs(only))
+    if not missing:
+        return True
+    environment = provenance.environment(
+        PAPER_RUN_NAME=folder.name,
+        PAPER_PARAMETERS_FILE=origin,
+        PAPER_LEADER=str(os.getpid()),
+        PAPER_MISSING=" ".join(missing),
     )
-    threads = max(1, cores // jobs)
-    content = {
-        "name": folder.name,
-        "parameters": given,
-        "parameters_file": origin,
-        "chapters": only,
-        "threads": threads,
-    }
-    config.write_text(json.dumps(content, indent=1) + "\n")
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--snakefile",
-        str(chapters.ROOT / "notebooks" / "Snakefile"),
-        "--directory",
-        str(folder),
-        "--configfile",
-        str(config),
-        "--cores",
-        str(jobs * threads),
-        "--keep-going",
-        "--nolock",
-        "--rerun-incomplete",
-        "--quiet",
-        "all",
-        "--rerun-triggers",
-        "mtime",
-        "params",
-    ]
-    environment = provenance.environment(PAPER_RUN_NAME=folder.name, PAPER_PARAMETERS_FILE=origin)
-    done = subprocess.run(command, check=False, env=environment).returncode == 0
-    if not done and not any(failure(folder, chapter) for chapter in only):
+    done = subprocess.run(
+        _snakemake(folder, jobs * threads, missing),
+        check=False,
+        env=environment,
+        pass_fds=() if held is None else (held,),
+    )
+    mend(folder)
+    if done.returncode and not any(failure(folder, chapter) for chapter in missing):
         logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
+        told = logs[-1].read_text()[-2000:].strip() if logs else ""
         raise RuntimeError(
-            "run: the workflow itself failed:\n"
-            + (logs[-1].read_text()[-2000:] if logs else "no log")
+            f"run: the workflow itself failed: {told or f'exit code {done.returncode}, no log'}"
         )
-    return done
+    return done.returncode == 0
+
+
+def _missing(folder: Path, given: dict, wanted: list[str]) -> list[str]:
+    """The chapters that must be computed, after what other runs have was taken over."""
+    missing: list[str] = []
+    for chapter in wanted:
+        if set(chapters.needs(chapter)) & set(missing):
+            missing.append(chapter)
+        elif reuse.due(folder, chapter, given):
+            if other := reuse.take(folder, chapter, given):
+                print(f"== {chapter}: taken over from {other}", file=sys.stderr)
+            else:
+                missing.append(chapter)
+    reuse.in_order(folder, [chapter for chapter in wanted if chapter not in missing])
+    return missing
+
+
+def _snakemake(folder: Path, cores: int, missing: list[str]) -> list[str]:
+    """Snakemake's command line: `missing` is computed whatever it thinks of it, the rest where
+    something that it reads is newer.
+    """
+    snakefile = str(chapters.ROOT / "notebooks" / "Snakefile")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
+    command += ["--directory", str(folder), "--configfile", str(folder / "run.json")]
+    command += ["--cores", str(cores), "--keep-going", "--nolock", "--rerun-incomplete"]
+    command += ["--quiet", "all", "--rerun-triggers", "mtime", "--forcerun"]
+    return [*command, *(f"{chapter}.ipynb" for chapter in missing)]
 
 
 @contextmanager
-def sole(folder: Path) -> Iterator[None]:
-    """Hold a run for this process.  The lock goes with the process, so one that was killed leaves
-    none behind.
+def sole(folder: Path) -> Iterator[int]:
+    """Hold a run for this process and for those that get the lock, whose descriptor this gives.
+
+    The lock goes with the last of them, so one that was killed leaves none behind.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield lock
+    except BlockingIOError:
         raise RuntimeError(f"run: {folder.name}: is being computed by another process") from None
-    try:
-        yield
     finally:
-        lock.release()
+        os.close(lock)
 
 
 def papermill(source: str, target: str, given: str) -> None:
@@ -91,16 +116,22 @@ def papermill(source: str, target: str, given: str) -> None:
     it fails.
 
     The kernel runs in the current folder, on this interpreter.  Its errors are in the executed
-    copy.
+    copy, and so is what stopped it from outside.
     """
+    _with_its_leader()
     import logging
 
-    import papermill.exceptions
+    import papermill as engine
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").addHandler(logging.StreamHandler())
-    print(f"== {Path(source).stem}", file=sys.stderr)
+    missing = os.environ.get("PAPER_MISSING", "").split()
+    chapter = Path(source).stem
+    place = f" ({missing.index(chapter) + 1} of {len(missing)})" if chapter in missing else ""
+    print(f"== {chapter}{place}", file=sys.stderr)
     try:
-        papermill.execute_notebook(
+        engine.execute_notebook(
             source,
             target,
             json.loads(given),
@@ -110,8 +141,47 @@ def papermill(source: str, target: str, given: str) -> None:
             request_save_on_cell_execute=False,
             extra_arguments=["--IPKernelApp.log_level=40"],
         )
-    except papermill.exceptions.PapermillExecutionError:
+    except PapermillExecutionError:
         sys.exit(1)
+    except DeadKernelError:
+        stopped(Path(target), Path(source), "its kernel died (memory?)")
+        sys.exit(1)
+
+
+def _with_its_leader() -> None:
+    """End this process and its kernel when the command that started it is gone."""
+    if "PAPER_LEADER" not in os.environ:
+        return
+    import psutil
+
+    def watch() -> None:
+        while psutil.pid_exists(leader) and psutil.Process(leader).status() != "zombie":
+            time.sleep(0.5)
+        for child in psutil.Process().children(recursive=True):
+            child.kill()
+        os._exit(1)
+
+    leader = int(os.environ["PAPER_LEADER"])
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def stopped(log: Path, source: Path, reason: str) -> None:
+    """Leave in place of an executed copy the notebook with the reason for which there is none."""
+    notebook = json.loads(source.read_text())
+    code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    error = {"output_type": "error", "ename": "stopped", "evalue": reason}
+    code["outputs"] = [error | {"traceback": [f"stopped: {reason}"]}]
+    with provenance.writing(log) as part:
+        part.write_text(json.dumps(notebook))
+
+
+def mend(folder: Path) -> None:
+    """What was only half-written, on a full disk say, gives way to one that says so."""
+    for log in sorted((folder / "logs").glob("*.ipynb")):
+        try:
+            json.loads(log.read_text())
+        except ValueError:
+            stopped(log, chapters.source(log.stem), "its executed copy is cut off (disk full?)")
 
 
 def failure(folder: Path, chapter: str) -> str | None:
@@ -119,13 +189,18 @@ def failure(folder: Path, chapter: str) -> str | None:
     log = folder / "logs" / f"{chapter}.ipynb"
     if (folder / f"{chapter}.ipynb").is_file() or not log.is_file():
         return None
-    outputs = [
-        out for cell in json.loads(log.read_text())["cells"] for out in cell.get("outputs", [])
-    ]
+    cells = json.loads(log.read_text())["cells"]
+    outputs = [out for cell in cells for out in cell.get("outputs", [])]
     errors = [out for out in outputs if out["output_type"] == "error"]
     if not errors:
-        return f"{chapter}: stopped before it ended"
+        return "stopped before it ended"
     return f"{errors[-1]['ename']}: {errors[-1]['evalue']}"
+
+
+def left(folder: Path, chapter: str) -> str:
+    """What a chapter that ended has left to do, with which the same command goes on."""
+    record = compare.record(folder, chapter)
+    return record.get("left", "") if record else ""
 
 
 if __name__ == "__main__":  # what the Snakefile calls

@@ -1,4 +1,4 @@
-"""Parameters that a user gives, on the command line or in a file, for the chapters that declare them."""
+"""Parameters that a user gives, on the command line or in a file, for chapters that have them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from lib import provenance
 from lib.paper import chapters
 
 PARAMS = chapters.ROOT / "notebooks" / "params"
+KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a dict"}
 
 
-def read(text: str, default: object) -> object:
+def read(name: str, text: str, default: object) -> object:
     """A value typed on the command line, as the type of the parameter's default; a list in
     brackets.
+
+    Refused: what cannot be read so.  Whether the value makes sense says the chapter's own rule.
     """
     if isinstance(default, str):
         return text
-    if isinstance(default, bool):
-        return {"true": True, "false": False}.get(text.lower(), text)
     try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[text.lower()]
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text  # the notebook's own check says what is wrong with it
+    except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
+        kind = KINDS[type(default)]
+        raise ValueError(f"run: -p {name}={text}: must be {kind}, like {default}") from None
 
 
 def known() -> dict[str, object]:
@@ -49,7 +53,7 @@ def parse(given: list[str]) -> dict[str, object]:
         name, equals, text = item.partition("=")
         if not equals:
             raise ValueError(f"run: -p {item!r}: must be name=value")
-        parsed[name] = read(text, _declared(name, "-p")[name])
+        parsed[name] = read(name, text, _declared(name, "-p")[name])
     return parsed
 
 
@@ -57,25 +61,41 @@ def load(file: str) -> dict[str, object]:
     """Parameters from a YAML file of names and values, given by its path or by its name below
     notebooks/params.
     """
-    path = next(
-        (p for p in (Path(file), PARAMS / file, PARAMS / f"{file}.yml") if p.is_file()), None
-    )
+    places = (Path(file), PARAMS / file, PARAMS / f"{file}.yml")
+    path = next((place for place in places if place.is_file()), None)
     if path is None:
-        names = [p.stem for p in PARAMS.glob("*.yml")]
+        hint = provenance.nearest(file, [place.stem for place in PARAMS.glob("*.yml")])
         raise ValueError(
-            f"run: --params {file}: no such file, nor one in notebooks/params{provenance.nearest(file, names)}"
+            f"run: --params {file or repr(file)}: no such file, nor one in notebooks/params{hint}"
         )
     try:
         content = yaml.safe_load(path.read_text()) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"run: --params {file}: must be YAML: {reason}") from None
+    return checked(content, f"--params {file}:")
+
+
+def asked(file: str | None, typed: list[str]) -> dict[str, object]:
+    """The parameters of a file, if one is named, and of the command line, which goes before it."""
+    return (load(file) if file is not None else {}) | parse(typed)
+
+
+def checked(content: object, where: str) -> dict[str, object]:
+    """Names with values, as read from a file or from JSON; refused is a name that no chapter has,
+    and a value, a date for example, that JSON cannot write.
+    """
     if not isinstance(content, dict):
-        raise ValueError(
-            f"run: --params {file}: holds a {type(content).__name__}: must be names with values"
-        )
-    for name in content:
-        _declared(str(name), f"--params {file}:")
+        kind = type(content).__name__
+        raise ValueError(f"run: {where} holds a {kind}: must be names with values")
+    for name, value in content.items():
+        _declared(str(name), where)
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"run: {where} {name}: {value}: must be a number, a text, or a list of them"
+            ) from None
     return content
 
 
@@ -87,7 +107,12 @@ def _declared(name: str, where: str) -> dict[str, object]:
     return names
 
 
+def own(chapter: str, given: dict) -> dict[str, object]:
+    """The given parameters that a chapter declares."""
+    names = chapters.defaults(chapter)
+    return {name: value for name, value in given.items() if name in names}
+
+
 def of(chapter: str, given: dict) -> str:
-    """The given parameters that a chapter declares, as JSON (which papermill reads as YAML)."""
-    own = chapters.defaults(chapter)
-    return json.dumps({name: value for name, value in given.items() if name in own}, sort_keys=True)
+    """`own` as JSON (which papermill reads as YAML)."""
+    return json.dumps(own(chapter, given), sort_keys=True)

@@ -1,117 +1,36 @@
 """The book's Sphinx extension: a page shows its *executed* notebook, and a number in prose leads to
 where it was made.
 
-- At `source-read` every chapter gets the text of its executed copy in the chosen run (config value
-  `paper_run`), with a warning if anything it depends on changed since, and with this run's values
-  beside the published ones. - {val}`01.gini_with` prints a published value, linked to the cell that
-  computed it, with all that is known of it as tip. - {fig} 01.load (a directive) places a published
-  figure on any page; {claims} and {compared} list all claims and values.
+- At `source-read` every chapter gets the outputs of its executed copy in the chosen run (config
+  value `paper_run`), with a warning if anything it depends on changed since, and with this run's
+  values beside the published ones.
+- {val}`01.gini_with` prints a published value, linked to the cell that computed it, with all that
+  is known of it as tip.
+- {fig} 01.load (a directive) places a published figure on any page; {claims} and {compared} list
+  all claims and values.
+- A role that is left as it was typed is a warning, which ends the build.
 """
 
 from __future__ import annotations
 
 import html
-import json
+import lzma
 import os
+import re
 from pathlib import Path
 
 import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import chapters, compare, markup, publish, stale
+from lib.paper import chapters, compare, markup, pages, publish, stale
 
 MISSING = "(not available in this run)"
-
-
-def executed(chapter: str, run: Path) -> Path:
-    """The executed copy of a chapter in a run; of one that failed, what papermill left."""
-    places = (run / f"{chapter}.ipynb", run / chapter[:2] / f"{chapter}.ipynb")
-    return next((place for place in places if place.is_file()), run / "logs" / f"{chapter}.ipynb")
-
-
-def page(source: str) -> str:
-    """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
-    bars left out.
-
-    Of the two parameter cells the default one stays, with its comments; the injected one is shown
-    after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
-    Before each code cell stands an anchor.
-    """
-    notebook = json.loads(source)
-    notebook["metadata"].pop("widgets", None)
-    notebook["cells"] = [part for cell in notebook["cells"] for part in (*_anchor(cell), cell)]
-    for cell in notebook["cells"]:
-        tags = cell.setdefault("metadata", {}).get("tags", [])
-        if "injected-parameters" in tags and _only_run_dir(cell):
-            cell["metadata"]["tags"] = [*tags, "remove-cell"]
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [
-                out for out in cell["outputs"] if out.get("name") != "stderr" and not _hidden(out)
-            ]
-            if "parameters" not in tags and "injected-parameters" not in tags:
-                cell["metadata"]["tags"] = [*tags, "hide-input"]
-    return json.dumps(notebook)
-
-
-def _hidden(output: dict) -> bool:
-    """Progress bars, and the prose with its numbers, which stands on the page itself."""
-    sentences = output.get("metadata", {}).get("paper") == "sentences"
-    return sentences or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
-
-
-def _markdown(text: str) -> dict:
-    return {"cell_type": "markdown", "metadata": {}, "source": text}
-
-
-def _anchor(cell: dict) -> list[dict]:
-    count = cell.get("execution_count")
-    return [_markdown(f'<div id="cell-{count}" class="paper-anchor"></div>')] if count else []
-
-
-def note(source: str, text: str, kind: str = "warning") -> str:
-    """A notebook with a warning, or another kind of box, below its title."""
-    notebook = json.loads(source)
-    first = notebook["cells"][0]
-    title, _, rest = "".join(first["source"]).partition("\n")
-    first["source"] = f"{title}\n\n:::{{{kind}}}\n{text}\n:::\n{rest}"
-    return json.dumps(notebook)
-
-
-def beside(source: str, record: dict) -> str:
-    """A notebook followed by its values beside the published ones, folded."""
-    other = compare.records(chapters.PUBLISHED).get(record["chapter"][:2])
-    if other is None:
-        return source
-    one, two = (compare.table({record["chapter"][:2]: part}) for part in (record, other))
-    both = one.join(two, lsuffix="_a", rsuffix="_b").reset_index()
-    frame = pd.DataFrame(
-        {
-            "value": both.name,
-            "this run": both.text_a.fillna("none"),
-            "published run": both.text_b.fillna("none"),
-            "unit": both.unit_a,
-            "kind": both.kind_a,
-        }
-    )
-    facts = other["provenance"]
-    text = f"This run beside the published one ({facts['hardware']}, {facts['run']['parameters_file'] or 'by hand'})"
-    body = compare.to_html(frame, "this run beside the published one")
-    notebook = json.loads(source)
-    notebook["cells"].append(
-        _markdown(
-            f'<details class="paper-beside"><summary>{html.escape(text)}</summary>{body}</details>'
-        )
-    )
-    return json.dumps(notebook)
-
-
-def _only_run_dir(cell: dict) -> bool:
-    lines = [
-        line for line in "".join(cell["source"]).splitlines() if line and not line.startswith("#")
-    ]
-    return all(line.startswith("run_dir") for line in lines)
+CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
+RAW_ROLE = re.compile(r"\{(?:val|fig|cite|doc|ref)[a-z:]*\}`[^`]*`")
+logger = logging.getLogger(__name__)
 
 
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -119,37 +38,29 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     if not path.is_file() or path.parent.name != "notebooks":
         return
     run = Path(app.config.paper_run)
-    copy, record = executed(path.stem, run), compare.records(run).get(path.stem[:2])
+    copy, record = pages.executed(path.stem, run), compare.records(run).get(path.stem[:2])
     if not copy.is_file():
-        source[0] = note(source[0], "This chapter was not computed in this run.")
+        source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
     figures = record["figures"] if record else {}
-    source[0] = page(
-        publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True)
-    )
+    text = publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True)
+    source[0] = pages.page(pages.fresh(text, chapters.cells(path.stem)))
     if record is None:
-        source[0] = note(
+        source[0] = pages.note(
             source[0], "This chapter failed in this run; what it had computed until then is shown."
         )
         return
     if changed := stale.since(run, record):
         names = ", ".join(f"`{name}`" for name in changed)
-        source[0] = note(
+        source[0] = pages.note(
             source[0], f"This page is stale: it was computed before a change of {names}."
         )
     elif (later := stale.confirmed(run, path.stem)) and later["sources"] != record["provenance"][
         "sources"
     ]:
-        source[0] = note(source[0], _confirmed(record, later), "note")
+        source[0] = pages.note(source[0], pages.confirmed(record, later), "note")
     if run != chapters.PUBLISHED:
-        source[0] = beside(source[0], record)
-
-
-def _confirmed(record: dict, later: dict) -> str:
-    return (
-        f"Computed at commit `{record['provenance']['commit'][:12]}`. The library was changed since; at commit "
-        f"`{later['commit'][:12]}` its run at the default parameters reproduced all {later['values']} values."
-    )
+        source[0] = pages.beside(source[0], record)
 
 
 class Val(SphinxRole):
@@ -191,13 +102,13 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
     if other and name in other["values"]:
         details.append(f"published run: {other['values'][name]['text']}")
     made = facts["run"]
-    details.append(
-        f"run: {made['name'] or 'by hand'}; parameters: {made['parameters_file'] or 'defaults and command line'}"
-    )
+    given = made["parameters_file"] or "defaults and command line"
+    details.append(f"run: {made['name'] or 'by hand'}; parameters: {given}")
     details += [f"commit {facts['commit'][:12]}{facts['commit'][40:]}", facts["hardware"]]
     title = html.escape("\n".join(details)).replace("\n", "&#10;")
     target = html.escape(link) + (f"#cell-{value['cell']}" if value["cell"] else "")
-    return f'<a class="paper-value paper-{value["kind"]}" href="{target}" title="{title}">{html.escape(text)}</a>'
+    attributes = f'class="paper-value paper-{value["kind"]}" href="{target}" title="{title}"'
+    return f"<a {attributes}>{html.escape(text)}</a>"
 
 
 class Fig(SphinxDirective):
@@ -225,7 +136,7 @@ class Fig(SphinxDirective):
 
 
 class Claims(SphinxDirective):
-    """{claims}: every claim of the run with its predicate and verdict, beside the published run's."""
+    """{claims}: every claim of the run, its predicate and verdict, beside the published run's."""
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
@@ -264,14 +175,31 @@ def _without_thebe(
     ]
 
 
+def _no_role_is_left(
+    _app: Sphinx, page: str, _template: str, context: dict, _doctree: object
+) -> None:
+    """Warn, which ends the build, of a role outside of code that no one has put a value for."""
+    text = CODE.sub("", context.get("body", ""))
+    for role in RAW_ROLE.findall(text):
+        logger.warning("%s: %s: a role that was not resolved", page, role)
+
+
 def _plain_citations(
     _app: Sphinx, _page: str, _template: str, context: dict, _doctree: object
 ) -> None:
-    """Take the roles from the list of references: docutils gives it a list role but no list items."""
+    """Take the roles from the list of references, to which docutils gives no list items."""
     body = context.get("body", "").replace(' role="doc-biblioentry"', "")
     context["body"] = body.replace(
         '<div role="list" class="citation-list">', '<div class="citation-list">'
     )
+
+
+def _scripts(app: Sphinx, error: Exception | None) -> None:
+    """Unpack the vendored scripts, which are a fifth as large in the repository."""
+    for packed in sorted((Path(app.srcdir) / "book" / "scripts").glob("*.xz")):
+        if error is None:
+            target = Path(app.outdir) / "_static" / packed.stem
+            target.write_bytes(lzma.decompress(packed.read_bytes()))
 
 
 def setup(app: Sphinx) -> dict:
@@ -283,4 +211,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
     app.connect("html-page-context", _plain_citations)
+    app.connect("html-page-context", _no_role_is_left)
+    app.connect("build-finished", _scripts)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -35,7 +35,8 @@ def since(run: Path, record: dict) -> list[str]:
         changed |= {
             f"parameter {name}"
             for name, value in wanted.items()
-            if name not in provenance.MACHINE and value != facts["parameters"].get(name)
+            if name not in provenance.MACHINE
+            and provenance.portable(value) != facts["parameters"].get(name)
         }
     return sorted(changed)
 
@@ -55,4 +56,7 @@ def asked(run: Path) -> dict | None:
     if run == chapters.PUBLISHED:
         return settings.load("paper")
     config = run / "run.json"
-    return json.loads(config.read_text())["parameters"] if config.is_file() else None
+    try:
+        return json.loads(config.read_text())["parameters"] if config.is_file() else None
+    except ValueError:  # half-written, by a run that ended with the power or the disk
+        return None

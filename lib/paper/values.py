@@ -60,6 +60,7 @@ class Chapter:
         self.figures: dict[str, dict] = {}
         self.claims: dict[str, dict] = {}
         self.files: dict[str, str] = {}
+        self.left = ""  # work that the same command goes on with: "3 of 9 runs left"
         self.commit, self.started = provenance.commit(), time.time()
         self.sources = chapters.sources(name) if chapters.source(name).is_file() else {}
         self._top = display(
@@ -227,7 +228,7 @@ class Chapter:
             "peak_memory_bytes": provenance.peak_memory_bytes(),
         }
         parts = dict(values=self.values, figures=self.figures, claims=self.claims)
-        content = dict(chapter=self.name, **parts, provenance=facts)
+        content = dict(chapter=self.name, left=self.left, **parts, provenance=facts)
         with provenance.writing(self.folder / "values.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         display(HTML(markup.provenance(facts)))

@@ -1,22 +1,21 @@
-"""Run a model over documents and keep its routes; what that costs; and counts that serving engines
-recorded.
-"""
+"""Run a model over documents and keep its routes; how decided its router is; what that costs."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib.routing import adapter
+from lib import stats
+from lib.routing import adapter, declared
 from lib.routing.trace import Trace
+
+FEW = 40  # documents that tell how decided a router is
 
 
 @torch.no_grad()
@@ -31,21 +30,19 @@ def trace(
     """
     if not documents:
         raise ValueError("observe.trace: 0 documents: must be at least one")
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for doc in documents:
-        if context is not None and len(doc.token_ids) > context:
-            raise ValueError(
-                f"observe.trace: a document of {len(doc.token_ids)} tokens: must be at most {context}, the context"
-            )
-    device = next(model.parameters()).device
     order = sorted(range(len(documents)), key=lambda i: len(documents[i].token_ids))
     longest = len(documents[order[-1]].token_ids)
+    text = declared.configuration(model).get_text_config()
+    context = getattr(text, "max_position_embeddings", None)
+    if context is not None and longest > context:
+        rule = f"must be at most {context}, the context"
+        raise ValueError(f"observe.trace: a document of {longest} tokens: {rule}")
+    device = next(model.parameters()).device
     size = max(1, batch_tokens // longest)
     owner: list[int] = []
     with adapter.record(model, indices=True) as rec:
-        for start in tqdm(
-            range(0, len(order), size), desc=f"routing {name}", mininterval=5.0, leave=False
-        ):
+        starts = range(0, len(order), size)
+        for start in tqdm(starts, desc=f"routing {name}", mininterval=5.0, leave=False):
             batch = order[start : start + size]
             owner += batch
             _forward(model, [documents[i].token_ids for i in batch], device)
@@ -82,18 +79,25 @@ def _assemble(index: np.ndarray, documents: list, experts: int, name: str) -> Tr
 
 
 def entropies(
-    model: torch.nn.Module, documents: Sequence, *, batch_tokens: int = 4096
+    model: torch.nn.Module, documents: Sequence, *, most: int = FEW, batch_tokens: int = 4096
 ) -> np.ndarray:
     """[layers] mean entropy of the router's softmax over its logits, over ln E: 1 is undecided, 0
-    certain.
+    certain; NaN where the logits of some layer are not seen.
+
+    Of at most `most` documents, spread evenly over those given.
     """
-    device, total, tokens = next(model.parameters()).device, 0.0, 0
-    size = max(1, batch_tokens // max(len(doc.token_ids) for doc in documents))
+    layers = adapter.layers(model)
+    if not all(layer.scored for layer in layers):
+        return np.full(len(layers), np.nan)
+    chosen = documents[:: -(-len(documents) // most)]
+    device, tokens = next(model.parameters()).device, 0
+    total = torch.zeros(len(layers), dtype=torch.float64, device=device)
+    size = max(1, batch_tokens // max(len(doc.token_ids) for doc in chosen))
     with torch.no_grad(), adapter.record(model, scores=True) as rec:
-        for start in range(0, len(documents), size):
-            _forward(model, [doc.token_ids for doc in documents[start : start + size]], device)
+        for start in range(0, len(chosen), size):
+            _forward(model, [doc.token_ids for doc in chosen[start : start + size]], device)
             parts = [torch.cat(part).float().log_softmax(-1) for part in rec.scores]
-            total = total + torch.stack([-(part.exp() * part).sum() for part in parts]).double()
+            total += torch.stack([-(part.exp() * part).sum() for part in parts]).double()
             tokens += len(parts[0])
             rec.clear()
     return (total / tokens / np.log(rec.experts)).cpu().numpy()
@@ -110,10 +114,9 @@ def cost(model: torch.nn.Module, tokens: int, repeats: int, seed: int = 0) -> pd
     """
     device, rng = next(model.parameters()).device, np.random.default_rng(seed)
     width = min(512, tokens)
-    ids = torch.from_numpy(
-        rng.integers(0, model.config.get_text_config().vocab_size, (tokens // width, width))
-    ).to(device)
-    ways = {"plain": {}, "record": {}}
+    vocabulary = declared.configuration(model).get_text_config().vocab_size
+    ids = torch.from_numpy(rng.integers(0, vocabulary, (tokens // width, width))).to(device)
+    ways: dict[str, dict[str, bool]] = {"plain": {}, "record": {}}
     if hasattr(model.config, "output_router_logits"):  # half of the families have none
         ways["router_logits"] = {"output_router_logits": True}
     rows = []
@@ -126,80 +129,22 @@ def cost(model: torch.nn.Module, tokens: int, repeats: int, seed: int = 0) -> pd
     return pd.DataFrame(rows).query("repeat >= 0").reset_index(drop=True)
 
 
+def cost_ratios(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `cost`, a row per way: cost, cost_low, cost_high: time over that of a plain pass, median
+    of the pairs with its 95 % interval (none of plain itself); milliseconds: median.
+    """
+    wide = np.log(table.pivot(index="repeat", columns="way", values="seconds"))
+    rows = []
+    for way in wide:
+        ratio, low, high = wide[way] - wide.plain, np.nan, np.nan
+        if way != "plain":
+            low, high = np.exp(stats.quantile_interval(ratio, 0.5))
+        middle, own = np.exp(ratio.median()), 1e3 * np.exp(wide[way].median())
+        rows.append(dict(way=way, cost=middle, cost_low=low, cost_high=high, milliseconds=own))
+    return pd.DataFrame(rows)
+
+
 def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
-
-
-def recorded_counts(path: Path) -> pd.DataFrame:
-    """Counts that others recorded, one row per model, domain, layer and expert: columns model,
-    experts, top_k, domain, layer, tokens, expert, count.
-
-    Read are: a CSV of these columns; a dump of SGLang's expert distribution recorder (.pt with
-    "logical_count" [steps, layers, experts], or "records" with "topk_ids_of_layer" [layers, tokens,
-    k] or "logical_count"); and an array [..., layers, experts] as vLLM's expert load, in .pt, .npy
-    or .json.  Leading axes (steps, ranks) are summed; layers never are.  Refused: anything else,
-    and counts below 0.
-    """
-    try:
-        if path.suffix == ".csv":
-            return _counted(pd.read_csv(path)[COLUMNS], path)
-        if path.suffix == ".pt":
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        else:
-            content = json.loads(path.read_text()) if path.suffix == ".json" else np.load(path)
-        load, k = _dump(content)
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
-        raise ValueError(
-            f"observe.recorded_counts: {path}: cannot be read as counts: {str(error).splitlines()[0]}"
-        ) from None
-    layer, expert = np.indices(load.shape)
-    tokens = load.sum(1) // k if k else np.zeros(len(load), int)
-    frame = dict(
-        model=path.stem,
-        experts=load.shape[1],
-        top_k=k,
-        domain="all",
-        layer=layer.ravel(),
-        tokens=np.repeat(tokens, load.shape[1]),
-        expert=expert.ravel(),
-        count=load.ravel(),
-    )
-    return _counted(pd.DataFrame(frame), path)
-
-
-COLUMNS = ["model", "experts", "top_k", "domain", "layer", "tokens", "expert", "count"]
-
-
-def _counted(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    if (frame["count"] < 0).any() or frame.empty:
-        raise ValueError(
-            f"observe.recorded_counts: {path}: counts must be ≥ 0, and there must be some"
-        )
-    return frame
-
-
-def _dump(content: object) -> tuple[np.ndarray, int]:
-    """[layers, experts] of a recorder's dump, and k where it tells it (else 0)."""
-    k = 0
-    if isinstance(content, dict) and "records" in content:
-        records = content["records"]
-        if "topk_ids_of_layer" in records[0]:
-            chosen = [np.asarray(record["topk_ids_of_layer"]) for record in records]
-            k, experts = chosen[0].shape[2], 1 + max(int(part.max()) for part in chosen)
-            steps = [
-                [
-                    np.bincount(row[row >= 0], minlength=experts)
-                    for row in part.reshape(len(part), -1)
-                ]
-                for part in chosen
-            ]
-        else:
-            steps = [np.asarray(record["logical_count"]) for record in records]
-        load = np.asarray(steps)
-    else:
-        load = np.asarray(content["logical_count"] if isinstance(content, dict) else content)
-    if load.ndim < 2:
-        raise ValueError(f"shape {load.shape}: must end in [layers, experts]")
-    return load.reshape(-1, *load.shape[-2:]).sum(0).astype(np.int64), k

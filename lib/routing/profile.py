@@ -1,11 +1,12 @@
-"""What a trace says of a router: tables of imbalance and of structure, each with its null.
+"""What a trace says of a router: tables of imbalance, each with its null, and what a server sees.
 
-Layers keep their own values throughout; counts of different layers are never added up.
+Layers keep their own values throughout; counts of different layers are never added up.  A table of
+several traces by name is made by `each`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -25,63 +26,130 @@ METRICS = {
 }
 
 
+def each(
+    table: Callable[..., pd.DataFrame], traces: Mapping[str, Trace], *arguments
+) -> pd.DataFrame:
+    """table(trace, *arguments) of every trace, one below the other, its name in the column arm."""
+    parts = [table(t, *arguments) for t in traces.values()]
+    named = [part.assign(arm=arm) for arm, part in zip(traces, parts, strict=True)]
+    whole = pd.concat(named, ignore_index=True)
+    return whole[["arm", *whole.columns.drop("arm")]]
+
+
 def metrics(load: np.ndarray) -> pd.DataFrame:
     """Every metric of a load [rows, experts], a row each."""
     return pd.DataFrame({name: metric(load) for name, metric in METRICS.items()})
 
 
+def size(t: Trace) -> pd.Series:
+    """How much was routed: layers, experts, k, documents, clusters, tokens."""
+    layers, tokens, k = t.expert_index.shape
+    about = dict(layers=layers, experts=t.experts, k=k, tokens=tokens)
+    return pd.Series(about | dict(documents=len(t.cluster), clusters=len(t.clusters)))
+
+
+def loads(t: Trace) -> pd.DataFrame:
+    """The load per layer (from 1), a column for each expert."""
+    return pd.DataFrame(t.load).rename_axis("layer").rename(index=lambda i: i + 1).reset_index()
+
+
+def maps(t: Trace) -> dict[str, np.ndarray]:
+    """Loads [layers, experts] of all domains together, and of each by its name."""
+    return {"all domains": t.load, **t.domain_load()}
+
+
+def _cv2(routed: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """cv2: unbiased squared CV of counts [documents, experts]; cv2_low, cv2_high: its 95 % interval
+    by jackknife over clusters (NaN: none).
+    """
+    limits = stats.jackknife_interval(routed, clusters, stats.cv2_unbiased) or (np.nan, np.nan)
+    return dict(cv2=stats.cv2_unbiased(routed), cv2_low=limits[0], cv2_high=limits[1])
+
+
 def layers(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
     """Per layer (from 1) over all documents: the metrics; null, null_mean: upper 97.5 % end and
-    mean of Gini under the document-permutation null; cv2: unbiased squared CV with cv2_low,
-    cv2_high by jackknife over clusters (NaN: none).
+    mean of Gini under the document-permutation null; `cv2` with its interval.
     """
     rows = []
     for layer in range(len(t.expert_index)):
         routed = t.per_document(layer)
         null = stats.gini(stats.permutation_null(routed, draws, rng))
-        limits = stats.jackknife_interval(routed, t.cluster, stats.cv2_unbiased) or (np.nan, np.nan)
+        ends = dict(null=np.quantile(null, 0.975), null_mean=null.mean())
+        rows.append(ends | _cv2(routed, t.cluster))
+    numbers = pd.Series(range(1, len(rows) + 1), name="layer")
+    return pd.concat([numbers, metrics(t.load), pd.DataFrame(rows)], axis=1)
+
+
+def summary(traces: Mapping[str, Trace], table: pd.DataFrame) -> pd.DataFrame:
+    """One row per trace from the table of its `layers` (column arm): means over layers of the
+    metrics, the extremes of Gini (gini_least, gini_most), busiest: the largest load over its
+    layer's mean, the number of dead experts of all layers, and the Gini that chance would give:
+    gini_null, if tokens chose independently; gini_document_null, the mean of the
+    document-permutation null.
+    """
+    rows = []
+    for arm, t in traces.items():
+        own = table[table.arm == arm]
+        _, tokens, k = t.expert_index.shape
         rows.append(
-            dict(
-                layer=layer + 1,
-                null=np.quantile(null, 0.975),
-                null_mean=null.mean(),
-                cv2=stats.cv2_unbiased(routed),
-                cv2_low=limits[0],
-                cv2_high=limits[1],
+            own.drop(columns=["arm", "layer"]).mean().to_dict()
+            | dict(
+                arm=arm,
+                gini_least=own.gini.min(),
+                gini_most=own.gini.max(),
+                maxvio=own.max_violation.mean(),
+                busiest=1 + own.max_violation.max(),
+                dead=int(own.dead.sum()),
+                gini_null=stats.gini_null(tokens, t.experts, k),
+                gini_document_null=own.null_mean.mean(),
             )
         )
-    return pd.concat([pd.DataFrame(rows), metrics(t.load)], axis=1)
+    return pd.DataFrame(rows)
+
+
+def compared(table: pd.DataFrame) -> pd.Series:
+    """Both checkpoints' `layers` held against each other, at the worst of the layers.
+
+    gini_over_null_least: the least Gini over the upper end of its null, of the one without a
+    balance loss; gini_ratio_most: the largest Gini with the loss over that without it.
+    """
+    wide = table.pivot(index="layer", columns="arm", values=["gini", "null"])
+    over_null = wide["gini", "without"] / wide["null", "without"]
+    ratio = wide["gini", "with"] / wide["gini", "without"]
+    return pd.Series(dict(gini_over_null_least=over_null.min(), gini_ratio_most=ratio.max()))
 
 
 def domains(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Per domain and layer: the metrics, the 95 % band of Gini under the null, and the unbiased
-    squared CV.
+    """Per domain and layer: documents, clusters, the 95 % band of Gini under the null (null_low,
+    null_high), `cv2` with its interval, and the metrics.
     """
     parts = []
     for number, domain in enumerate(t.domains):
         mine = np.flatnonzero(t.document_domain() == number)
+        about = dict(domain=domain, documents=len(mine), clusters=len(set(t.cluster[mine])))
         for layer in range(len(t.expert_index)):
             routed = t.per_document(layer)[mine]
-            low, high = np.quantile(
-                stats.gini(stats.permutation_null(routed, draws, rng)), [0.025, 0.975]
-            )
-            limits = stats.jackknife_interval(routed, t.cluster[mine], stats.cv2_unbiased) or (
-                np.nan,
-                np.nan,
-            )
-            row = dict(
-                domain=domain,
-                layer=layer + 1,
-                documents=len(mine),
-                clusters=len(set(t.cluster[mine])),
-                null_low=low,
-                null_high=high,
-                cv2=stats.cv2_unbiased(routed),
-                cv2_low=limits[0],
-                cv2_high=limits[1],
-            )
+            null = stats.gini(stats.permutation_null(routed, draws, rng))
+            low, high = np.quantile(null, [0.025, 0.975])
+            row = about | dict(layer=layer + 1, null_low=low, null_high=high)
+            row |= _cv2(routed, t.cluster[mine])
             parts.append(pd.concat([pd.DataFrame([row]), metrics(routed.sum(0)[None])], axis=1))
     return pd.concat(parts, ignore_index=True)
+
+
+def domain_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over layers of `domains` (column arm): arm, domain, documents, clusters, metrics."""
+    shown = ["documents", "clusters", "gini", "cv", "cv2", "entropy", "max_violation"]
+    found = table.groupby(["arm", "domain"])[shown].mean().reset_index()
+    return found.astype({"documents": int, "clusters": int})
+
+
+def inside(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `domains` (column arm), a row per trace: arm, gini_domain: mean over domains and layers;
+    above_null: share of them whose Gini lies above the band of the null.
+    """
+    above = table.assign(above_null=table.gini > table.null_high, gini_domain=table.gini)
+    return above.groupby("arm")[["gini_domain", "above_null"]].mean().reset_index()
 
 
 def documents(t: Trace) -> pd.DataFrame:
@@ -90,131 +158,46 @@ def documents(t: Trace) -> pd.DataFrame:
     parts = []
     for layer in range(len(t.expert_index)):
         routed = t.per_document(layer)
-        about = pd.DataFrame(
-            dict(
-                layer=layer + 1,
-                document=np.arange(len(routed)),
-                domain=names,
-                tokens=routed.sum(1) // k,
-            )
+        about = dict(layer=layer + 1, document=np.arange(len(routed)), domain=names)
+        tokens = routed.sum(1) // k
+        parts.append(
+            pd.concat([pd.DataFrame(about | dict(tokens=tokens)), metrics(routed)], axis=1)
         )
-        parts.append(pd.concat([about, metrics(routed)], axis=1))
     return pd.concat(parts, ignore_index=True)
 
 
-def places(t: Trace, weight: np.ndarray) -> dict[str, float]:
-    """Gini, mean over layers: with domains weighted by `weight` [domains], and in each quarter of
-    what is read.
+def places(t: Trace, weight: Mapping[str, float]) -> pd.DataFrame:
+    """Gini where the same routes are read in parts, one row.
+
+    gini_all: over all documents, mean over layers; gini_document: of one document, median over
+    documents and layers; then means over layers: gini_mixture, with domains weighted by `weight`
+    (empty: alike); gini_opening, gini_quarter_2 to _4: of each quarter of what is read;
+    gini_later, gini_later_most: mean and largest of the last three.
     """
     quarter = 4 * t.position // np.bincount(t.document)[t.document]
-    by_domain, by_quarter = (
-        np.stack(
-            [
-                [
-                    np.bincount(row[group == g].ravel(), minlength=t.experts)
-                    for g in range(group.max() + 1)
-                ]
-                for row in t.expert_index
-            ]
-        )
-        for group in (t.domain, quarter)
+    by_domain, by_quarter = _by_group(t, t.domain), _by_group(t, quarter)
+    shares = np.array([weight[str(name)] if weight else 1.0 for name in t.domains])
+    mixture = np.tensordot(by_domain / by_domain.sum(2, keepdims=True), shares, (1, 0))
+    single = [stats.gini(t.per_document(layer)) for layer in range(len(t.load))]
+    opening, *later = stats.gini(by_quarter).mean(0)
+    row = dict(
+        gini_all=stats.gini(t.load).mean(),
+        gini_document=np.median(single),
+        gini_mixture=stats.gini(mixture).mean(),
+        gini_opening=opening,
     )
-    mixture = np.tensordot(by_domain / by_domain.sum(2, keepdims=True), weight, (1, 0))
-    found = stats.gini(by_quarter).mean(0)
-    return dict(mixture=stats.gini(mixture).mean()) | {
-        f"quarter_{q + 1}": float(g) for q, g in enumerate(found)
-    }
+    row |= {f"gini_quarter_{number}": value for number, value in enumerate(later, 2)}
+    return pd.DataFrame([row | dict(gini_later=np.mean(later), gini_later_most=max(later))])
 
 
-def structure(t: Trace, shuffles: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Per layer, which share of the uncertainty of a token's first expert is known from what.
-
-    token: its vocabulary entry; position: its sixteenth of the context; domain; second: the expert
-    chosen next to it (co-activation); before: its first expert in the layer above.  Each is
-    information_share, net of its shuffled null.
-    """
-    known = {
-        "token": t.token,
-        "position": 16 * t.position // (t.position.max() + 1),
-        "domain": t.domain,
-    }
-    rows = []
-    for layer, index in enumerate(t.expert_index):
-        first = index[:, 0]
-        sources = known | ({"second": index[:, 1]} if index.shape[1] > 1 else {})
-        sources |= {"before": t.expert_index[layer - 1, :, 0]} if layer else {}
-        rows += [
-            dict(
-                layer=layer + 1, source=name, share=stats.information_share(x, first, shuffles, rng)
-            )
-            for name, x in sources.items()
-        ]
-    return pd.DataFrame(rows)
-
-
-def coactivation(t: Trace, layer: int) -> np.ndarray:
-    """[experts, experts] how often two experts serve the same token, over the expectation if they
-    were chosen independently with their own frequencies (and are distinct); NaN on the diagonal and
-    where nothing is expected.
-    """
-    index = t.expert_index[layer]
-    chosen = np.zeros((len(index), t.experts), dtype=np.float32)
-    np.put_along_axis(chosen, index.astype(np.int64), 1, axis=1)
-    together, share = chosen.T @ chosen, chosen.mean(0, dtype=float)
-    expected = np.outer(share, share)
-    np.fill_diagonal(expected, 0)
-    np.fill_diagonal(together, 0)
-    total = together.sum() / expected.sum()
-    return np.divide(
-        together, expected * total, out=np.full(expected.shape, np.nan), where=expected > 0
-    )
-
-
-def locality(counts: np.ndarray, group: np.ndarray) -> float:
-    """Φ = 1 − CV²_U(pooled) / mean over groups of CV²_U(group), both averaged over layers first.
-
-    counts [documents, layers, experts], group [documents].  1: every group is imbalanced and their
-    sum is balanced; 0: all groups load the same experts.  Groups of fewer than two documents are
-    left out.
-    """
-    return float(1 - _cv2(counts).mean() / _within(counts, group))
-
-
-def _within(counts: np.ndarray, group: np.ndarray) -> float:
-    """Mean over groups and layers of the unbiased squared CV."""
-    return float(
-        np.mean([_cv2(counts[group == g]).mean() for g in np.flatnonzero(np.bincount(group) > 1)])
-    )
-
-
-def _cv2(counts: np.ndarray) -> np.ndarray:
-    """stats.cv2_unbiased for every layer of counts [documents, layers, experts]."""
-    counts = counts.astype(float)
-    n = counts.sum(2)
-    pairs = (counts.sum(0) ** 2).sum(1) - (counts**2).sum((0, 2))
-    return counts.shape[2] * pairs / (n.sum(0) ** 2 - (n**2).sum(0)) - 1
-
-
-def locality_test(
-    counts: np.ndarray, group: np.ndarray, cluster: np.ndarray, draws: int, rng: np.random.Generator
-) -> dict:
-    """Φ with its 95 % interval (delete-one-cluster jackknife; None below 8 clusters) and the
-    p-value of the permutation test in which whole clusters change their group.
-
-    The pooled CV²_U does not depend on the labels, so the test compares the mean CV²_U within
-    groups, of which Φ is a monotone function: p is the share of draws where it is as large, the
-    observed one counted.
-    """
-    names, of_document = np.unique(cluster, return_inverse=True)
-    first = np.array([group[of_document == c][0] for c in range(len(names))])
-    phi, within = locality(counts, group), _within(counts, group)
-    null = np.array([_within(counts, rng.permutation(first)[of_document]) for _ in range(draws)])
-    limits = stats.jackknife_interval(
-        np.arange(len(counts))[:, None],
-        cluster,
-        lambda rows: locality(counts[rows[:, 0]], group[rows[:, 0]]),
-    )
-    return dict(phi=phi, interval=limits, p=(1 + (null >= within).sum()) / (1 + draws))
+def _by_group(t: Trace, group: np.ndarray) -> np.ndarray:
+    """[layers, groups, experts] assignments of the tokens of each group [tokens]."""
+    number = range(group.max() + 1)
+    rows = [
+        [np.bincount(row[group == g].ravel(), minlength=t.experts) for g in number]
+        for row in t.expert_index
+    ]
+    return np.array(rows)
 
 
 def batches(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> np.ndarray:
@@ -225,9 +208,8 @@ def batches(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> np.
     are the batches.
     """
     if not 1 <= tokens <= len(t.document):
-        raise ValueError(
-            f"profile.batches: tokens = {tokens}: must be from 1 to {len(t.document)}, the trace's"
-        )
+        rule = f"must be from 1 to {len(t.document)}, the trace's"
+        raise ValueError(f"profile.batches: tokens = {tokens}: {rule}")
     starts = np.flatnonzero(np.diff(t.document, prepend=-1))
     pieces = np.split(np.arange(len(t.document)), starts[1:])
     found: list[np.ndarray] = []
@@ -251,58 +233,5 @@ def even_load(
     """[number, experts] loads of a perfect router whose tokens choose k distinct experts
     independently.
     """
-    chosen = rng.random((number, tokens, experts), dtype=np.float32).argpartition(k - 1, axis=-1)[
-        ..., :k
-    ]
-    return counts(chosen.reshape(number, -1), experts)
-
-
-def published() -> pd.DataFrame:
-    """`recorded` of the expert counts that AI2 published with OLMoE (arXiv 2409.02060), of
-    OLMoE-1B-7B and Mixtral-8x7B: five domains of 208,896 tokens each, layers 0, 7 and 15.
-    """
-    return pd.read_csv(Path(__file__).parents[2] / "data/published/real_routers.csv")
-
-
-def recorded(frame: pd.DataFrame) -> pd.DataFrame:
-    """Metrics of counts that others recorded (columns of observe.recorded_counts), per model,
-    domain and layer, and for all domains together ("pooled", where there are several).
-
-    gini_share: Gini over its largest value, 1 − k/E (missing where k is not known).  locality, of
-    pooled rows only: 1 − CV²(pooled) / mean of CV²(domain); totals have no documents, so this CV²
-    is the plain one.
-    """
-    rows = []
-    for (model, layer), part in frame.groupby(["model", "layer"], sort=False):
-        load = part.pivot_table(
-            index="domain", columns="expert", values="count", sort=False, fill_value=0
-        )
-        k, tokens = (
-            int(part.top_k.iloc[0]),
-            part.drop_duplicates("domain").set_index("domain").tokens,
-        )
-        about = dict(model=model, experts=load.shape[1], top_k=k, layer=layer)
-        each = metrics(load.to_numpy()).assign(
-            domain=load.index, tokens=tokens[load.index].to_numpy()
-        )
-        if len(load) > 1:
-            pooled = metrics(load.to_numpy().sum(0)[None]).assign(
-                domain="pooled", tokens=tokens.sum()
-            )
-            pooled["locality"] = 1 - pooled.cv**2 / (each.cv**2).mean()
-            each = pd.concat([each, pooled])
-        rows.append(
-            each.assign(**about, gini_share=each.gini / (1 - k / about["experts"]) if k else np.nan)
-        )
-    columns = [
-        "model",
-        "experts",
-        "top_k",
-        "layer",
-        "domain",
-        "tokens",
-        *METRICS,
-        "gini_share",
-        "locality",
-    ]
-    return pd.concat(rows, ignore_index=True).reindex(columns=columns)
+    score = rng.random((number, tokens, experts), dtype=np.float32)
+    return counts(score.argpartition(k - 1, axis=-1)[..., :k].reshape(number, -1), experts)

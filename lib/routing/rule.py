@@ -84,12 +84,12 @@ def groupings(config: object, experts: int) -> tuple[Groups, ...]:
 class Rule:
     """Score, selection and weight of a router, as functions of its logits [tokens, experts].
 
-    score:        "softmax", "sigmoid" or "sqrt-softplus" of the logits. renormalised: whether the
-    chosen scores are divided by their sum. shared:       number of last columns of the logits that
-    are shared experts, always on and part of that sum. scale:        what all weights are
-    multiplied by; expert_scale: a further factor per expert, or None. on:           what is ranked:
-    "score", "logit", or "token" where a fixed table by token id chooses. bias:         added to
-    what is ranked, never to the weights (2408.15664), or None; groups: see `Groups`, or None.
+    score: "softmax", "sigmoid" or "sqrt-softplus" of the logits.  renormalised: whether the chosen
+    scores are divided by their sum.  shared: number of last columns of the logits that are shared
+    experts, always on and part of that sum.  scale: what all weights are multiplied by;
+    expert_scale: a further factor per expert, or None.  on: what is ranked: "score", "logit", or
+    "token" where a fixed table by token id chooses.  bias: added to what is ranked, never to the
+    weights (2408.15664), or None.  groups: see `Groups`, or None.
     """
 
     score: str
@@ -137,9 +137,8 @@ class Rule:
         words += [f"× {self.scale:.4g}"] * (abs(self.scale - 1) > 1e-3)
         words += ["× per expert"] * (self.expert_scale is not None)
         words += ["shared in the sum"] * (self.shared > 0)
-        words += [f"ranked by {self.on}"] * (self.on == "token") + ["bias"] * (
-            self.bias is not None
-        )
+        words += [f"ranked by {self.on}"] * (self.on == "token")
+        words += ["bias"] * (self.bias is not None)
         words += [f"{self.groups.kept} of {self.groups.number} groups"] if self.groups else []
         return ", ".join(words)
 
@@ -169,9 +168,8 @@ class Sample:
     @property
     def tolerance(self) -> float:
         """Relative rounding to be expected of the precisions in which the router computed."""
-        return max(
-            1e-5, 4 * torch.finfo(self.logits.dtype).eps, 4 * torch.finfo(self.weights.dtype).eps
-        )
+        kinds = (self.logits.dtype, self.weights.dtype)
+        return max(1e-5, *(4 * torch.finfo(kind).eps for kind in kinds))
 
 
 @torch.no_grad()
@@ -190,10 +188,8 @@ def calibrate(sample: Sample) -> tuple[Rule | None, str]:
                 return whole, ""
     if fits and _by_token(sample):
         return replace(fits[0][1], on="token"), ""
-    return (
-        None,
-        "no known rule gives its choice of experts" if fits else "no known rule gives its weights",
-    )
+    what = "choice of experts" if fits else "weights"
+    return None, f"no known rule gives its {what}"
 
 
 def _weight_fits(sample: Sample) -> Iterator[tuple[float, Rule]]:
@@ -202,19 +198,12 @@ def _weight_fits(sample: Sample) -> Iterator[tuple[float, Rule]]:
     extra = sample.logits.shape[1] - sample.experts
     forms = [(False, 0), (True, 0)] + [(True, extra)] * (extra > 0)
     for score, scale, (renormalised, shared) in product(SCORES, (None, *sample.vectors), forms):
-        base = (
-            Rule(score, renormalised, 1.0, scale, shared=shared).weights(
-                sample.logits, sample.index
-            )
-            * live
-        )
+        plain = Rule(score, renormalised, 1.0, scale, shared=shared)
+        base = plain.weights(sample.logits, sample.index) * live
         factor = float(seen.sum() / base.sum())
         error = float((seen - factor * base).abs().max() / seen.abs().max())
         if error < sample.tolerance:  # not NaN either
-            yield (
-                round(error / sample.tolerance, 1),
-                Rule(score, renormalised, factor, scale, shared=shared),
-            )
+            yield round(error / sample.tolerance, 1), replace(plain, scale=factor)
 
 
 def _selections(sample: Sample) -> Iterable[tuple[str, Vector | None, Groups | None]]:

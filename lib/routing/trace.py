@@ -4,11 +4,13 @@ stood.
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+
+from lib import provenance
 
 
 @dataclass(frozen=True)
@@ -35,27 +37,21 @@ class Trace:
     def __post_init__(self) -> None:
         index = self.expert_index
         if index.ndim != 3 or index.dtype.kind not in "iu":
-            raise ValueError(
-                f"trace: expert_index of shape {index.shape}: must be whole numbers [layers, tokens, k]"
-            )
+            rule = "must be whole numbers [layers, tokens, k]"
+            raise ValueError(f"trace: expert_index of shape {index.shape}: {rule}")
         if index.size == 0 or int(index.min()) < 0 or int(index.max()) >= self.experts:
             raise ValueError(f"trace: expert_index: must name experts from 0 to {self.experts - 1}")
         for name in ("document", "position", "domain", "token"):
             part = getattr(self, name)
             if part.shape != index.shape[1:2] or part.dtype.kind not in "iu" or part.min() < 0:
-                raise ValueError(
-                    f"trace: {name} of shape {part.shape}: must be [{index.shape[1]}] whole numbers ≥ 0"
-                )
-        for name, names in (
-            ("document", "cluster"),
-            ("domain", "domains"),
-            ("cluster", "clusters"),
-        ):
+                rule = f"must be [{index.shape[1]}] whole numbers ≥ 0"
+                raise ValueError(f"trace: {name} of shape {part.shape}: {rule}")
+        named = (("document", "cluster"), ("domain", "domains"), ("cluster", "clusters"))
+        for name, names in named:
             most, known = int(getattr(self, name).max()), len(getattr(self, names))
             if most >= known:
-                raise ValueError(
-                    f"trace: {name}: has number {most}: must be below {known}, the length of {names}"
-                )
+                rule = f"must be below {known}, the length of {names}"
+                raise ValueError(f"trace: {name}: has number {most}: {rule}")
 
     @property
     def load(self) -> np.ndarray:
@@ -64,12 +60,16 @@ class Trace:
 
     def per_document(self, layer: int) -> np.ndarray:
         """[documents, experts] assignments of one layer."""
-        k = self.expert_index.shape[2]
-        key = np.repeat(self.document.astype(np.int64), k) * self.experts + self.expert_index[
-            layer
-        ].reshape(-1)
-        documents = len(self.cluster)
-        return np.bincount(key, minlength=documents * self.experts).reshape(documents, self.experts)
+        k, documents = self.expert_index.shape[2], len(self.cluster)
+        row = np.repeat(self.document.astype(np.int64), k) * self.experts
+        place = row + self.expert_index[layer].reshape(-1)
+        found = np.bincount(place, minlength=documents * self.experts)
+        return found.reshape(documents, self.experts)
+
+    def holds(self, documents: Sequence) -> bool:
+        """Whether every token of `documents` (with token_ids) is counted k times in every layer."""
+        tokens = sum(len(doc.token_ids) for doc in documents)
+        return bool((self.load.sum(1) == self.expert_index.shape[2] * tokens).all())
 
     def domain_load(self) -> dict[str, np.ndarray]:
         """By domain, [layers, experts] assignments."""
@@ -91,22 +91,15 @@ class Trace:
 
     def save(self, path: Path) -> None:
         """Write compressed (npz), whole or not at all."""
-        temporary = path.with_name(f".part-{path.name}")
-        try:
-            np.savez_compressed(
-                temporary, **{field.name: getattr(self, field.name) for field in fields(self)}
-            )
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with provenance.writing(path) as temporary:
+            np.savez_compressed(temporary, **vars(self))
 
 
 def counts(index: np.ndarray, experts: int) -> np.ndarray:
     """[rows, experts] how often each expert stands in each row of index [rows, n]."""
     offset = np.arange(len(index))[:, None] * experts
-    return np.bincount(
-        (index.astype(np.int64) + offset).reshape(-1), minlength=len(index) * experts
-    ).reshape(-1, experts)
+    place = (index.astype(np.int64) + offset).reshape(-1)
+    return np.bincount(place, minlength=len(index) * experts).reshape(-1, experts)
 
 
 def load(path: Path) -> Trace:
@@ -115,7 +108,6 @@ def load(path: Path) -> Trace:
         with np.load(path) as file:
             parts = {field.name: file[field.name] for field in fields(Trace)}
     except Exception as error:
-        raise ValueError(
-            f"trace.load: {path}: is not a trace: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"trace.load: {path}: is not a trace: {reason}") from None
     return Trace(**parts | {"experts": int(parts["experts"]), "model": str(parts["model"])})

@@ -1,0 +1,69 @@
+"""How much of a packed placement's gain is left on other text: loads suffice to say."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lib.network import placement
+
+RANDOM = 64  # random placements, of which the mean is taken
+
+
+def table(
+    counts: np.ndarray, domain: np.ndarray, cluster: np.ndarray, devices: int, seed: int = 0
+) -> dict[str, float]:
+    """ρ (busiest over mean device load) under four placements, and what is left of packing's gain.
+
+    counts [documents, layers, experts], domain and cluster [documents].  The clusters of a domain
+    take turns: every second one, from the first in alphabetical order, calibrates, the others are
+    served.  random: mean over random placements; fresh: packed on what is served; same: packed on
+    the calibration part of the same domain; other: packed on another domain, mean over them.  All
+    are means over domains and layers.  kept_same, kept_other: (random − stale) / (random − fresh);
+    1: nothing is lost, 0: as good as random.  Refused: fewer than two domains of two clusters.
+    """
+    parts = _halves(counts, domain, cluster)
+    if len(parts) < 2:
+        raise ValueError(
+            f"drift.table: {len(parts)} domains of at least 2 clusters: must be at least 2"
+        )
+    rng = np.random.default_rng(seed)
+    layers, experts = counts.shape[1:]
+    homes = [placement.random(experts, devices, rng) for _ in range(RANDOM)]
+    rho: dict[str, list[float]] = {"random": [], "fresh": [], "same": [], "other": []}
+    for name, (calibration, served) in parts.items():
+        others = [a + b for other, (a, b) in parts.items() if other != name]
+        for layer in range(layers):
+            load = served[layer]
+            packs = {
+                "random": homes,
+                "fresh": [placement.packed(load, devices)],
+                "same": [placement.packed(calibration[layer], devices)],
+                "other": [placement.packed(other[layer], devices) for other in others],
+            }
+            for kind, placed in packs.items():
+                each = [busiest(load, home, devices) for home in placed]
+                rho[kind].append(float(np.mean(each)))
+    found = {kind: float(np.mean(values)) for kind, values in rho.items()}
+    gain = found["random"] - found["fresh"]
+    return found | {
+        f"kept_{kind}": (found["random"] - found[kind]) / gain if gain else float("nan")
+        for kind in ("same", "other")
+    }
+
+
+def busiest(load: np.ndarray, home: np.ndarray, devices: int) -> float:
+    """ρ of loads [experts] under a placement."""
+    on_device = placement.device_load(load, home, devices)
+    return float(on_device.max() / on_device.mean())
+
+
+def _halves(counts: np.ndarray, domain: np.ndarray, cluster: np.ndarray) -> dict:
+    """Per domain of at least two clusters its (calibration, served) loads [layers, experts]."""
+    found = {}
+    for name in np.unique(domain):
+        mine = domain == name
+        names = np.unique(cluster[mine])
+        if len(names) > 1:
+            first = np.isin(cluster, names[::2])
+            found[name] = counts[mine & first].sum(0), counts[mine & ~first].sum(0)
+    return found

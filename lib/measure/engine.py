@@ -1,0 +1,73 @@
+"""The network engine beside SimGrid, as recorded: how well they agree, and what each costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+DRAWN = "drawn routes"  # what the family "moe" of matrices is
+ERRORS = ["makespan_error", "flow_error", "approximate_error"]
+
+
+def agreement(judged: pd.DataFrame) -> pd.DataFrame:
+    """Largest differences to SimGrid, relative, per fabric and number of devices: of makespans, of
+    single flows, and of the makespans of the approximate mode; flows: the most of a matrix.
+
+    judged: data/published/simgrid.csv, a row per matrix.
+    """
+    return judged.groupby(["fabric", "devices"])[["flows", *ERRORS]].max().reset_index()
+
+
+def furthest(agreed: pd.DataFrame) -> pd.DataFrame:
+    """The largest differences of `agreement` over all fabrics, by name: simgrid_makespan_error and
+    the like.
+    """
+    most = agreed[ERRORS].max().add_prefix("simgrid_")
+    return most.rename_axis("name").rename("value").reset_index()
+
+
+def costs(timed: pd.DataFrame) -> pd.DataFrame:
+    """Seconds for one matrix of SimGrid and of the exact engine and its approximate mode, on as
+    many devices as SimGrid was given at most, per fabric and family of matrices, and how many times
+    as long SimGrid takes: exact_ratio, approximate_ratio.
+
+    timed: data/measured/engine/cost.csv, a row per engine and matrix.
+    """
+    most = timed[timed.engine == "SimGrid"].devices.max()
+    both = timed[timed.devices == most].pivot_table(
+        index=["fabric", "family"], columns="engine", values="seconds"
+    )
+    both = both.dropna(subset="SimGrid")[["SimGrid", "exact", "approximate"]]
+    ratios = {f"{name}_ratio": both.SimGrid / both[name] for name in ("exact", "approximate")}
+    both = both.assign(devices=most, **ratios).rename(index={"moe": DRAWN}, level="family")
+    return both.reset_index().rename_axis(columns=None)
+
+
+def fastest(timed: pd.DataFrame) -> pd.Series:
+    """The row of what bounds many matrices fastest and is no CPU: on (the device), devices of a
+    matrix and seconds for one; NaN where none was timed.
+    """
+    rows = timed[(timed.engine == "many bounds") & (timed.on != "CPU")].sort_values("seconds")
+    none = pd.Series(dict(on="no device yet", devices=np.nan, seconds=np.nan))
+    return rows.iloc[0] if len(rows) else none
+
+
+def ratios(timed: pd.DataFrame) -> pd.DataFrame:
+    """What the costs come to, by name.
+
+    exact_ratio, approximate_ratio: SimGrid's seconds over ours, of drawn routes over a star;
+    exact_ratio_least: of any family and fabric; bound_ratio: the bound of the most devices over two
+    sums over their matrix; bounds_millions: millions of matrices that `fastest` bounds in a second.
+    """
+    both = costs(timed)
+    drawn = both[(both.fabric == "star") & (both.family == DRAWN)]
+    most = timed[timed.devices == timed.devices.max()]
+    sums = most.pivot_table(index="fabric", columns="engine", values="seconds")
+    found = dict(
+        exact_ratio=drawn.exact_ratio.mean(),
+        exact_ratio_least=both.exact_ratio.min(),
+        approximate_ratio=drawn.approximate_ratio.mean(),
+        bound_ratio=(sums["bound"] / sums["two sums"]).max(),
+        bounds_millions=1e-6 / fastest(timed).seconds,
+    )
+    return pd.DataFrame(found.items(), columns=["name", "value"])

@@ -1,0 +1,148 @@
+"""Fitting few physical parameters to measured times, and judging the fit by what it has not seen.
+
+Parameters are positive, fitted by least squares of log(predicted / measured), so that a small time
+weighs as much as a long one.  No point is left out of a fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import least_squares
+
+from lib.network.cost import Features
+
+Model = Callable[[Mapping[str, float], Features], np.ndarray]
+
+START = {  # first guesses, in SI units
+    "summed": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
+    "exchange": dict(
+        start_s=1e-5,
+        message_s=2e-6,
+        small_bytes_per_s=2e11,
+        large_s=2e-5,
+        wire_bytes_per_s=3e11,
+        copy_bytes_per_s=8e11,
+    ),
+    "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
+    "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, join=1.0),
+    "layer": dict(start_s=2e-5, order_bytes_per_s=5e11),
+    "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
+}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Parameters of a model, their 95 % bootstrap intervals, and log(predicted / measured) of the
+    points of the fit.
+    """
+
+    model: Model
+    parameters: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    residuals: np.ndarray
+
+    def __call__(self, features: Features) -> np.ndarray:
+        """Predicted times in seconds."""
+        return self.model(self.parameters, features)
+
+
+def fit(
+    model: Model,
+    features: Features,
+    seconds: ArrayLike,
+    start: Mapping[str, float],
+    *,
+    draws: int = 200,
+    seed: int = 0,
+) -> Fit:
+    """Fit the parameters named by `start` (their first guesses, > 0) to measured times [n].
+
+    Intervals: percentile bootstrap over points; NaN without draws.  Refused: times or guesses that
+    are not positive, and no more points than parameters, which would leave nothing to judge by.
+    """
+    times = np.asarray(seconds, dtype=float)
+    features = {name: np.asarray(values) for name, values in features.items()}
+    if len(times) <= len(start):
+        raise ValueError(
+            f"fitting.fit: {len(times)} points: must be more than {len(start)}, its parameters"
+        )
+    if not (np.isfinite(times).all() and (times > 0).all() and min(start.values()) > 0):
+        raise ValueError("fitting.fit: seconds and start: must hold finite numbers > 0")
+    names, first = list(start), np.log(list(start.values()))
+    best = _solve(model, features, times, names, first)
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(draws):
+        chosen = rng.integers(len(times), size=len(times))
+        drawn = {name: values[chosen] for name, values in features.items()}
+        found.append(np.exp(_solve(model, drawn, times[chosen], names, best, 15)))
+    edges = np.full((len(start), 2), np.nan)
+    if draws:
+        edges = np.quantile(found, [0.025, 0.975], axis=0).T
+    parameters = dict(zip(names, np.exp(best).tolist(), strict=True))
+    intervals = {n: (float(low), float(high)) for n, (low, high) in zip(names, edges, strict=True)}
+    return Fit(model, parameters, intervals, np.log(model(parameters, features) / times))
+
+
+def _solve(
+    model: Model,
+    features: Features,
+    seconds: np.ndarray,
+    names: list[str],
+    first: np.ndarray,
+    most: int = 400,
+) -> np.ndarray:
+    """Logarithms of the parameters of least squares, within e^±12 of the first guesses."""
+
+    def error(logs: np.ndarray) -> np.ndarray:
+        return np.log(model(dict(zip(names, np.exp(logs), strict=True)), features) / seconds)
+
+    return least_squares(error, first, bounds=(first - 12, first + 12), max_nfev=most).x
+
+
+def leave_one_out(
+    model: Model, features: Features, seconds: ArrayLike, start: Mapping[str, float]
+) -> np.ndarray:
+    """Predicted times [n], each from a fit on the other points; a parameter that those do not touch
+    keeps its guess.
+    """
+    times = np.asarray(seconds, dtype=float)
+    features = {name: np.asarray(values) for name, values in features.items()}
+    found = np.empty(len(times))
+    for i in range(len(times)):
+        others = np.arange(len(times)) != i
+        known = {name: values[others] for name, values in features.items()}
+        made = fit(model, known, times[others], start, draws=0)
+        found[i] = made({name: values[i : i + 1] for name, values in features.items()})[0]
+    return found
+
+
+# ---- forms that are fitted beside those of network.cost: (parameters, features) → seconds ----
+
+
+def summed_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + messages · message + wire / B + own / C: the starting form of an exchange, in
+    which the copy to itself adds up.  Features: those of cost.features.
+    """
+    return (
+        p["start_s"]
+        + p["message_s"] * f["messages"]
+        + f["wire_bytes"] / p["wire_bytes_per_s"]
+        + f["own_bytes"] / p["copy_bytes_per_s"]
+    )
+
+
+def published_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + max(remote / NIC, local / NVLink): tables that give times by number of devices,
+    nodes of 8.
+
+    Experts are spread evenly: of a device's bytes the share 1 − 8/N leaves its node and 7/N stays
+    on NVLink.
+    """
+    devices = np.asarray(f["devices"], dtype=float)
+    inside = np.minimum(8, devices)
+    remote, local = f["bytes"] * (1 - inside / devices), f["bytes"] * (inside - 1) / devices
+    return p["start_s"] + np.maximum(remote / p["nic_bytes_per_s"], local / p["nvlink_bytes_per_s"])

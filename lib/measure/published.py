@@ -1,0 +1,94 @@
+"""Times that others published, held against the model: DeepEP's kernels, the predecessor's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from lib.measure.fitting import START, fit, leave_one_out, published_s
+
+CLAIMED = {"low": 0.58, "high": 1.04}  # of an exchange, as the predecessor's text says
+LEAST = 4  # numbers of devices that fit the three parameters of published_s
+
+
+def low_latency(deepep: pd.DataFrame, fitted: Sequence[int]) -> pd.DataFrame:
+    """DeepEP's low-latency times per phase and number of devices, with predictions of
+    fitting.published_s: predicted_us and error from a fit on the `fitted` numbers of devices alone;
+    in_sample, its error fitted on all; left_out, fitted on all others.  Errors are signed.
+
+    deepep: data/published/deepep.csv.  Refused: `fitted` that are not published, are fewer than 4,
+    or leave none to test.
+    """
+    fast = deepep[deepep.kernel == "low latency"]
+    known = sorted(set(fast.devices))
+    if not set(fitted) < set(known) or len(set(fitted)) < LEAST:
+        raise ValueError(
+            f"published.low_latency: fitted = {list(fitted)}: must be at least {LEAST} of {known}, "
+            "not all"
+        )
+    found = [_phase(own, own.devices.isin(fitted)) for _, own in fast.groupby("phase", sort=False)]
+    return pd.concat(found, ignore_index=True)
+
+
+def _phase(own: pd.DataFrame, fitted: pd.Series) -> pd.DataFrame:
+    """One phase of `low_latency`; fitted: which of its rows the fit on a part sees."""
+    sent = own.tokens * own.selections * own.bytes_per_selection
+    given = {"devices": own.devices.to_numpy(), "bytes": sent.to_numpy()}
+    start, seconds, chosen = START["published"], 1e-6 * own.time_us.to_numpy(), fitted.to_numpy()
+    seen = {name: values[chosen] for name, values in given.items()}
+    part = fit(published_s, seen, seconds[chosen], start, draws=0)
+    whole = fit(published_s, given, seconds, start, draws=0)
+    return own[["phase", "devices", "time_us"]].assign(
+        part=np.where(chosen, "fit", "held_out"),
+        predicted_us=1e6 * part(given),
+        error=part(given) / seconds - 1,
+        in_sample=np.expm1(whole.residuals),
+        left_out=leave_one_out(published_s, given, seconds, start) / seconds - 1,
+        nic_gb_per_s=1e-9 * whole.parameters["nic_bytes_per_s"],
+    )
+
+
+def summary(deep: pd.DataFrame) -> pd.DataFrame:
+    """What `low_latency` comes to: columns phase, of and deepep.
+
+    Per phase the largest error in sample (of ""), of each predicted from all others ("left_out"),
+    without a single node, and the rate of a network card in GB/s ("nic"); over both, the largest
+    error of the fit on a part ("others") and of the single node from all others ("alone").
+    """
+    fewest, rows = deep.devices.min(), []
+    for phase, own in deep.groupby("phase", sort=False):
+        rows += [
+            (phase, "", own.in_sample.abs().max()),
+            (phase, "left_out", own[own.devices > fewest].left_out.abs().max()),
+            (phase, "nic", own.nic_gb_per_s.iloc[0]),
+        ]
+    rows += [
+        ("", "others", deep[deep.part == "held_out"].error.abs().max()),
+        ("", "alone", deep[deep.devices == fewest].left_out.abs().max()),
+    ]
+    return pd.DataFrame(rows, columns=["phase", "of", "deepep"])
+
+
+def normal(deepep: pd.DataFrame) -> pd.DataFrame:
+    """Rates of DeepEP's normal kernels, GB/s per number of devices: dispatch and combine."""
+    own = deepep[deepep.kernel == "normal"]
+    rates = 1e-9 * own.pivot(index="devices", columns="phase", values="bytes_per_s")
+    return rates[["dispatch", "combine"]].reset_index().rename_axis(columns=None)
+
+
+def slowdowns(predecessor: pd.DataFrame) -> pd.DataFrame:
+    """The predecessor's table (level, max_time_us) with the slowdown over its first level."""
+    times = predecessor.max_time_us
+    return predecessor.assign(slowdown=times / times.iloc[0] - 1)
+
+
+def ranges(slowed: pd.DataFrame) -> pd.DataFrame:
+    """The least and the largest slowdown beyond the first level, predecessor_low and _high, beside
+    those that the predecessor's text claims, claimed_low and _high, by name.
+    """
+    found = slowed.slowdown.iloc[1:]
+    own = dict(predecessor_low=found.min(), predecessor_high=found.max())
+    said = {f"claimed_{end}": share for end, share in CLAIMED.items()}
+    return pd.DataFrame((own | said).items(), columns=["name", "value"])

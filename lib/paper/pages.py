@@ -1,0 +1,127 @@
+"""A chapter's page in the book: its executed notebook, made ready to be read."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from lib.paper import chapters, compare
+
+
+def executed(chapter: str, run: Path) -> Path:
+    """The executed copy of a chapter in a run; of one that failed, what papermill left."""
+    places = (run / f"{chapter}.ipynb", run / chapter[:2] / f"{chapter}.ipynb")
+    return next((place for place in places if place.is_file()), run / "logs" / f"{chapter}.ipynb")
+
+
+def fresh(copy: str, cells: list[dict]) -> str:
+    """An executed notebook with the prose of its source, which may have changed since; one whose
+    code changed is left as it was computed.
+    """
+    notebook = json.loads(copy)
+    code = {cell.get("id"): cell for cell in notebook["cells"] if cell["cell_type"] == "code"}
+    given = [c for c in code.values() if "injected-parameters" in c["metadata"].get("tags", [])]
+    wanted = [cell["id"] for cell in cells if cell["cell_type"] == "code"]
+    if wanted != [key for key, cell in code.items() if cell not in given]:
+        return copy
+    notebook["cells"] = []
+    for cell in cells:
+        notebook["cells"].append(code.get(cell["id"], cell))
+        notebook["cells"] += given if "parameters" in cell["metadata"].get("tags", []) else []
+    return json.dumps(notebook)
+
+
+def page(source: str) -> str:
+    """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
+    bars left out.
+
+    Of the two parameter cells the default one stays, with its comments; the injected one is shown
+    after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
+    Before each code cell stands an anchor.
+    """
+    notebook = json.loads(source)
+    notebook["metadata"].pop("widgets", None)
+    notebook["cells"] = [part for cell in notebook["cells"] for part in (*_anchor(cell), cell)]
+    for cell in notebook["cells"]:
+        tags = cell.setdefault("metadata", {}).get("tags", [])
+        if "injected-parameters" in tags and _only_run_dir(cell):
+            cell["metadata"]["tags"] = [*tags, "remove-cell"]
+        if cell["cell_type"] == "code":
+            cell["outputs"] = [
+                out for out in cell["outputs"] if out.get("name") != "stderr" and not _hidden(out)
+            ]
+            if "parameters" not in tags and "injected-parameters" not in tags:
+                cell["metadata"]["tags"] = [*tags, "hide-input"]
+    return json.dumps(notebook)
+
+
+def _hidden(output: dict) -> bool:
+    """Progress bars, and the prose with its numbers, which stands on the page itself."""
+    sentences = output.get("metadata", {}).get("paper") == "sentences"
+    return sentences or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def _markdown(text: str) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": text}
+
+
+def _anchor(cell: dict) -> list[dict]:
+    count = cell.get("execution_count")
+    return [_markdown(f'<div id="cell-{count}" class="paper-anchor"></div>')] if count else []
+
+
+def note(source: str, text: str, kind: str = "warning") -> str:
+    """A notebook with a warning, or another kind of box, below its title."""
+    notebook = json.loads(source)
+    first = notebook["cells"][0]
+    title, _, rest = "".join(first["source"]).partition("\n")
+    first["source"] = f"{title}\n\n:::{{{kind}}}\n{text}\n:::\n{rest}"
+    return json.dumps(notebook)
+
+
+def beside(source: str, record: dict) -> str:
+    """A notebook followed by its values beside the published ones, folded."""
+    other = compare.records(chapters.PUBLISHED).get(record["chapter"][:2])
+    if other is None:
+        return source
+    one, two = (compare.table({record["chapter"][:2]: part}) for part in (record, other))
+    both = one.join(two, lsuffix="_a", rsuffix="_b").reset_index()
+    frame = pd.DataFrame(
+        {
+            "value": both.name,
+            "this run": both.text_a.fillna("none"),
+            "published run": both.text_b.fillna("none"),
+            "unit": both.unit_a,
+            "kind": both.kind_a,
+        }
+    )
+    facts = other["provenance"]
+    origin = facts["run"]["parameters_file"] or "by hand"
+    text = f"This run beside the published one ({facts['hardware']}, {origin})"
+    body = compare.to_html(frame, "this run beside the published one")
+    notebook = json.loads(source)
+    notebook["cells"].append(
+        _markdown(
+            f'<details class="paper-beside"><summary>{html.escape(text)}</summary>{body}</details>'
+        )
+    )
+    return json.dumps(notebook)
+
+
+def _only_run_dir(cell: dict) -> bool:
+    lines = [
+        line for line in "".join(cell["source"]).splitlines() if line and not line.startswith("#")
+    ]
+    return all(line.startswith("run_dir") for line in lines)
+
+
+def confirmed(record: dict, later: dict) -> str:
+    """What a page says whose values a later library was seen to reproduce."""
+    then, now = record["provenance"]["commit"][:12], later["commit"][:12]
+    return (
+        f"Computed at commit `{then}`. The library was changed since; at commit `{now}` its run at "
+        f"the default parameters reproduced all {later['values']} values."
+    )

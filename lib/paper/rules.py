@@ -1,0 +1,99 @@
+"""What every chapter demands of its parameters, read from its notebook without running it.
+
+The cell that calls ``params.check`` is executed alone, and only as far as the statement that
+creates the chapter: until there rules and relations are checked and nothing is written.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import tokenize
+from collections.abc import Iterator
+from types import CodeType
+
+from lib.paper import chapters, params, settings
+
+
+def _body(chapter: str) -> list[ast.stmt]:
+    """The statements of the cell that checks, up to the one that creates the chapter."""
+    for cell in chapters.cells(chapter):
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code" and "params.check(" in source:
+            body = ast.parse(source).body
+            ends = (i for i, part in enumerate(body) if "values.Chapter(" in ast.unparse(part))
+            return body[: next(ends, len(body))]
+    raise ValueError(f"rules: {chapter}: must have a cell that calls params.check")
+
+
+def _compiled(body: list[ast.stmt], chapter: str) -> CodeType:
+    return compile(ast.Module(body, []), f"{chapter}, the cell that checks", "exec")
+
+
+def of(chapter: str) -> dict[str, params.Rule]:
+    """The rule of each parameter of a chapter."""
+    before: list[ast.stmt] = []
+    for part in _body(chapter):
+        if "params.check(" in ast.unparse(part):
+            space: dict = dict(chapters.defaults(chapter))
+            exec(_compiled(before, chapter), space)
+            calls = [node for node in ast.walk(part) if isinstance(node, ast.Call)]
+            call = next(node for node in calls if ast.unparse(node.func) == "params.check")
+            parts = {word.arg: ast.Expression(word.value) for word in call.keywords if word.arg}
+            return {name: eval(compile(code, name, "eval"), space) for name, code in parts.items()}
+        before.append(part)
+    raise ValueError(f"rules: {chapter}: must call params.check in a statement of its own")
+
+
+def refused(chapter: str, given: dict) -> list[str]:
+    """What a chapter refuses of the given parameters, a line each; none where it has none of them.
+
+    A fault of another kind than a bad value shows itself when the chapter runs, with its traceback.
+    """
+    own = settings.own(chapter, given)
+    if not own:
+        return []
+    try:
+        exec(_compiled(_body(chapter), chapter), chapters.defaults(chapter) | own)
+    except params.ParameterError as error:
+        return str(error).splitlines()
+    except (ValueError, OSError) as error:
+        return [f"{chapter}: {error}"]
+    except Exception:
+        return []
+    return []
+
+
+def check(names: list[str], given: dict) -> None:
+    """Refuse parameters, before anything runs, that one of the chapters would refuse."""
+    if lines := [line for chapter in names for line in refused(chapter, given)]:
+        raise ValueError("\n".join(f"run: {line}" for line in lines))
+
+
+def meanings(chapter: str) -> dict[str, str]:
+    """What each parameter of a chapter means: its comment in the parameters cell."""
+    source = chapters.parameters_cell(chapter)
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {
+        token.start[0]: token.string.lstrip("# ")
+        for token in tokens
+        if token.type == tokenize.COMMENT
+    }
+    return {
+        ast.unparse(part.targets[0]): " ".join(
+            comments[line]
+            for line in range(part.lineno, (part.end_lineno or part.lineno) + 1)
+            if line in comments
+        )
+        for part in ast.parse(source).body
+        if isinstance(part, ast.Assign)
+    }
+
+
+def table(chapter: str) -> Iterator[tuple[str, object, str, str]]:
+    """Of each parameter of a chapter: name, default, meaning, range; save `run_dir`."""
+    words = meanings(chapter)
+    for name, (_, rule) in of(chapter).items():
+        if name != "run_dir":
+            span = rule.removeprefix("must be ").removeprefix("must ")
+            yield name, chapters.defaults(chapter)[name], words[name], span

@@ -1,0 +1,74 @@
+"""What a server sees: the imbalance of batches of serving size, beside that of a perfect router.
+
+The perfect router is called "null": its tokens choose independently, so its batches are synthetic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from lib import stats
+from lib.routing import profile
+from lib.routing.trace import Trace
+
+NULL = "null"
+SIZES = (64, 256, 1024, 4096, 16384)  # tokens of a batch
+SAMPLES = 60  # batches of each size
+
+
+def loads(
+    traces: Mapping[str, Trace], arm: str, tokens: int, number: int, rng: np.random.Generator
+) -> np.ndarray:
+    """[layers, batches, experts] loads of `number` batches of `tokens` tokens of one trace; of the
+    null there is one layer, with the experts and the k of the first trace.
+    """
+    if arm == NULL:
+        first = next(iter(traces.values()))
+        k = first.expert_index.shape[2]
+        return profile.even_load(tokens, first.experts, k, number, rng)[None]
+    return profile.batch_loads(traces[arm], profile.batches(traces[arm], tokens, number, rng))
+
+
+def samples(
+    traces: Mapping[str, Trace], tokens: int, number: int, rng: np.random.Generator
+) -> pd.DataFrame:
+    """gini and max_violation of each of `number` batches and each layer, by arm, the null last.
+
+    Batches have `tokens` tokens, or all of the first trace where it has fewer.
+    """
+    fitting = min(tokens, len(next(iter(traces.values())).document))
+    tables = []
+    for arm in (*traces, NULL):
+        load = loads(traces, arm, fitting, number, rng)
+        gini, violation = stats.gini(load).ravel(), stats.max_violation(load).ravel()
+        tables.append(pd.DataFrame(dict(arm=arm, gini=gini, max_violation=violation)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def tail(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `samples`, by arm, the percentiles 50, 95 and 99 over batches and layers: columns
+    batch_maxvio_p50 …, batch_gini_p50 ….
+    """
+    named = table.rename(columns={"max_violation": "maxvio"})
+    found = named.groupby("arm")[["maxvio", "gini"]].quantile([0.5, 0.95, 0.99]).unstack()
+    found.columns = [f"batch_{name}_p{100 * q:.0f}" for name, q in found.columns]
+    return found.reset_index()
+
+
+def sizes(traces: Mapping[str, Trace], rng: np.random.Generator) -> pd.DataFrame:
+    """Gini of a batch's load, mean over layers, against its tokens: arm, tokens, and over batches
+    gini (mean), gini_low and gini_high (5th and 95th percentile).
+
+    Sizes are those of `SIZES` of which the first trace holds two; of each, `SAMPLES` batches.
+    """
+    tokens = len(next(iter(traces.values())).document)
+    rows = []
+    for arm in (*traces, NULL):
+        for size in (size for size in SIZES if size <= tokens // 2):
+            gini = stats.gini(loads(traces, arm, size, SAMPLES, rng)).mean(0)
+            low, high = np.quantile(gini, [0.05, 0.95])
+            rows.append(dict(arm=arm, tokens=size, gini=gini.mean(), gini_low=low, gini_high=high))
+    return pd.DataFrame(rows)

@@ -1,0 +1,56 @@
+"""Locality: where groups cancel, where they agree, and the rate of its test."""
+
+import numpy as np
+import pytest
+import traces
+
+from lib.routing import locality
+
+
+def test_one_where_domains_cancel_and_zero_where_they_agree():
+    rng = np.random.default_rng(0)
+    group = np.repeat([0, 1], 30)
+    favourite = np.eye(2)[group]
+    cancel = rng.poisson(50 * (0.2 + favourite))[:, None, :]
+    agree = rng.poisson(50 * (0.2 + np.eye(2)[np.zeros(60, int)]))[:, None, :]
+    assert locality.phi(cancel, group) == pytest.approx(1, abs=0.03)
+    assert locality.phi(agree, group) == pytest.approx(0, abs=0.03)
+    found = locality.tested(cancel, group, np.arange(60) // 3, 199, rng)
+    assert found["locality_p"] <= 0.01 and found["locality_low"] > 0.5
+    assert locality.tested(agree, group, np.arange(60) // 3, 199, rng)["locality_p"] > 0.01
+
+
+def test_the_test_holds_its_rate():
+    """Clusters with favourites of their own, dealt to two groups at random: no more than the
+    nominal rate is rejected.
+    """
+    rng = np.random.default_rng(2)
+    p = []
+    for _ in range(120):
+        cluster = np.repeat(np.arange(12), 3)
+        counts = rng.poisson(20 * rng.dirichlet(np.ones(4), 12)[cluster])[:, None, :]
+        group = rng.permutation(np.repeat([0, 1], 6))[cluster]
+        p.append(locality.tested(counts, group, cluster, 39, rng)["locality_p"])
+    assert 0 <= np.mean(np.array(p) <= 0.05) <= 0.12
+
+
+def test_a_trace_is_grouped_by_domain_and_python_by_package():
+    """Three documents a package, each with six tokens at the package's own expert of four.
+
+    CV²_U of a package is 4 (18² − 3 · 6²) / (18² − 3 · 6²) − 1 = 3, of a domain of two of them
+    4 (2 · 18² − 6 · 6²) / (36² − 6 · 6²) − 1 = 3/5, of both domains 4 · 864 / 4752 − 1 = −3/11.
+    """
+    document = np.repeat(np.arange(12), 6)
+    domain, cluster = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], 3)
+    index = cluster[document][None, :, None]
+    t = traces.made(index, document, domain=domain, cluster=cluster, names=("c", "python"))
+    table = locality.of_trace(t, 19, np.random.default_rng(0)).set_index("groups")
+    assert table.locality["domain"] == pytest.approx(1 + 3 / 11 * 5 / 3)
+    assert table.locality["package within python"] == pytest.approx(1 - 3 / 5 / 3)
+    assert table.locality_low.isna().all()  # four and six clusters are too few
+
+
+def test_one_domain_alone_has_no_locality():
+    t = traces.made([[[0], [1], [2]]], [0, 1, 2])
+    row = locality.of_trace(t, 19, np.random.default_rng(0)).iloc[0]
+    assert row.groups == "domain" and row.drop("groups").isna().all()

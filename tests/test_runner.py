@@ -1,0 +1,204 @@
+"""What is computed, what is not, and what is left where something ends early."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import psutil
+import pytest
+import small
+
+from lib.paper import chapters, runner
+
+CHAPTERS = ("00_first", "01_second")
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    return small.repository(tmp_path_factory.mktemp("a repository") / "small")
+
+
+@pytest.fixture(scope="module")
+def default(repository):
+    """Its default run, computed."""
+    done = small.ended(small.computing(repository, "default"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert small.ran(done) == ["00_first (1 of 2)", "01_second (2 of 2)"]
+    return repository / "_build/runs/default"
+
+
+def compute(repository, name, *only, **given):
+    return small.ended(small.computing(repository, name, *only, **given))
+
+
+def record(folder, chapter="00_first"):
+    return json.loads((folder / chapter / "values.json").read_text())
+
+
+def edited(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_what_is_finished_is_not_computed_again_nor_by_a_comma(repository, default):
+    source = repository / "notebooks/00_first.ipynb"
+    edited(source, "Some prose.", "Some, other prose.")
+    assert small.ran(compute(repository, "default")) == []
+    edited(source, "Some, other prose.", "Some prose.")
+
+
+def test_what_another_run_has_is_taken_over_and_marked(repository, default):
+    done = compute(repository, "other", seed=0)  # a default, spelt out
+    assert done.returncode == 0
+    assert small.ran(done) == [f"{name}: taken over from default" for name in CHAPTERS]
+    other = repository / "_build/runs/other"
+    assert record(other)["provenance"]["taken_from"] == "default"
+    assert record(other)["values"] == record(default)["values"]
+    assert (other / "00_first/table.csv").read_bytes() == (
+        default / "00_first/table.csv"
+    ).read_bytes()
+    assert small.ran(compute(repository, "other")) == []
+    shutil.rmtree(other)
+
+
+def test_only_what_differs_is_computed(repository, default):
+    """`--only 01` takes 00 from the default run; with another seed both are computed."""
+    edited(repository / "notebooks/01_second.ipynb", "seed = 0", "shift = 0  # b\\nseed = 0")
+    edited(
+        repository / "notebooks/01_second.ipynb",
+        "seed=params",
+        "shift=params.whole(0), seed=params",
+    )
+    done = compute(repository, "shifted", "01_second", shift=2)
+    assert small.ran(done) == ["00_first: taken over from default", "01_second (1 of 1)"]
+    done = compute(repository, "seeded", "01_second", seed=1)
+    assert small.ran(done) == ["00_first (1 of 2)", "01_second (2 of 2)"]
+    edited(repository / "notebooks/01_second.ipynb", "shift = 0  # b\\nseed = 0", "seed = 0")
+    edited(
+        repository / "notebooks/01_second.ipynb",
+        "shift=params.whole(0), seed=params",
+        "seed=params",
+    )
+
+
+def test_a_changed_library_is_taken_from_no_run(repository, default):
+    edited(repository / "lib/stats.py", '"""', '""" ')
+    done = compute(repository, "later", "00_first")
+    assert small.ran(done) == ["00_first (1 of 1)"]
+    edited(repository / "lib/stats.py", '""" ', '"""')
+    shutil.rmtree(repository / "_build/runs/later")
+
+
+def test_a_chapter_with_work_left_is_not_finished(repository, default):
+    for _ in range(2):  # the same command goes on, and is not taken for done
+        done = compute(repository, "left", "00_first", events="left")
+        assert small.ran(done) == ["00_first (1 of 1)"]
+        assert done.stdout == "00_first unfinished: 3 of 9 runs left: the same command goes on\n"
+    assert "left: 00 (unfinished: 3 of 9 runs left)" in small.command(repository, "list").stdout
+    refused = small.command(repository, "publish", "left")
+    assert refused.stderr == "publish: 00_first: 3 of 9 runs left: must have nothing left\n"
+    again = compute(repository, "again", "00_first", events="left")
+    assert small.ran(again) == ["00_first (1 of 1)"]  # not taken over either
+
+
+def test_a_kernel_that_dies_is_told_and_a_torn_log_is_mended(repository, monkeypatch):
+    done = compute(repository, "dead", events="dies")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == "00_first failed: stopped: its kernel died (memory?)"
+    assert done.stdout.splitlines()[2] == "01_second not run: it needs 00_first"
+    log = repository / "_build/runs/dead/logs/00_first.ipynb"
+    assert "its kernel died" in log.read_text()
+    log.write_text(log.read_text()[:100])  # as a full disk leaves it
+    monkeypatch.setattr(chapters, "ROOT", repository)
+    runner.mend(repository / "_build/runs/dead")
+    told = runner.failure(repository / "_build/runs/dead", "00_first")
+    assert told == "stopped: its executed copy is cut off (disk full?)"
+
+
+def test_what_is_held_is_neither_published_to_nor_removed(repository, default):
+    with runner.sole(repository / "_build/runs/reference"):
+        refused = small.command(repository, "publish", "default")
+        assert refused.stderr == "run: reference: is being computed by another process\n"
+    with runner.sole(default):
+        for line in (["publish", "default"], ["clean", "default"], ["confirm", "default"]):
+            refused = small.command(repository, *line)
+            assert refused.stderr == "run: default: is being computed by another process\n"
+            assert refused.returncode == 2 and default.is_dir()
+
+
+def test_what_cannot_be_written_is_one_line(repository):
+    (repository / "_build/runs/file").touch()
+    refused = small.command(repository, "run", "--name", "file")
+    place = repository / "_build/runs/file"
+    assert refused.returncode == 2 and refused.stderr == f"lib: {place}: File exists\n"
+    place.unlink()
+
+
+def test_work_ends_with_its_leader_and_holds_the_lock_until_then(repository):
+    leader = small.computing(repository, "waits", "00_first", events="waits")
+    began = repository / "_build/runs/waits/began"
+    kernel = waited(lambda: began.is_file() and began.read_text())
+    os.kill(leader.pid, signal.SIGKILL)
+    refused = compute(repository, "waits", "00_first")
+    assert refused.returncode == 0 or "computed by another process" in refused.stderr
+    waited(lambda: not psutil.pid_exists(int(kernel)))
+    leader.communicate(timeout=60)
+    began.unlink()
+    with_lock = waited(lambda: compute(repository, "waits", "00_first").returncode == 0)
+    assert with_lock and record(began.parent)["values"]["level"]["value"] == 1
+    shutil.rmtree(began.parent)
+
+
+def waited(happened, seconds=60):
+    """What `happened` gives as soon as it gives something."""
+    for _ in range(seconds * 5):
+        if found := happened():
+            return found
+        time.sleep(0.2)
+    raise AssertionError("did not happen")
+
+
+def test_a_half_written_run_file_stops_no_list(repository, default):
+    whole = (default / "run.json").read_text()
+    (default / "run.json").write_text(whole[:20])
+    assert "default: 00, 01" in small.command(repository, "list").stdout
+    (default / "run.json").write_text(whole)
+    values = default / "01_second/values.json"
+    kept = values.read_text()
+    values.write_text(kept[:20])
+    listed = small.command(repository, "list").stdout
+    assert "default: unreadable: default/01_second/values.json: must be JSON" in listed
+    assert "reference: " in listed
+    values.write_text(kept)
+
+
+def test_all_parameters_are_refused_before_anything_runs(repository):
+    refused = small.command(repository, "run", "--name", "bad", "-p", "level=7")
+    assert refused.returncode == 2 and refused.stderr.splitlines() == [
+        f"run: {name}: level = 7: must be another one" for name in CHAPTERS
+    ]
+    assert not (repository / "_build/runs/bad").exists()
+
+
+def test_a_home_that_cannot_be_written_is_no_hindrance(repository):
+    code = "from lib import provenance; print(provenance.environment(A='b')['HOME'])"
+    told = small.ended(small.start(repository, "-c", code, HOME="/nowhere"))
+    assert told.stdout.strip() == str(repository / "_build/home")
+    shutil.rmtree(repository / "_build/runs/homeless", ignore_errors=True)
+    process = small.start(
+        repository, "-c", small.COMPUTE, "homeless", '{"seed": 3}', "00_first", HOME="/nowhere"
+    )
+    assert small.ended(process).returncode == 0
+
+
+def test_a_changed_statement_and_a_changed_file_are_computed_again(repository, default):
+    """Last, since they leave the default run as it was not."""
+    edited(repository / "notebooks/01_second.ipynb", "chapter.uses", "chapter  .uses")
+    assert small.ran(compute(repository, "default")) == ["01_second (1 of 1)"]
+    table = default / "00_first/table.csv"
+    table.write_text(table.read_text() + "c,3\n")
+    assert small.ran(compute(repository, "default")) == ["01_second (1 of 1)"]
+    assert small.ran(compute(repository, "default")) == []

@@ -1,0 +1,43 @@
+"""Batches of serving size: worked by hand, and against the routes that they are cut from."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import traces
+
+from lib import stats
+from lib.routing import serving
+
+
+def test_samples_are_batches_of_each_trace_and_of_the_null():
+    """A router that sends all to expert 0 has Gini 3/4 and MaxVio 3 in every batch."""
+    hot = traces.made(np.zeros((2, 40, 1), int), np.repeat(np.arange(4), 10))
+    table = serving.samples({"hot": hot}, 8, 5, np.random.default_rng(0))
+    assert table.groupby("arm").size().to_dict() == {"hot": 2 * 5, "null": 5}
+    assert (table[table.arm == "hot"].gini == 3 / 4).all()
+    assert (table[table.arm == "hot"].max_violation == 3).all()
+    even = table[table.arm == "null"].gini
+    assert 0 < even.mean() < 2 * stats.gini_null(8, 4, 1)
+
+
+def test_a_short_text_is_one_batch():
+    t = traces.made([[[0], [1], [2], [3]]], [0, 0, 1, 1])
+    table = serving.samples({"all": t}, 1000, 3, np.random.default_rng(0))
+    assert (table[table.arm == "all"].gini == 0).all()
+
+
+def test_percentiles_by_hand():
+    table = pd.DataFrame(dict(arm="a", gini=0.5, max_violation=np.arange(101.0)))
+    row = serving.tail(table).iloc[0]
+    assert (row.batch_maxvio_p50, row.batch_maxvio_p95, row.batch_maxvio_p99) == (50, 95, 99)
+    assert row.batch_gini_p99 == 0.5
+
+
+def test_the_curve_falls_for_the_null_as_its_formula_says():
+    t = traces.random(layers=2, documents=20, tokens=120)
+    table = serving.sizes({"random": t}, np.random.default_rng(0))
+    assert table.tokens.tolist() == [64, 256, 1024] * 2
+    null = table[table.arm == "null"]
+    formula = [stats.gini_null(size, 4, 2) for size in null.tokens]
+    assert null.gini.to_numpy() == pytest.approx(formula, rel=0.2)
+    assert ((table.gini_low <= table.gini) & (table.gini <= table.gini_high)).all()

@@ -1,0 +1,332 @@
+"""Errors of predictions, elasticities, published tables and engine costs, worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from lib.measure import calibrate, elasticity, engine, published, records, validation
+from lib.measure.fitting import START, published_s
+
+ABSENT = calibrate.everything({}, 2**20)
+
+
+def held_out(experiment, machine, errors):
+    """Held-out configurations of 100 µs that are predicted too long by these shares."""
+    wrong = np.asarray(errors, dtype=float)
+    return pd.DataFrame(
+        dict(
+            experiment=experiment,
+            machine=machine,
+            case=[f"case {i}" for i in range(len(wrong))],
+            group=[str(i) for i in range(len(wrong))],
+            part="held_out",
+            measured_us=100.0,
+            predicted_us=100 * (1 + wrong),
+            summed_us=100 * (1 - 2 * wrong),
+            error=np.abs(wrong),
+        )
+    )
+
+
+TESTS = pd.concat(
+    [
+        held_out("small exchange", "a", [0.9]),
+        held_out("large exchange", "a", np.arange(9) / 10),
+        held_out("large exchange", "b", [0.2, 0.4, 0.9]),
+        held_out("experts", "b", [0.5]),
+        held_out("layer", "a", [0.1, -0.3]),
+    ],
+    ignore_index=True,
+)
+
+
+def test_scatter_is_of_the_slowest_rank():
+    rows = [(-1, 8, 12, 20, 0.1), (-1, 9, 11, 30, 0.3), (0, 1, 1, 1, 9.0)]
+    table = pd.DataFrame(rows, columns=["rank", "p10_us", "p90_us", "p99_us", "between_visits"])
+    table = table.assign(machine="m", phase="total", p50_us=10.0)
+    (found,) = validation.jitter({"layer": table}).to_dict("records")
+    assert found == pytest.approx(
+        dict(
+            machine="m",
+            experiment="layer",
+            p10_over_p50=0.85,
+            p90_over_p50=1.15,
+            p99_over_p50=2.5,
+            between_visits=0.2,
+        )
+    )
+    assert validation.jitter({}).empty
+
+
+def test_errors_have_intervals_where_there_are_enough_groups():
+    found = validation.errors(TESTS[TESTS.machine == "a"], draws=200).set_index("name")
+    assert found.value["exchange_large_median"] == pytest.approx(0.4)
+    assert found.value["exchange_large_p95"] == pytest.approx(0.76)
+    assert found.value["layer_median"] == pytest.approx(0.2)
+    large, layer = found.loc["exchange_large_median"], found.loc["layer_median"]
+    assert large.value_low < 0.4 < large.value_high and np.isnan(layer.value_low)
+
+
+def test_what_errs_together_is_drawn_together():
+    tests = held_out("layer", "a", np.arange(16) / 100)
+    alone = validation.errors(tests, draws=300).iloc[0]
+    pairs = validation.errors(tests.assign(group=np.arange(16) // 2), draws=300).iloc[0]
+    assert pairs.value == alone.value
+    assert pairs.value_high - pairs.value_low > alone.value_high - alone.value_low
+
+
+def test_errors_per_machine():
+    found = validation.machines(TESTS).set_index(["machine", "experiment"])
+    large = found.loc["b", "large exchange"]
+    assert large.to_dict() == pytest.approx(
+        dict(configurations=3, error_median=0.4, error_p95=0.85, error_most=0.9)
+    )
+    assert len(found) == 5
+
+
+def test_the_worst_stand_first_and_are_told():
+    worst = validation.worst(TESTS, each=2)
+    counts = {"experts": 1, "large exchange": 2, "layer": 2, "small exchange": 1}
+    assert worst.groupby("experiment").size().to_dict() == counts
+    assert worst[worst.experiment == "layer"].error.tolist() == pytest.approx([0.3, 0.1])
+    told = validation.extremes(TESTS).set_index("name").value
+    assert told.to_dict() == {
+        "worst_experts": "case 0: 100 µs, predicted 150",
+        "worst_exchange": "case 2: 100 µs, predicted 190",
+        "worst_layer": "case 1: 100 µs, predicted 70",
+    }
+
+
+def test_starting_forms_and_later_machines():
+    bare = held_out("layer", "a", [0.2, 0.4, 0.6])
+    found = validation.starting(TESTS, bare).set_index("name").value
+    assert found["layer_untiled"] == pytest.approx(0.4)
+    assert found["layer_untiled_p95"] == pytest.approx(0.58)
+    assert found["exchange_large_summed"] == pytest.approx(0.8)  # twice the median of all, 0.4
+    later = validation.later(TESTS, "a").set_index("name").value
+    assert later["later_large"] == pytest.approx(0.4) and np.isnan(later["later_layer"])
+    assert validation.others(TESTS, "a") == "b" and validation.others(TESTS[:5], "a") == "none yet"
+
+
+def test_the_largest_that_was_fitted():
+    table = held_out("large exchange", "a", [0, 0, 0]).assign(
+        group=["1048576", "2097152", "4194304"]
+    )
+    table["part"] = ["fit", "fit", "held_out"]
+    assert validation.largest_fitted(table) == 2
+
+
+def test_absent_machines_are_rows_of_nan():
+    tests, _, layers = ABSENT
+    assert validation.errors(tests).value.isna().all() and len(validation.errors(tests)) == 8
+    assert validation.extremes(tests).value.isna().all() and len(validation.extremes(tests)) == 3
+    assert validation.machines(tests).configurations.tolist() == [0, 0, 0, 0]
+    assert validation.starting(tests, tests).value.isna().all()
+    assert validation.later(tests, "").value.isna().all()
+    assert np.isnan(validation.largest_fitted(tests))
+    slopes = elasticity.table(layers)
+    assert slopes.empty and elasticity.most(slopes, "").isna().all()
+    assert elasticity.calm(slopes, "") == "not measured" and elasticity.recorded(layers).empty
+    verdict = elasticity.judged(elasticity.rivals(layers))
+    assert verdict.configurations == 0 and verdict.drop("configurations").isna().all()
+    assert records.described({}).isna().all(axis=None) and records.machines({}) == "no machine yet"
+
+
+def test_measured_tables_are_described():
+    facts = dict(
+        measured=3,
+        declared=4,
+        devices=2,
+        versions=dict(torch="2", nccl=None),
+        seconds=5.0,
+        commit="0123456789abcdef",
+        experts_path="loop",
+        fewest_visits=1,
+        date="2026-01-01",
+    )
+    (row,) = records.described({"m/layer": facts}).to_dict("records")
+    assert row["configurations"] == "3 of 4" and row["commit"] == "0123456789ab"
+    assert (row["machine"], row["experiment"], row["visits"]) == ("m", "layer", 1)
+    assert records.machines({"n/layer": facts, "m/layer": facts, "m/compute": facts}) == "m, n"
+
+
+SLOPES = pd.DataFrame(
+    [
+        ("a", "olmoe", 4, 5, 1.5, 10.0, 0.05, 0.01, 0.09, 0.04, 0.01),
+        ("a", "olmoe", 16, 5, 1.5, 10.0, 0.02, -0.01, 0.04, 0.02, 0.00),
+        ("a", "new", 4, 5, 3.0, 10.0, 0.50, 0.40, 0.60, 0.30, 0.20),
+        ("b", "olmoe", 4, 5, 2.0, 10.0, 0.90, 0.80, 1.00, 0.50, 0.40),
+    ],
+    columns=elasticity.TABLE,
+)
+
+
+def test_the_highest_elasticity_and_where_there_is_none():
+    most = elasticity.most(SLOPES, "a")
+    assert most[["beta_most", "beta_most_low", "rho_most"]].tolist() == [0.5, 0.4, 3]
+    ends = most[["slowdown_most", "slowdown_most_low", "slowdown_most_high"]]
+    assert ends.tolist() == pytest.approx([1.0, 0.8, 1.2])
+    assert elasticity.calm(SLOPES, "a") == "OLMoE at 4, 16 tokens per device"
+    assert elasticity.calm(SLOPES, "a", below=0.05) == "OLMoE at 16 tokens per device"
+    assert elasticity.calm(SLOPES, "b") == "nowhere"
+
+
+def test_recorded_layers_are_means_over_layers():
+    rows = pd.DataFrame(
+        dict(
+            machine="m",
+            routes=["trace_with_1", "trace_with_2", "level", "trace_without_1"],
+            tokens=[64, 64, 64, 256],
+            rho=[1.0, 2.0, 9.0, 1.5],
+            gini=[0.2, 0.4, 0.9, 0.3],
+            s=[1e-4, 3e-4, 1.0, 5e-4],
+            compute_s=[1e-4, 1e-4, 1.0, 2e-4],
+        )
+    )
+    found = elasticity.recorded(rows).set_index(["arm", "tokens"])
+    assert found.loc[("trace_with", 64), "time_us"] == pytest.approx(200)
+    assert found.loc[("trace_with", 64), "arithmetic_us"] == pytest.approx(100)
+    assert found.loc[("trace_with", 64), "rho"] == 1.5 and len(found) == 2
+
+
+def test_rivals_are_judged_by_their_mean_errors():
+    tested = pd.DataFrame(dict(by_rho=np.full(10, 0.02), by_gini=np.linspace(0.03, 0.12, 10)))
+    found = elasticity.judged(tested, draws=200)
+    assert found[["configurations", "error_rho"]].tolist() == pytest.approx([10, 0.02])
+    assert found.error_gini == pytest.approx(0.075) and found.difference == pytest.approx(-0.055)
+    assert found.difference_low < -0.055 < found.difference_high < 0
+    few = elasticity.judged(tested[:7])
+    assert few.configurations == 7 and np.isnan(few.difference)
+
+
+# ---- others' tables ----
+
+RATES = dict(start_s=3e-5, nic_bytes_per_s=4e10, nvlink_bytes_per_s=2e11)
+
+
+def kernels(counts=(8, 16, 32, 64, 128)):
+    """Times that the model makes of RATES, in the form of data/published/deepep.csv."""
+    table = pd.DataFrame(dict(devices=counts, tokens=128, selections=8, bytes_per_selection=7408))
+    features = dict(devices=table.devices, bytes=table.tokens * 8 * 7408)
+    table["time_us"] = 1e6 * published_s(RATES, features)
+    parts = [table.assign(kernel="low latency", phase=phase) for phase in ("dispatch", "combine")]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_a_table_that_the_model_made_is_met():
+    found = published.low_latency(kernels(), [8, 16, 32, 64])
+    assert found[["error", "in_sample"]].abs().max().max() < 1e-6
+    assert found.nic_gb_per_s.tolist() == pytest.approx([40] * 10)
+    assert found[found.part == "held_out"].devices.tolist() == [128, 128]
+    assert found[found.devices > 8].left_out.abs().max() < 1e-6
+    # only a single node tells NVLink's rate; without it, the rate is the first guess
+    local = 128 * 8 * 7408 * 7 / 8
+    guess = (3e-5 + local / START["published"]["nvlink_bytes_per_s"]) / (3e-5 + local / 2e11)
+    single = found[found.devices == 8].left_out.tolist()
+    assert single == pytest.approx([guess - 1] * 2, rel=1e-3)
+    summary = published.summary(found)
+    assert summary[summary.of == "nic"].deepep.tolist() == pytest.approx([40, 40])
+    assert summary.of.tolist() == ["", "left_out", "nic"] * 2 + ["others", "alone"]
+
+
+def test_the_summary_takes_sizes():
+    table = pd.DataFrame(
+        dict(
+            phase=["dispatch"] * 3,
+            devices=[8, 16, 32],
+            part=["fit", "held_out", "fit"],
+            error=[0.5, -0.3, 0.1],
+            in_sample=[0.01, -0.04, 0.02],
+            left_out=[-0.9, 0.2, -0.25],
+            nic_gb_per_s=47.0,
+        )
+    )
+    found = published.summary(table).set_index(["phase", "of"]).deepep.to_dict()
+    assert found == {
+        ("dispatch", ""): 0.04,
+        ("dispatch", "left_out"): 0.25,
+        ("dispatch", "nic"): 47.0,
+        ("", "others"): 0.3,
+        ("", "alone"): 0.9,
+    }
+
+
+@pytest.mark.parametrize("fitted", [[8, 16, 32], [8, 16, 32, 64, 128], [8, 16, 32, 63]])
+def test_numbers_of_devices_that_cannot_be_fitted_are_refused(fitted):
+    with pytest.raises(ValueError, match=r"fitted = \[8, 16, 32.*: must be at least 4 of \[8"):
+        published.low_latency(kernels(), fitted)
+
+
+def test_published_rates_and_slowdowns():
+    table = pd.read_csv(ROOT / "data/published/deepep.csv")
+    normal = published.normal(table).set_index("devices")
+    assert normal.loc[8].tolist() == [153, 158] and normal.loc[64].tolist() == [51, 50]
+    slowed = published.slowdowns(
+        pd.DataFrame(dict(level=[0, 0.2, 0.5], max_time_us=[20.0, 30, 25]))
+    )
+    assert slowed.slowdown.tolist() == pytest.approx([0, 0.5, 0.25])
+    ranges = published.ranges(slowed).set_index("name").value
+    assert ranges.to_dict() == pytest.approx(
+        dict(predecessor_low=0.25, predecessor_high=0.5, claimed_low=0.58, claimed_high=1.04)
+    )
+
+
+# ---- the engine ----
+
+
+def test_the_largest_differences_to_simgrid():
+    judged = pd.DataFrame(
+        dict(
+            fabric=["star", "star", "rail"],
+            devices=[8, 8, 8],
+            flows=[5, 56, 10],
+            makespan_error=[1e-9, 2e-9, 3e-9],
+            flow_error=[5e-9, 1e-9, 0],
+            approximate_error=[1e-4, 0, 2e-4],
+        )
+    )
+    agreed = engine.agreement(judged).set_index("fabric")
+    assert agreed.loc["star"].tolist() == [8, 56, 2e-9, 5e-9, 1e-4]
+    assert engine.furthest(agreed).set_index("name").value.to_dict() == {
+        "simgrid_makespan_error": 3e-9,
+        "simgrid_flow_error": 5e-9,
+        "simgrid_approximate_error": 2e-4,
+    }
+
+
+TIMED = pd.DataFrame(
+    [
+        ("SimGrid", "star", "moe", 64, 8.0, "CPU"),
+        ("exact", "star", "moe", 64, 0.2, "CPU"),
+        ("approximate", "star", "moe", 64, 0.1, "CPU"),
+        ("SimGrid", "star", "hot", 64, 3.0, "CPU"),
+        ("exact", "star", "hot", 64, 0.3, "CPU"),
+        ("approximate", "star", "hot", 64, 0.3, "CPU"),
+        ("SimGrid", "star", "moe", 8, 1.0, "CPU"),
+        ("bound", "star", "uniform", 1024, 3.0, "CPU"),
+        ("two sums", "star", "uniform", 1024, 2.0, "CPU"),
+        ("many bounds", "star", "uniform", 16, 1e-9, "CPU"),
+        ("many bounds", "star", "uniform", 16, 4e-7, "a card"),
+        ("many bounds", "star", "uniform", 32, 2e-7, "another card"),
+    ],
+    columns=["engine", "fabric", "family", "devices", "seconds", "on"],
+)
+
+
+def test_costs_are_told_as_ratios():
+    costs = engine.costs(TIMED).set_index("family")
+    assert costs.exact_ratio.to_dict() == pytest.approx({"hot": 10, "drawn routes": 40})
+    assert costs.devices.tolist() == [64, 64]
+    ratios = engine.ratios(TIMED).set_index("name").value
+    assert ratios.to_dict() == pytest.approx(
+        dict(
+            exact_ratio=40,
+            exact_ratio_least=10,
+            approximate_ratio=80,
+            bound_ratio=1.5,
+            bounds_millions=5,
+        )
+    )
+    assert engine.fastest(TIMED)[["on", "devices"]].tolist() == ["another card", 32]
+    assert engine.fastest(TIMED[:9])["on"] == "no device yet"
