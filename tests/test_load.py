@@ -60,7 +60,8 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(load, "DATA", tmp_path / "data")
     monkeypatch.setattr(load, "HOME", tmp_path / "data" / "model")
     with pytest.raises(
-        ValueError, match=r"model/without/model.safetensors.packed: has SHA-256 .* must be .*damaged"
+        ValueError,
+        match=r"model/without/model.safetensors.packed: has SHA-256 .* must be .*damaged",
     ) as error:
         load.open("without")
     assert "\n" not in str(error.value)

@@ -141,7 +141,9 @@ def test_texts_state_values_and_figures_tell_their_data(chapter):
 def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
     chapter = values.Chapter("00_base_model", SimpleNamespace(run_dir=str(tmp_path)))
     chapter.uses(provenance.repository() / "data/corpus.csv.gz")
-    with pytest.raises(ValueError, match="reads data/published/step.csv: must be named by `reads`"):
+    with pytest.raises(
+        ValueError, match="reads data/published/step.csv: must be named by the notebook"
+    ):
         chapter.uses(provenance.repository() / "data/published/step.csv")
     own = chapter.path("own.txt")
     own.write_text("x")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from lib import stats
+from lib import provenance, stats
 from lib.balance import evaluate, objective, pretrain, train
 from lib.model import corpus, load
 
@@ -98,7 +98,9 @@ class Study:
         """What results on one text must have in common to stand beside each other."""
         known = {name: getattr(self, name) for name in SETTINGS} | {"training_stride": stride}
         file = load.weights("without")
-        return known | ({"model_sha256": load.sha256(file)} if self.model == "embedded" else {})
+        return known | (
+            {"model_sha256": provenance.sha256(file)} if self.model == "embedded" else {}
+        )
 
 
 @dataclass(frozen=True)

@@ -133,7 +133,7 @@ COLUMNS = {
     "rho": Column("ρ", ".2f"),
     "rho_other": Column("ρ, another domain", ".2f"),
     "rho_same": Column("ρ, same domain", ".2f"),
-    "router_entropy": Column("router entropy", ".3f"),
+    "router_entropy": Column("router entropy (nats)", ".2f"),
     "saved": Column("time saved", ".0%"),
     "seeds": Column("seeds", ".0f"),
     "share": Column("share of the time", ".1%"),

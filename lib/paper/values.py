@@ -73,7 +73,7 @@ class Chapter:
         return self.folder / name
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A temporary path that becomes the file `name` of this chapter when the block ends well."""
+        """A temporary path that becomes the chapter's file `name` when the block ends well."""
         return provenance.writing(self.path(name))
 
     def uses(self, *paths: Path) -> None:
@@ -90,7 +90,7 @@ class Chapter:
             name = full.relative_to(home).as_posix()
             if home == homes[1] and not chapters.declares(self.name, name):
                 raise ValueError(
-                    f"{self.name}: reads {name}: must be named by `reads` or `needs` of the notebook"
+                    f"{self.name}: reads {name}: must be named by the notebook's `reads` or `needs`"
                 )
             self.files[name] = provenance.sha256(path)
 
