@@ -123,15 +123,12 @@ def embedded(
     """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
-    source = weights(arm).parent if home is None else home / arm
-    known = tokenizer((home or HOME) / "tokenizer.json")
-    return _pretrained(source, device, torch.float32), known
+    source = home / arm if home else weights(arm).parent
+    return _pretrained(source, device, torch.float32), tokenizer((home or HOME) / "tokenizer.json")
 
 
 def weights(arm: str) -> Path:
-    """The weights of an embedded checkpoint, which are packed in the repository: verified, unpacked
-    when they are first asked for, beside their configuration.
-    """
+    """The weights of an embedded checkpoint, verified, unpacked beside their configuration."""
     packed = HOME / arm / "model.safetensors.packed"
     verify(packed)
     target = pack.unpacked(packed, CACHE)
