@@ -193,6 +193,7 @@ def test_a_subject_holds_what_it_is_judged_on(subject):
     assert subject.ids[3].tolist() == list(range(3, 15))
     assert subject.groups(None).tolist() == assignment.prefix_groups(8, 12).tolist()
     assert subject.groups(5).tolist() == [i // 5 for i in range(96)]
+    assert study.size(subject).to_dict("records") == [dict(documents=8, clusters=8)]
     assert len(subject.fits.bias) == 3 and subject.fits.gates[0].shape == (4 * 12, 8)
 
 
@@ -236,6 +237,9 @@ def test_a_study_is_measured_run_by_run(subject):
     assert own.p95.iloc[0] == np.quantile(by_hand["max_over_nominal"], 0.95)
     ranked = found[(found.setting == "reroute 1.25") & (found.policy == "rank")]
     assert (ranked.churn == own.churn.iloc[0]).all() and (ranked.nats != by_hand["nats"]).any()
+    kept = study.stored(found)
+    assert len(kept) == len(found) and "p95" not in kept
+    assert kept.nats[0] == round(found.nats[0], 4) != found.nats[0]
     compared = comparison.against_native(found)
     assert len(compared) == len(runs) and (compared.delta[compared.family == "native"] == 0).all()
 

@@ -18,7 +18,7 @@ from lib.routing import adapter, assignment, bind, table
 from lib.routing.assignment import Text
 
 FIT_TOKENS = 2048  # of a batch of training text on which bias and thresholds are fitted
-# of the table of runs and documents, what is kept for good; the rest is the same in a whole run
+# of the table of runs and documents, what differs within a run or tells which run it is
 STORED = [
     *("name", "domain", "cluster", "tokens", "nats", "correct"),
     *("arm", "protocol", "setting", "family", "policy", "size", "layer"),
@@ -198,6 +198,17 @@ def one(job: Job, subject: Subject, seed: int) -> pd.DataFrame:
             dropped=made["dropped"],
         )
     )
+
+
+def size(subject: Subject) -> pd.DataFrame:
+    """One row: how many documents a checkpoint is judged on, and of how many clusters."""
+    clusters = {text.cluster for text in subject.documents}
+    return pd.DataFrame([dict(documents=len(subject.documents), clusters=len(clusters))])
+
+
+def stored(documents: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of `measured`, what is kept for good: quality, nats to four digits."""
+    return documents[STORED].round({"nats": 4})
 
 
 def prices(subjects: Mapping[str, Subject]) -> pd.DataFrame:
