@@ -46,11 +46,18 @@ class Study:
         """What one dispatch sends in all, the copies that stay home included."""
         return self.tokens * self.k * self.bytes_per_token
 
-    def check(self, levels: Iterable[float]) -> None:
-        """Refuse levels out of the family's range, and experts that do not divide among devices."""
-        placement.contiguous(self.experts, self.devices)
-        for level in levels:
-            synthetic.inclusion(self.experts, self.k, level, self.family)
+
+def check(study: Study, levels: Iterable[float]) -> None:
+    """Refuse levels out of the family's range, and experts that do not divide among the devices."""
+    placement.contiguous(study.experts, study.devices)
+    for level in levels:
+        synthetic.inclusion(study.experts, study.k, level, study.family)
+
+
+def settings(study: Study) -> pd.Series:
+    """What a reader is told of a study: experts, k, devices and highest_level."""
+    known = dict(experts=study.experts, k=study.k, devices=study.devices)
+    return pd.Series(known | dict(highest_level=study.highest_level), dtype=object)
 
 
 def matrices(study: Study, level: float, permute: bool = True) -> np.ndarray:
@@ -101,11 +108,17 @@ def at_levels(study: Study, levels: Iterable[float], fabrics: Fabrics) -> pd.Dat
     return pd.concat(found, ignore_index=True)
 
 
+def all_sent(rows: pd.DataFrame, study: Study) -> bool:
+    """Of at_levels, whether every dispatch sent each of the study's selections once."""
+    return bool(np.allclose(rows.bytes_sent, study.bytes_sent))
+
+
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Of at_levels, per fabric and level: the mean time with its 95 % interval over seeds, its
     50th, 95th and 99th percentile (the last with its interval) in µs, and how they compare.
 
-    slowdown: over the first level, seed by seed, with its interval.
+    slowdown: over the first level, seed by seed, with its interval; over_even: mean over the time
+    of even routes.
     """
     found = []
     for name, own in rows.groupby("fabric", sort=False):
@@ -124,7 +137,26 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             row |= {f"{c}_{end}": edge for c, pair in ends.items() for end, edge in _ends(pair)}
             found.append(row)
     table = pd.DataFrame(found)
-    return table.assign(p99_over_mean=table.p99_us / table.mean_us)
+    return table.assign(
+        over_even=table.mean_us / table.even_us, p99_over_mean=table.p99_us / table.mean_us
+    )
+
+
+def told(table: pd.DataFrame, fabric: str) -> pd.Series:
+    """Of summary, on one fabric: base_over_even, by how much the lowest level is slower than even
+    routes; slowdown_top with its interval, and p99_over_mean_top, of the highest.
+    """
+    own = table[table.fabric == fabric].sort_values("level")
+    names = ["slowdown", "slowdown_low", "slowdown_high", "p99_over_mean"]
+    top = own.iloc[-1][names].rename(
+        dict(
+            slowdown="slowdown_top",
+            slowdown_low="slowdown_top_low",
+            slowdown_high="slowdown_top_high",
+            p99_over_mean="p99_over_mean_top",
+        )
+    )
+    return pd.concat([pd.Series(dict(base_over_even=own.over_even.iloc[0] - 1)), top])
 
 
 def _ends(interval: tuple[float, float]) -> Iterable[tuple[str, float]]:
@@ -189,22 +221,22 @@ def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(dict(over_even=groups.mean()) | band).reset_index()
 
 
-def spread(rows: pd.DataFrame, statistics: Sequence[str] = ("mean", "p50", "p99")) -> pd.DataFrame:
-    """Of recorded, per arm: the mean and percentiles of over_even over layers and batches (columns
-    arm, statistic, slowdown_trace).
+def spread(rows: pd.DataFrame, fabric: str, statistics: Sequence[str]) -> pd.DataFrame:
+    """Of recorded, on one fabric per arm: the "mean" and percentiles ("p50") of over_even over
+    layers and batches (columns arm, statistic, slowdown_trace).
     """
     found = []
-    for arm, own in rows.groupby("arm", sort=False).over_even:
+    for arm, own in rows[rows.fabric == fabric].groupby("arm", sort=False).over_even:
         for name in statistics:
             value = own.mean() if name == "mean" else own.quantile(int(name[1:]) / 100)
             found.append(dict(arm=arm, statistic=name, slowdown_trace=value))
     return pd.DataFrame(found)
 
 
-def largest_ratio(layers: pd.DataFrame, arm: str, other: str) -> float:
-    """Of by_layer on one fabric: the largest ratio over layers of over_even with `arm` to that with
-    `other`; NaN where a run has not both.
+def largest_ratio(table: pd.DataFrame, fabric: str, arm: str, other: str) -> float:
+    """Of by_layer, on one fabric: the largest ratio over layers of over_even with `arm` to that
+    with `other`; NaN where a run has not both.
     """
-    pair = layers.pivot(index="layer", columns="arm", values="over_even")
+    pair = table[table.fabric == fabric].pivot(index="layer", columns="arm", values="over_even")
     pair = pair.reindex(columns=[arm, other])
     return float((pair[arm] / pair[other]).max())

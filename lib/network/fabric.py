@@ -122,10 +122,6 @@ def rail(
     nodes.
     """
     count = _whole_nodes("rail", devices, per_node)
-    rates = np.repeat(
-        [nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices
-    )
-    latency = np.repeat([0.0, latency_s / 2], 2 * devices)
 
     def along(i: np.ndarray, j: np.ndarray) -> np.ndarray:
         via, none = i - i % per_node + j % per_node, np.full_like(i, -1)
@@ -142,20 +138,13 @@ def rail(
         number = xp.arange(per_node, device=traffic.device)
         rails = rails.reshape(*rails.shape[:-2], count, per_node, per_node)
         forward = rails * (number[:, None] != number)
-        flat = (*out.shape[:-1], devices)
-        return xp.concat(
-            [
-                out + forward.sum(-1).reshape(flat),
-                into + forward.sum(-2).reshape(flat),
-                rails.sum(-2).reshape(flat),
-                arriving,
-            ],
-            -1,
-        )
+        sums = (forward.sum(-1), forward.sum(-2), rails.sum(-2))
+        via_out, via_in, sent = (part.reshape(*out.shape[:-1], devices) for part in sums)
+        return xp.concat([out + via_out, into + via_in, sent, arriving], -1)
 
     return Fabric(
-        capacity_bytes_per_s=rates,
-        latency_s=latency,
+        capacity_bytes_per_s=np.repeat([nvlink_bytes_per_s, nic_bytes_per_s], 2 * devices),
+        latency_s=np.repeat([0.0, latency_s / 2], 2 * devices),
         routes=_each(along),
         devices=devices,
         name=name,

@@ -48,19 +48,35 @@ class Study:
                     for tokens in self.tokens:
                         yield model, devices, tokens
 
-    def left_out(self) -> str:
-        """In words, the numbers of devices that divide the experts of none of the models."""
-        used = {devices for _, devices, _ in self.cases()}
-        return ", ".join(str(n) for n in self.devices if n not in used) or "none"
 
-    def check(self) -> None:
-        """Refuse numbers of devices none of which divides the experts of one of the models."""
-        if next(self.cases(), None) is None:
-            names = ", ".join(model.name for model in self.models)
-            raise ValueError(
-                f"layers.Study: devices = {list(self.devices)}: "
-                f"one must divide the experts of one of {names}"
-            )
+def check(study: Study) -> None:
+    """Refuse numbers of devices none of which divides the experts of one of the models."""
+    if next(study.cases(), None) is None:
+        names = ", ".join(model.name for model in study.models)
+        raise ValueError(
+            f"layers.check: devices = {list(study.devices)}: "
+            f"one must divide the experts of one of {names}"
+        )
+
+
+def settings(study: Study) -> pd.Series:
+    """What a reader is told of a study: left_out, numbers of devices that divide the experts of
+    none of its models; and of the case that `ends` tells: step_shape, step_devices, step_level,
+    step_tokens_least and step_tokens_most.
+    """
+    model, devices, _ = next(study.cases())
+    used = {count for _, count, _ in study.cases()}
+    most = synthetic.highest_level(model.shape.experts, model.shape.k)
+    left = [str(count) for count in study.devices if count not in used]
+    known = dict(
+        left_out=", ".join(left) or "none",
+        step_shape=model.name,
+        step_devices=devices,
+        step_level=max(level for level in study.levels if level < most),
+        step_tokens_least=min(study.tokens),
+        step_tokens_most=max(study.tokens),
+    )
+    return pd.Series(known)
 
 
 def drawn(
@@ -164,11 +180,18 @@ def parts_us(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.groupby(CASE, sort=False)[list(step.PARTS)].mean().mul(1e6).reset_index()
 
 
-def highest(table: pd.DataFrame, fabric: str) -> pd.DataFrame:
+def outer(table: pd.DataFrame, fabric: str) -> pd.DataFrame:
+    """Of summary, the rows of one fabric with the fewest and with the most devices."""
+    own = table[table.fabric == fabric]
+    return own[own.devices.isin([own.devices.min(), own.devices.max()])]
+
+
+def highest(table: pd.DataFrame, fabric: str, tokens: Sequence[int] | None = None) -> pd.DataFrame:
     """Of summary, on one fabric, each shape's rows at its highest level on its most devices, with
-    `wire_share`, what part of the slowdown the wire is.
+    `wire_share`, what part of the slowdown the wire is; tokens: of these batches alone.
     """
     own = table[table.fabric == fabric]
+    own = own if tokens is None else own[own.tokens.isin(tokens)]
     most = own.groupby("shape")[["devices", "level"]].transform("max")
     rows = own[(own.devices == most.devices) & (own.level == most.level)].reset_index(drop=True)
     return rows.assign(wire_share=rows.wire / rows.slowdown)
@@ -176,16 +199,18 @@ def highest(table: pd.DataFrame, fabric: str) -> pd.DataFrame:
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
     """Of summary, the first shape on its first devices and fabric at its highest level, with the
-    fewest and with the most tokens: columns end (least, most), step_slow with its interval,
-    step_tokens, and step_shape, step_devices and step_level.
+    fewest and with the most tokens: columns end (least, most), tokens and step_slow with its
+    interval.
     """
     first = table.iloc[0]
     known = [table[name] == first[name] for name in ("shape", "devices", "fabric")]
     own = table[np.logical_and.reduce(known)]
     own = own[own.level == own.level.max()].sort_values("tokens").iloc[[0, -1]]
-    words = {name: name.replace("slowdown", "slow") for name in own if "slowdown" in name}
-    named = own.rename(columns=words).add_prefix("step_")
-    return named.assign(end=["least", "most"]).reset_index(drop=True)
+    slow = own[["slowdown", "slowdown_low", "slowdown_high"]].to_numpy()
+    names = ["step_slow", "step_slow_low", "step_slow_high"]
+    return pd.DataFrame(slow, columns=names).assign(
+        end=["least", "most"], tokens=own.tokens.to_numpy()
+    )
 
 
 def fastest(table: pd.DataFrame) -> pd.Series:

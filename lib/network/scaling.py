@@ -32,6 +32,15 @@ class Study:
     seed: int = 0
 
 
+def settings(study: Study) -> pd.Series:
+    """What a reader is told of a study: scale_level; scale_most, the most devices; exact_devices,
+    the most of those whose exact times are computed, 0 for none.
+    """
+    exact = max((count for count in study.devices if count <= study.exact_up_to), default=0)
+    known = dict(scale_level=study.level, scale_most=max(study.devices), exact_devices=exact)
+    return pd.Series(known, dtype=object)
+
+
 def drawn(study: Study, devices: int) -> list[np.ndarray]:
     """Dispatch matrices [devices, devices] in bytes, one per seed."""
     experts, row_bytes = study.experts_per_device * devices, 2.0 * study.hidden
@@ -90,14 +99,19 @@ def _timed(function: Callable, cases: list, net: Fabric) -> tuple[np.ndarray, fl
     return np.array(answers), min(seconds)
 
 
+def largest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of table, the rows with the most devices, by fabric."""
+    return rows[rows.devices == rows.devices.max()].set_index("fabric")
+
+
 def ends(rows: pd.DataFrame, fabric: str, shared: str) -> pd.Series:
     """Of table: scale_few and scale_many, time over that of even routes on `fabric` on the fewest
     and the most devices; fair_free and fair_most, the largest `fair` over fabrics but `shared` and
     over all, and fair_where, that one's fabric; bound_ms, the slowest bound on the most devices,
-    exact_ms, the slowest exact time, and exact_devices, the most that it was computed for.
+    and exact_ms, the slowest exact time.
     """
     own = rows[rows.fabric == fabric].sort_values("devices").slowdown
-    exact, largest = rows.dropna(subset=["fair"]), rows[rows.devices == rows.devices.max()]
+    exact, most = rows.dropna(subset=["fair"]), largest(rows)
     where = exact.fabric[exact.fair.idxmax()] if len(exact) else "none"
     return pd.Series(
         dict(
@@ -106,8 +120,7 @@ def ends(rows: pd.DataFrame, fabric: str, shared: str) -> pd.Series:
             fair_free=exact.fair[exact.fabric != shared].max(),
             fair_most=exact.fair.max(),
             fair_where=where,
-            bound_ms=1e3 * largest.bound_s.max(),
+            bound_ms=1e3 * most.bound_s.max(),
             exact_ms=1e3 * exact.exact_s.max(),
-            exact_devices=int(exact.devices.max()) if len(exact) else 0,
         )
     )

@@ -43,6 +43,12 @@ class Study:
         return -(-self.nodes // 2)
 
 
+def settings(study: Study) -> pd.Series:
+    """What a reader is told of a study: sent_shape, sent_devices and sent_tokens."""
+    known = dict(sent_shape=study.model.name, sent_devices=study.devices)
+    return pd.Series(known | dict(sent_tokens=study.tokens))
+
+
 def largest(models: Sequence[step.Model]) -> step.Model:
     """The first of the models with the most experts."""
     return max(models, key=lambda model: model.shape.experts)

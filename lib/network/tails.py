@@ -80,6 +80,11 @@ def table(*parts: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([part.reindex(columns=columns) for part in parts], ignore_index=True)
 
 
+def longest(sources: pd.DataFrame) -> pd.Series:
+    """Of table, the largest P99 over the mean of each source, as tail_<source>."""
+    return sources.groupby("source").p99_over_mean.max().add_prefix("tail_")
+
+
 def repetitions(times: pd.DataFrame) -> pd.DataFrame:
     """The same of repetitions of one and the same layer, measured (columns tokens, mean_us, p50_us,
     p95_us, p99_us of each configuration), at the tokens of a device with the largest P99: the mean

@@ -166,6 +166,11 @@ def of_counts(
     return pd.concat(found).groupby(keys, sort=False).rho.mean().reset_index()
 
 
+def averages(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of of_counts, per group, placement and where: mean ρ over layers and pairs of domains."""
+    return rows.groupby(["group", "placement", "where"], sort=False).rho.mean().reset_index()
+
+
 def counted(rows: pd.DataFrame, group: str) -> pd.Series:
     """Of of_counts, mean ρ of one group: counts_order (experts in order), packed and copied in the
     domain that they were made for (counts_packed, counts_copied), and in others (counts_moved,
