@@ -88,16 +88,16 @@ def test_against_simgrid(benchmark, simgrid, net):
         for engine, seconds in {"SimGrid": theirs, "exact": exact, "approximate": near}.items():
             note(engine, net, name, 128, seconds)
         print(
-            f"\n{net}, {name}: SimGrid {theirs:.2f} s, "
-            f"exact {exact:.3f} s ({theirs / exact:.0f} ×), "
-            f"approximate {near:.4f} s ({theirs / near:.0f} ×, error {error:.1e})",
+            f"\n{net}, {name}: SimGrid {theirs:.2f} s, exact {exact:.3f} s "
+            f"({theirs / exact:.0f} ×), approximate {near:.4f} s "
+            f"({theirs / near:.0f} ×, error {error:.1e})",
             end="",
         )
     worst = [min(ratios, key=lambda name, i=i: ratios[name][i]) for i in (0, 1)]
     print(
-        f"\n{net}: drawn routes {ratios['moe'][0]:.0f} × exact, "
-        f"{ratios['moe'][1]:.0f} × approximate; worst family "
-        f"{ratios[worst[0]][0]:.0f} × ({worst[0]}), {ratios[worst[1]][1]:.0f} × ({worst[1]})"
+        f"\n{net}: drawn routes {ratios['moe'][0]:.0f} × exact, {ratios['moe'][1]:.0f} × "
+        f"approximate; worst family {ratios[worst[0]][0]:.0f} × ({worst[0]}), "
+        f"{ratios[worst[1]][1]:.0f} × ({worst[1]})"
     )
     benchmark.extra_info |= {
         name: [round(ratio, 1) for ratio in pair] for name, pair in ratios.items()

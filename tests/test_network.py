@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lib import stats
-from lib.network import fabric, fluid, placement, traffic
+from lib.network import fabric, fluid, links, placement, synthetic, threads, traffic
 
 matrices = arrays(float, (6, 6), elements=st.floats(0, 1e9))
 
@@ -36,10 +36,10 @@ def test_scaling_and_permuting(sent, scale, order):
     star = fabric.star(6, 1e9)
     time = fluid.bottleneck_bound_s(sent, star)
     np.testing.assert_allclose(
-        fluid.bottleneck_bound_s(scale * sent, star), scale * time, rtol=1e-9
+        fluid.bottleneck_bound_s(scale * sent, star), scale * time, rtol=1e-9, atol=1e-300
     )
     np.testing.assert_allclose(
-        fluid.bottleneck_bound_s(sent[np.ix_(order, order)], star), time, rtol=1e-9
+        fluid.bottleneck_bound_s(sent[np.ix_(order, order)], star), time, rtol=1e-9, atol=1e-300
     )
     away = sent - np.diag(np.diag(sent))
     assert time == pytest.approx(max(away.sum(0).max(), away.sum(1).max()) / 1e9)
@@ -65,7 +65,7 @@ def test_a_batch_is_its_members(batch):
     ],
 )
 def test_bad_traffic_is_refused(sent, message):
-    own = fabric.Fabric(capacity_bytes_per_s=np.ones(6), routes=fabric.star(3).routes, devices=3)
+    own = links.Fabric(capacity_bytes_per_s=np.ones(6), routes=fabric.star(3).routes, devices=3)
     for net in (fabric.star(3), own):
         for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.completion_times_s):
             with pytest.raises(ValueError, match=message):
@@ -76,22 +76,22 @@ def test_bad_fabrics_are_refused():
     one = np.ones(1)
     own = dict(capacity_bytes_per_s=one, name="x")
     with pytest.raises(ValueError, match="Fabric x: capacity_bytes_per_s: must be finite and > 0"):
-        fabric.Fabric(**own | {"capacity_bytes_per_s": 0 * one}, routes={})
+        links.Fabric(**own | {"capacity_bytes_per_s": 0 * one}, routes={})
     with pytest.raises(ValueError, match="latency_s: must hold 1 numbers ≥ 0"):
-        fabric.Fabric(**own, latency_s=-1.0, routes={})
+        links.Fabric(**own, latency_s=-1.0, routes={})
     with pytest.raises(ValueError, match="devices = 0: must be ≥ 1, and given"):
-        fabric.Fabric(**own, routes=lambda i, j: [0])
+        links.Fabric(**own, routes=lambda i, j: [0])
     with pytest.raises(
         ValueError, match=r"route 0 → 1 = \[3\]: must use known devices and links \(2 and 1\)"
     ):
-        fabric.Fabric(**own, routes={(0, 1): [3]})
+        links.Fabric(**own, routes={(0, 1): [3]})
     with pytest.raises(ValueError, match=r"route 0 → 1 = \[0, 0\]: must not pass a link twice"):
         fluid.makespan_s(
-            np.ones((2, 2)), fabric.Fabric(**own, devices=2, routes=lambda i, j: [0, 0])
+            np.ones((2, 2)), links.Fabric(**own, devices=2, routes=lambda i, j: [0, 0])
         )
     for time_s in (fluid.bottleneck_bound_s, fluid.envelope_s, fluid.makespan_s):
         with pytest.raises(ValueError, match="from 1 to 0: must have a route in fabric x"):
-            time_s(np.ones((2, 2)), fabric.Fabric(**own, routes={(0, 1): [0]}))
+            time_s(np.ones((2, 2)), links.Fabric(**own, routes={(0, 1): [0]}))
     with pytest.raises(ValueError, match="oversubscription = 0: must be > 0"):
         fabric.nodes(8, 4, oversubscription=0)
     with pytest.raises(ValueError, match="name = 'Cray', between = 'tree': must be one of H100, "):
@@ -127,8 +127,11 @@ EPLB = [
 @pytest.mark.parametrize(("load", "published"), EPLB)
 def test_replication_is_that_of_eplb(load, published):
     slots = placement.replicated(np.array(load), 8, 4, groups=4, nodes=2)
-    ours, theirs = (np.reshape(table, (8, 2)).tolist() for table in (slots, published))
-    assert sorted(map(sorted, ours)) == sorted(map(sorted, theirs))
+    held, wanted = (
+        sorted(sorted(row) for row in np.reshape(table, (8, 2)).tolist())
+        for table in (slots, published)
+    )
+    assert held == wanted
     assert (
         set(slots[:4].ravel() // 3) & set(slots[4:].ravel() // 3) == set()
     )  # a group stays on its node
@@ -193,13 +196,13 @@ def test_bytes_are_conserved(seed, devices):
     np.testing.assert_allclose(sent.sum(1), 64 // devices * 3 * 7.0)
 
 
-@pytest.mark.parametrize("family", traffic.FAMILIES)
+@pytest.mark.parametrize("family", synthetic.FAMILIES)
 @pytest.mark.parametrize("level", [0.0, 0.2, 0.45])
 def test_a_level_is_what_it_says(family, level):
-    probability = traffic.inclusion(32, 2, level, family)
+    probability = synthetic.inclusion(32, 2, level, family)
     assert probability.sum() == pytest.approx(2) and probability.max() <= 1
     assert stats.gini(probability) == pytest.approx(level, abs=1e-9)
-    index = traffic.sample(probability, 2, 40_000, np.random.default_rng(0))
+    index = synthetic.sample(probability, 2, 40_000, np.random.default_rng(0))
     assert (np.diff(np.sort(index, axis=1)) > 0).all()
     share = np.bincount(index.reshape(-1), minlength=32) / 40_000
     np.testing.assert_allclose(
@@ -209,44 +212,118 @@ def test_a_level_is_what_it_says(family, level):
 
 
 def test_the_top_of_the_range_and_beyond():
-    assert traffic.inclusion(32, 2, 0.93)[0] == 1
-    assert stats.max_violation(traffic.inclusion(32, 2, 0.93)) <= 32 / 2 - 1 + 1e-9
+    assert synthetic.inclusion(32, 2, 0.93)[0] == 1
+    assert stats.max_violation(synthetic.inclusion(32, 2, 0.93)) <= 32 / 2 - 1 + 1e-9
     with pytest.raises(ValueError, match=r"level = 0.9375: must be from 0 to below 0.9375"):
-        traffic.inclusion(32, 2, 0.9375)
+        synthetic.inclusion(32, 2, 0.9375)
     with pytest.raises(ValueError, match="family = 'zipf'"):
-        traffic.inclusion(32, 2, 0.5, "zipf")
+        synthetic.inclusion(32, 2, 0.5, "zipf")
     with pytest.raises(ValueError, match="top_k = 32"):
-        traffic.inclusion(32, 32, 0.0)
+        synthetic.inclusion(32, 32, 0.0)
 
 
 @pytest.mark.parametrize("family", ["power", "lognormal"])
 @pytest.mark.parametrize("k", [1, 8, 128, 250, 255])
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999999, 1 - 1e-12])
 def test_every_level_of_the_range_is_reached(family, k, share):
-    level = share * traffic.highest_level(256, k, family)
-    probability = traffic.inclusion(256, k, level, family)
+    level = share * synthetic.highest_level(256, k, family)
+    probability = synthetic.inclusion(256, k, level, family)
     assert probability.sum() == pytest.approx(k, abs=1e-9) and probability.max() <= 1 + 1e-15
     assert (np.diff(probability) <= 0).all()
     assert stats.gini(probability) == pytest.approx(level, abs=1e-9)
 
 
-def test_time_rises_with_the_level():
-    setting = dict(experts=32, k=2, tokens=1024, devices=8, bytes_per_token=4096, seeds=40)
-    star = fabric.star(8)
-    means = [
-        fluid.exchange_s(traffic.level_matrices(x, **setting), star).mean()
-        for x in (0, 0.2, 0.5, 0.8)
-    ]
-    assert (np.diff(means) > 0).all()
-    even = fluid.exchange_s(traffic.even(1024, 2, 8, 4096), star)
-    assert even < means[0] < 1.2 * even
-    side = traffic.level_matrices(0.5, permute=False, **setting)
-    assert fluid.exchange_s(side, star).mean() > means[2]
+@pytest.mark.parametrize(("experts", "k"), [(8, 2), (32, 2), (128, 8), (16, 15)])
+@pytest.mark.parametrize(("tokens", "share"), [(64, 16), (70, 16), (5, 8)])
+def test_counts_are_those_of_the_sample(experts, k, tokens, share):
+    for level in (0.0, 0.4 * synthetic.highest_level(experts, k)):
+        chances = synthetic.inclusion(experts, k, level)
+        given = chances, k, tokens
+        routes = synthetic.sample(*given, np.random.default_rng(3), share)
+        parts = [routes[first : first + share] for first in range(0, tokens, share)]
+        wanted = [np.bincount(part.reshape(-1), minlength=experts) for part in parts]
+        found = synthetic.counts(*given, np.random.default_rng(3), share)
+        np.testing.assert_array_equal(found, wanted)
 
 
-def test_recorded_routes_meet_random_placements():
-    index = np.random.default_rng(0).integers(0, 8, (100, 2))
-    sent = traffic.batch_matrices(
-        index, np.arange(96).reshape(4, 24), experts=8, devices=4, bytes_per_token=2
+def test_probabilities_must_sum_to_k():
+    rng, half = np.random.default_rng(0), np.full(8, 0.2)
+    for draw in (synthetic.sample, synthetic.counts):
+        with pytest.raises(ValueError, match="must sum to k = 3"):
+            draw(half, 3, 8, rng, 4)
+
+
+def test_counted_routes_send_and_compute_what_listed_ones_do():
+    rng = np.random.default_rng(0)
+    index = rng.random((60, 16)).argsort(1)[:, :3]
+    home = placement.random(16, 4, rng)
+    counts = [np.bincount(part.reshape(-1), minlength=16) for part in np.split(index, 4)]
+    sent, rows = traffic.counted(np.array(counts), home, 7.0)
+    np.testing.assert_array_equal(sent, traffic.matrix(index, home, 4, 7.0))
+    np.testing.assert_array_equal(rows, traffic.slots(index, home, 4, 16))
+
+
+NETS = {
+    "star": fabric.star(12, 1e9),
+    "tree": fabric.nodes(12, 4, 4e9, 1e9),
+    "shared": fabric.nodes(12, 4, 4e9, 1e9, oversubscription=3),
+}
+
+
+@given(arrays(float, (12, 12), elements=st.floats(0, 1e9)), st.sampled_from(sorted(NETS)))
+@settings(max_examples=40, deadline=None)
+def test_a_mirrored_fabric_takes_as_long_both_ways(sent, name):
+    net = NETS[name]
+    assert net.mirrored
+    there, back = fluid.makespan_s(sent, net), fluid.makespan_s(sent.T, net)
+    assert back == pytest.approx(there, rel=1e-12)
+
+
+def test_rails_are_not_mirrored():
+    """0 → 3 rides to position 1 of its own node first, and leaves by the card that 1 → 3 takes;
+    back, 3 → 0 leaves by the card of position 0.
+    """
+    net, sent = fabric.rail(4, 2, nvlink_bytes_per_s=10, nic_bytes_per_s=10), np.zeros((4, 4))
+    sent[0, 3] = sent[1, 3] = 10
+    assert not net.mirrored
+    assert fluid.makespan_s(sent, net) == pytest.approx(2)
+    assert fluid.makespan_s(sent.T, net) == pytest.approx(1)
+
+
+def test_a_tree_that_never_blocks_is_one_of_wide_links():
+    """The same nodes with the links of the tree listed, each as wide as its node's cards."""
+    net, rng = fabric.nodes(8, 4, 4e9, 1e9), np.random.default_rng(0)
+    pairs = [(i, j) for i in range(8) for j in range(8) if i != j]
+    tree = {(i, j): [32 + i // 4, 34 + j // 4] if i // 4 != j // 4 else [] for i, j in pairs}
+    listed = links.Fabric(
+        capacity_bytes_per_s=np.append(net.capacity_bytes_per_s, np.full(4, 4e9)),
+        routes={pair: [*net.routes(*pair), *tree[pair]] for pair in pairs},
     )
-    assert sent.shape == (4, 4, 4) and (sent.sum((1, 2)) == 24 * 2 * 2).all()
+    for sent in rng.lognormal(10, 2, (5, 8, 8)):
+        times = fluid.completion_times_s(sent, net)
+        np.testing.assert_allclose(times, fluid.completion_times_s(sent, listed), rtol=1e-9)
+
+
+def test_clusters_have_the_rates_given():
+    made = fabric.clusters(400e9, 50e9, per_node=4)
+    assert list(made) == [
+        "NVLink throughout",
+        "nodes of 4, fat tree",
+        "nodes of 4, tree 3 : 1",
+        "nodes of 4, rails",
+    ]
+    sent = np.zeros((8, 8))
+    sent[:4, 4:] = 50e9 / 4  # every device of the first node sends what its card takes in a second
+    times = [float(fluid.bottleneck_bound_s(sent, make(8))) for make in made.values()]
+    assert times == pytest.approx([50 / 400, 1, 3, 1])
+
+
+def test_parts_side_by_side_keep_their_order(monkeypatch):
+    for number in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", number)
+        assert threads.number() == int(number)
+        assert threads.each(lambda x: x * x, range(7)) == [0, 1, 4, 9, 16, 25, 36]
+        with pytest.raises(ZeroDivisionError):
+            threads.each(lambda x: 1 / x, [1, 0])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads.number() >= 1

@@ -2,17 +2,18 @@
 machine it is the calibrated model.
 """
 
+import dataclasses
+
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import ROOT
 
 from lib import stats
 from lib.measure import calibrate, grid, records
-from lib.network import cost, fabric, fluid, placement, step, studies, traffic
+from lib.network import cost, fabric, fluid, layers, placement, step, synthetic, tails, traffic
 
 SHAPE = cost.Shape(2048, 1024, 64, 8)
-CHANCES = traffic.inclusion(64, 8, 0.5)
+CHANCES = synthetic.inclusion(64, 8, 0.5)
 RNG = np.random.default_rng(0)
 
 
@@ -22,7 +23,7 @@ def known():
     predictions.
     """
     tables, _, _ = records.load(ROOT / "data/measured")
-    _, fits, layers = calibrate.everything(tables, 2**20, draws=0)
+    _, fits, measured = calibrate.everything(tables, 2**20, draws=0)
     base = calibrate.base(tables)
     machine = step.Machine(
         "measured",
@@ -31,22 +32,22 @@ def known():
         fits["layer"].parameters,
         50e9,
     )
-    return machine, layers[(layers.machine == base) & (layers["shape"] == "olmoe")]
+    return machine, measured[(measured.machine == base) & (measured["shape"] == "olmoe")]
 
 
 def test_it_is_the_model_that_was_calibrated(known):
-    machine, layers = known
+    machine, measured = known
     net = fabric.star(2, machine.exchange["wire_bytes_per_s"])
     cases = [c for c in grid.layers(2, {}) if c["shape"] == "olmoe"][::5]
     for c in cases:
-        sent, rows = studies.routed(c["index"], c["home"], SHAPE, 2)
-        same = layers[
-            (layers.tokens == c["tokens"])
-            & (layers.level == c["level"])
-            & (layers.rho_wanted == c["rho_wanted"])
-            & (layers.seed == c["seed"])
+        sent, rows = tails.routed(c["index"], [(slice(None), c["home"])], SHAPE, 2)
+        same = measured[
+            (measured.tokens == c["tokens"])
+            & (measured.level == c["level"])
+            & (measured.rho_wanted == c["rho_wanted"])
+            & (measured.seed == c["seed"])
         ]
-        assert step.total_s(step.layer_s(sent, rows, SHAPE, net, machine)) == pytest.approx(
+        assert step.total_s(step.layer(sent, rows, SHAPE, net, machine)) == pytest.approx(
             same.predicted_s.item(), rel=1e-6
         )
     assert len(cases) > 20
@@ -56,18 +57,18 @@ def test_it_is_the_model_that_was_calibrated(known):
 def test_parts_add_up_to_the_slowdown(known, overlap):
     for machine in (known[0], step.published()):
         net = fabric.nodes(16, 8, machine.exchange["wire_bytes_per_s"], 50e9)
-        even = step.layer_s(
+        even = step.layer(
             *step.even_layer(16 * 256, SHAPE, 16), SHAPE, net, machine, overlap=overlap
         )
-        parts = step.layer_s(
-            *studies.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine, overlap=overlap
+        parts = step.layer(
+            *layers.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine, overlap=overlap
         )
         slowdown = step.total_s(parts) / step.total_s(even) - 1
         np.testing.assert_allclose(sum(step.excess(parts, even).values()), slowdown, atol=1e-12)
         assert (slowdown > 0.2).all()
         assert sum(step.excess(even, even).values()) == 0
         if overlap:
-            apart = step.layer_s(*studies.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine)
+            apart = step.layer(*layers.drawn(SHAPE, 16, 256, CHANCES, 10), SHAPE, net, machine)
             longer = np.maximum(apart["wire"], apart["arithmetic"])
             np.testing.assert_allclose(
                 step.total_s(parts), apart["start"] + longer + apart["order"]
@@ -80,9 +81,7 @@ def test_the_ideal_machine_by_hand():
     """
     sent, rows = np.zeros((2, 2)), np.zeros((2, 64))
     sent[0, 1], rows[1, 3] = 64 * 4096, 64
-    parts = step.layer_s(
-        sent, rows, SHAPE, fabric.star(2, 450e9), step.published(), combine_share=2
-    )
+    parts = step.layer(sent, rows, SHAPE, fabric.star(2, 450e9), step.published(), combine_share=2)
     assert parts["start"] == parts["order"] == parts["hidden"] == 0
     assert parts["wire"] == pytest.approx(3 * 64 * 4096 / 450e9)
     assert parts["arithmetic"] == pytest.approx(
@@ -90,6 +89,53 @@ def test_the_ideal_machine_by_hand():
     )
     with pytest.raises(ValueError, match="rows: must be finite and ≥ 0"):
         step.experts_s(-rows, SHAPE, step.published())
+
+
+def test_a_mirrored_fabric_gives_the_combine_for_nothing(known):
+    """The same layer on the same links without the promise that they are mirrored, exactly fair."""
+    sent, rows = layers.drawn(SHAPE, 8, 64, CHANCES, 5)
+    for made in (fabric.star(8), fabric.nodes(8, 2, oversubscription=2)):
+        given = sent, rows, SHAPE
+        options = dict(combine_share=1.5, time_s=fluid.makespan_s)
+        both = step.layer(*given, made, known[0], **options)
+        apart = step.layer(*given, dataclasses.replace(made, mirrored=False), known[0], **options)
+        np.testing.assert_allclose(both["wire"], apart["wire"], rtol=1e-12)
+    late = fabric.star(8, latency_s=1e-3)  # twice the bytes take no longer to set out
+    twice = step.layer(sent, rows, SHAPE, late, step.published(), combine_share=2)
+    once = step.layer(sent, rows, SHAPE, late, step.published())
+    assert (twice["wire"] < 1.5 * once["wire"]).all()
+
+
+def test_one_formula_of_a_layer():
+    """Start 1 s, two exchanges of 2 s, experts 3 s, 10 bytes put in order at 5 a second."""
+    p = dict(start_s=1.0, order_bytes_per_s=5.0)
+    assert cost.layer_s(p, dict(exchange_s=2.0, expert_s=3.0, own_bytes=10)) == 1 + 4 + 3 + 2
+    parts = cost.layer_parts(p, dict(start_s=0.5, wire_s=3.5, expert_s=3.0, own_bytes=10))
+    assert parts == dict(start=1.5, wire=3.5, arithmetic=3.0, order=2.0)
+
+
+def test_an_exchange_by_hand():
+    """Small ones at 10 bytes a second, large ones after 5 s at 100; the copy beside it at 1."""
+    p = dict(
+        start_s=1.0,
+        message_s=0.5,
+        small_bytes_per_s=10.0,
+        large_s=5.0,
+        wire_bytes_per_s=100.0,
+        copy_bytes_per_s=1.0,
+    )
+    sizes = dict(wire_bytes=np.array([20, 200, 20]), own_bytes=np.array([20, 200, 30]))
+    given = {**sizes, "messages": np.array([1, 2, 1])}
+    assert cost.exchange_s(p, given).tolist() == [1.5 + 2, 2 + 7, 1.5 + 10]
+    assert cost.even_s(p, given).tolist() == [1 + 2, 1 + 7, 1 + 2]
+
+
+def test_a_machine_is_measured_where_it_was_calibrated():
+    fits = {name: {"start_s": 1.0} for name in ("exchange", "experts of any shape", "layer")}
+    found = step.machine("measured", fits, "two cards")
+    assert (found.kind, found.origin, found.layer) == ("measured", "two cards", {"start_s": 1.0})
+    for kind, given in (("published", fits), ("measured", {})):
+        assert step.machine(kind, given, "two cards") == step.published()
 
 
 def test_a_step_is_its_layers_and_the_rest():
@@ -149,8 +195,8 @@ def test_what_goes_out_in_fp8_comes_back_in_bf16():
     assert 2 * deep.shape.hidden * deep.out_share + 16 == 7408
     even = step.even_layer(8 * 256, deep.shape, 8)
     plain, own = (
-        step.layer_s(*even, deep.shape, net, machine),
-        step.of_model(*even, deep, net, machine=machine),
+        step.layer(*even, deep.shape, net, machine),
+        step.of_model(*even, deep, net, machine),
     )
     assert (
         own["wire"] == pytest.approx(plain["wire"] * (deep.out_share + 1) / 2)
@@ -158,50 +204,7 @@ def test_what_goes_out_in_fp8_comes_back_in_bf16():
     )
     olmoe = models["OLMoE-1B-7B"]
     even = step.even_layer(8 * 256, olmoe.shape, 8)
-    assert step.of_model(*even, olmoe, net, machine=machine) == step.layer_s(
-        *even, olmoe.shape, net, machine
-    )
-
-
-def test_time_rises_with_the_level():
-    """Mean over paired seeds, 8 devices and more, wire and layer."""
-    machine = step.published()
-    clusters = {
-        "star": lambda n: fabric.star(n),
-        "tree": lambda n: fabric.nodes(n, 8, oversubscription=3),
-    }
-    rows = studies.levels(
-        [step.models()["OLMoE-1B-7B"]],
-        [8, 32],
-        [256],
-        [0.0, 0.2, 0.4, 0.6, 0.8],
-        clusters,
-        machine,
-        seeds=30,
-    )
-    for _, own in rows.groupby(["fabric", "devices"]):
-        for column in ("s", "wire", "rho"):
-            assert (np.diff(own.groupby("level")[column].mean()) > 0).all(), column
-    loads = np.stack([np.full(16, 100.0), 100 * traffic.inclusion(16, 2, 0.6)])
-    even, skewed = (
-        studies.carried(
-            [step.models()["OLMoE-1B-7B"]],
-            8,
-            [256],
-            load[None],
-            2,
-            clusters["star"],
-            machine,
-            seeds=10,
-        )
-        for load in loads
-    )
-    assert (
-        even.slowdown.item() < 0.1 < skewed.slowdown.item()
-        and skewed.low.item() < skewed.slowdown.item() < skewed.high.item()
-    )
-    summary = studies.summary(rows)
-    np.testing.assert_allclose(summary[list(step.PARTS)].sum(axis=1), summary.slowdown, atol=1e-12)
+    assert step.of_model(*even, olmoe, net, machine) == step.layer(*even, olmoe.shape, net, machine)
 
 
 # ---- routes and bytes
@@ -209,17 +212,17 @@ def test_time_rises_with_the_level():
 
 @pytest.mark.parametrize("share", [1, 50])
 def test_drawn_experts_keep_their_probabilities_and_spread(share):
-    chances = traffic.inclusion(16, 4, 0.4)
+    chances = synthetic.inclusion(16, 4, 0.4)
     draws = [
         np.bincount(
-            traffic.sample(chances, 4, 200, np.random.default_rng(i), share).reshape(-1),
+            synthetic.sample(chances, 4, 200, np.random.default_rng(i), share).reshape(-1),
             minlength=16,
         )
         for i in range(400)
     ]
     np.testing.assert_allclose(np.mean(draws, 0), 200 * chances, atol=4 * np.sqrt(200 / 4 / 400))
     np.testing.assert_allclose(np.var(draws, 0), 200 * chances * (1 - chances), rtol=0.35, atol=0.5)
-    routes = traffic.sample(chances, 4, 200, RNG, share)
+    routes = synthetic.sample(chances, 4, 200, RNG, share)
     assert all(len(set(row)) == 4 for row in routes.tolist())
 
 
@@ -240,14 +243,14 @@ def test_forwarding_crosses_once_per_node():
 
 
 def test_limited_routes_stay_in_few_groups():
-    routes = traffic.group_limited(traffic.inclusion(32, 6, 0.3), 6, 500, RNG, groups=8, kept=3)
+    routes = synthetic.group_limited(synthetic.inclusion(32, 6, 0.3), 6, 500, RNG, groups=8, kept=3)
     assert max(len(set(row)) for row in (routes // 4).tolist()) <= 3 and all(
         len(set(row)) == 6 for row in routes.tolist()
     )
-    free = traffic.sample(traffic.inclusion(32, 6, 0.3), 6, 500, RNG)
+    free = synthetic.sample(synthetic.inclusion(32, 6, 0.3), 6, 500, RNG)
     assert max(len(set(row)) for row in (free // 4).tolist()) > 3
     with pytest.raises(ValueError, match="groups must divide"):
-        traffic.group_limited(np.full(32, 6 / 32), 6, 5, RNG, groups=5, kept=3)
+        synthetic.group_limited(np.full(32, 6 / 32), 6, 5, RNG, groups=5, kept=3)
 
 
 @pytest.mark.parametrize(
@@ -255,8 +258,8 @@ def test_limited_routes_stay_in_few_groups():
 )
 @pytest.mark.parametrize("level", [0.0, 0.2, 0.65])
 def test_a_popularity_carries_its_share_of_the_largest_gini(level, experts, k):
-    chances = traffic.inclusion(16, 2, level, "lognormal")
-    larger = traffic.fitted(1e6 * RNG.permutation(chances), experts, k, 2)
+    chances = synthetic.inclusion(16, 2, level, "lognormal")
+    larger = synthetic.fitted(1e6 * RNG.permutation(chances), experts, k, 2)
     assert (
         larger.sum() == pytest.approx(k)
         and (larger <= 1 + 1e-12).all()
@@ -265,7 +268,7 @@ def test_a_popularity_carries_its_share_of_the_largest_gini(level, experts, k):
     assert stats.gini(larger) / (1 - k / experts) == pytest.approx(level / (1 - 2 / 16), abs=1e-9)
     if (experts, k) == (16, 2):
         np.testing.assert_allclose(larger, chances, rtol=1e-6)
-    drawn = traffic.sample(larger, k, 20_000, np.random.default_rng(0), share=50)
+    drawn = synthetic.sample(larger, k, 20_000, np.random.default_rng(0), share=50)
     assert stats.gini(np.bincount(drawn.reshape(-1), minlength=experts)) == pytest.approx(
         stats.gini(larger), abs=0.03
     )
@@ -284,7 +287,7 @@ def test_a_popularity_carries_its_share_of_the_largest_gini(level, experts, k):
 )
 def test_a_load_that_cannot_be_carried_is_refused(given, message):
     with pytest.raises(ValueError, match=message):
-        traffic.fitted(*given)
+        synthetic.fitted(*given)
 
 
 def test_rows_are_counted_where_they_are_computed():
@@ -292,77 +295,3 @@ def test_rows_are_counted_where_they_are_computed():
     rows = traffic.slots(index, home, 4, 8)
     assert rows.sum() == 80 and all(set(np.flatnonzero(rows[d])) <= set(home[d]) for d in range(4))
     np.testing.assert_array_equal(rows.sum(0), np.bincount(index.reshape(-1), minlength=8))
-
-
-# ---- studies
-
-
-def test_packing_helps_where_it_was_packed():
-    """Two domains with busy experts of their own: packing takes them apart at home and not
-    elsewhere.
-    """
-    rng, load = np.random.default_rng(1), np.array([8.0, 8, 8, 8, 1, 1, 1, 1])
-    tokens = [rng.choice(8, (4000, 1), p=part / part.sum()) for part in (load, load[::-1])]
-    index, domain = np.concatenate(tokens)[None], np.repeat([0, 1], 4000)
-    document = np.arange(8000) // 10
-    shape = cost.Shape(256, 128, 8, 1)
-    found = studies.domains(
-        index,
-        document,
-        domain,
-        shape,
-        fabric.star(4),
-        step.published(),
-        tokens=500,
-        batches=5,
-        redundant=4,
-    )
-    rho = found.groupby(["placement", "where"]).rho.mean()
-    assert rho["packed", "same domain"] < 1.3 < rho["in order", "same domain"]
-    assert rho["replicated", "same domain"] < 1.3
-    with pytest.raises(ValueError, match="tokens = 9: must be from 1 to 8"):
-        studies.windows(np.arange(8), 9, 1, rng)
-
-
-def test_published_counts_hold_what_the_chapter_says():
-    counts = pd.read_csv(ROOT / "data/published/real_router_counts.csv")
-    assert (
-        counts.groupby(["model", "layer", "domain"])["count"]
-        .sum()
-        .div(counts.groupby(["model", "layer", "domain"]).tokens.first())
-        .isin([2, 8])
-        .all()
-    )
-    found = (
-        studies.moved_counts(counts, {"OLMoE-1B-7B": 8, "Mixtral-8x7B": 4})
-        .groupby(["placement", "where"])
-        .rho.mean()
-    )
-    assert found["packed", "packed for"] < found["packed", "another domain"]
-
-
-def test_tails_and_scale():
-    index = RNG.integers(0, 16, (2, 3000, 2))
-    index[..., 1] = (index[..., 0] + 1 + index[..., 1] % 15) % 16
-    found = studies.tails(
-        index,
-        grid.SHAPES["trace"],
-        fabric.star(4),
-        step.published(),
-        RNG.integers(0, 3000, (20, 64)),
-        20,
-    )
-    assert set(found.source) == {"batch", "placement", "both"} and (found.p99 >= found.p50).all()
-    nets = {
-        "star": lambda n: fabric.star(n),
-        "shared": lambda n: fabric.nodes(n, 4, oversubscription=4),
-    }
-    scaled = studies.scaling(
-        [8, 16], nets, 0.4, experts_per_device=4, k=4, tokens=32, hidden=64, seeds=3, exact_up_to=8
-    )
-    assert (
-        (scaled.fair.dropna() >= 1 - 1e-9).all()
-        and scaled.fair.isna().sum() == 2
-        and (scaled.bound_s > 0).all()
-    )
-    assert fluid.bottleneck_bound_s(np.zeros((4, 4)), fabric.star(4)) == 0

@@ -24,7 +24,10 @@ def fit(rho: np.ndarray, seconds: np.ndarray) -> tuple[float, float]:
         raise ValueError(
             f"elasticity.fit: {len(rho)} points, ρ over {spread}: must be ≥ 3 points and > 0"
         )
-    slope, base = np.polyfit(np.asarray(rho) - 1, seconds, 1)
+    x, y = np.asarray(rho, dtype=float) - 1, np.asarray(seconds, dtype=float)
+    away = x - x.mean()
+    slope = away @ y / (away @ away)
+    base = y.mean() - slope * x.mean()
     return float(base), float(slope / base)
 
 
