@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.routing import adapter, fitting, strategies, table, weighing
+from lib.routing import adapter, declared, fitting, strategies, table, weighing
 from lib.routing.adapter import Call
 from lib.routing.strategies import Assignment
 
@@ -90,7 +90,7 @@ def fit(
             rec.clear()
     whole = [torch.cat(part) for part in gates]
     batches = [list(part.split(batch_tokens)) for part in whole]
-    k, config = layers[0].k, cast(Any, model.config).get_text_config()
+    k, config = layers[0].k, declared.configuration(model).get_text_config()
     frequency = np.bincount(ids.cpu().numpy().ravel(), minlength=config.vocab_size)
     bias = [fitting.fit_bias(part, k, steps=steps) for part in batches]
     cut = [fitting.fit_cut(part, k) for part in batches]
