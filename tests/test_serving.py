@@ -31,6 +31,9 @@ def test_percentiles_by_hand():
     row = serving.tail(table).iloc[0]
     assert (row.batch_maxvio_p50, row.batch_maxvio_p95, row.batch_maxvio_p99) == (50, 95, 99)
     assert row.batch_gini_p99 == 0.5
+    both = pd.DataFrame(dict(arm=["null", "a"]))
+    parts = {kind: part.arm.tolist() for kind, part in serving.kinds(both)}
+    assert parts == {"measured": ["a"], "synthetic": ["null"]}
 
 
 def test_the_curve_falls_for_the_null_as_its_formula_says():

@@ -138,9 +138,12 @@ def known(source: str) -> pd.DataFrame:
 
 
 def beside(traces: Mapping[str, Trace], others: pd.DataFrame) -> pd.DataFrame:
-    """`judged` of traces by the names of their models, and below it that of other routers."""
+    """`judged` of traces by the names of their models, and below it that of other routers; router:
+    the name of the model.
+    """
     own = [judged(of_trace(t, model)) for model, t in traces.items()]
-    return pd.concat([*own, others], ignore_index=True)
+    whole = pd.concat([*own, others], ignore_index=True)
+    return whole.assign(router=whole.model)
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:

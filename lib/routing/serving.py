@@ -5,7 +5,7 @@ The perfect router is called "null": its tokens choose independently, so its bat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -56,6 +56,12 @@ def tail(table: pd.DataFrame) -> pd.DataFrame:
     found = named.groupby("arm")[["maxvio", "gini"]].quantile([0.5, 0.95, 0.99]).unstack()
     found.columns = [f"batch_{name}_p{100 * q:.0f}" for name, q in found.columns]
     return found.reset_index()
+
+
+def kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of a table that were measured, and those of the null, which are synthetic."""
+    yield "measured", table[table.arm != NULL]
+    yield "synthetic", table[table.arm == NULL]
 
 
 def sizes(traces: Mapping[str, Trace], rng: np.random.Generator) -> pd.DataFrame:
