@@ -36,9 +36,10 @@ def unpack(packed: bytes, where: str = "pack.unpack") -> bytes:
         content[0::2], content[1::2] = low, high
     except (lzma.LZMAError, ValueError):
         raise ValueError(f"{where}: must be whole, it is damaged") from None
-    if hashlib.sha256(content).digest() != wanted:
+    whole = content.tobytes()
+    if hashlib.sha256(whole).digest() != wanted:
         raise ValueError(f"{where}: must have the SHA-256 that it was packed with, it is damaged")
-    return content.tobytes()
+    return whole
 
 
 def unpacked(packed: Path, folder: Path) -> Path:
