@@ -1,1 +1,1 @@
-"""Mixture-of-experts load imbalance: profile it, change it, repair it, and price it on the network."""
+"""Load imbalance of mixtures of experts: profile, change, repair, and price it on the network."""

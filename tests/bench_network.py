@@ -88,13 +88,15 @@ def test_against_simgrid(benchmark, simgrid, net):
         for engine, seconds in {"SimGrid": theirs, "exact": exact, "approximate": near}.items():
             note(engine, net, name, 128, seconds)
         print(
-            f"\n{net}, {name}: SimGrid {theirs:.2f} s, exact {exact:.3f} s ({theirs / exact:.0f} ×), "
+            f"\n{net}, {name}: SimGrid {theirs:.2f} s, "
+            f"exact {exact:.3f} s ({theirs / exact:.0f} ×), "
             f"approximate {near:.4f} s ({theirs / near:.0f} ×, error {error:.1e})",
             end="",
         )
     worst = [min(ratios, key=lambda name, i=i: ratios[name][i]) for i in (0, 1)]
     print(
-        f"\n{net}: drawn routes {ratios['moe'][0]:.0f} × exact, {ratios['moe'][1]:.0f} × approximate; worst family "
+        f"\n{net}: drawn routes {ratios['moe'][0]:.0f} × exact, "
+        f"{ratios['moe'][1]:.0f} × approximate; worst family "
         f"{ratios[worst[0]][0]:.0f} × ({worst[0]}), {ratios[worst[1]][1]:.0f} × ({worst[1]})"
     )
     benchmark.extra_info |= {
@@ -121,7 +123,8 @@ def test_bound_of_a_large_cluster(benchmark, net):
     note("bound", net, "uniform", 4096, bound)
     note("two sums", net, "uniform", 4096, sums)
     print(
-        f"\n{net}, 4,096 devices: bound {1e3 * bound:.1f} ms, two sums {1e3 * sums:.1f} ms, ratio {bound / sums:.2f}"
+        f"\n{net}, 4,096 devices: bound {1e3 * bound:.1f} ms, two sums {1e3 * sums:.1f} ms, "
+        f"ratio {bound / sums:.2f}"
     )
 
 

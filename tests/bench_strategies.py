@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from lib.routing import capacity, strategies
+from lib.routing import bind, capacity, fitting, strategies, table
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 LIMIT_S = {
@@ -44,8 +44,8 @@ def test_reroute(benchmark, device, gamma):
     _, kept, rounds = capacity.reroute(gates[None], 8, size)
     empty = 1 - float(kept.double().mean())
     print(
-        f"\nγ = {gamma}, {device}: {rounds} rounds (bound {64 * (65536 - size) + 1:,}), empty slots {empty:.2%}, "
-        f"{benchmark.stats['median'] * 1e3:.0f} ms"
+        f"\nγ = {gamma}, {device}: {rounds} rounds (bound {64 * (65536 - size) + 1:,}), "
+        f"empty slots {empty:.2%}, {benchmark.stats['median'] * 1e3:.0f} ms"
     )
     if gamma == "1.25":
         assert benchmark.stats["min"] <= LIMIT_S[device]  # the least disturbed of five
@@ -57,7 +57,7 @@ def test_reroute_in_groups(benchmark, device, group):
     gates = logits(65536, 64, device).softmax(-1)
     timed(
         benchmark,
-        partial(strategies.in_groups(partial(strategies.reroute, k=8, gamma=1.25), group), gates),
+        partial(bind.in_groups(partial(strategies.reroute, k=8, gamma=1.25), group), gates),
         device,
     )
 
@@ -65,7 +65,7 @@ def test_reroute_in_groups(benchmark, device, group):
 @pytest.mark.parametrize("shape", [(4096, 16, 2), (4096, 64, 8)], ids=str)
 @pytest.mark.parametrize("gamma", ["1", "1.25"])
 def test_against_the_optimum(benchmark, shape, gamma):
-    """Seconds and total gate per token of each, beside the native choice, which knows no capacity."""
+    """Seconds and total gate per token of each, beside the native choice that knows no capacity."""
     tokens, experts, k = shape
     scores = logits(tokens, experts).double().softmax(-1)
     call = partial(strategies.optimal, scores, k, gamma)
@@ -75,7 +75,7 @@ def test_against_the_optimum(benchmark, shape, gamma):
         "drop": {"gamma": gamma},
         "native": {},
     }.items():
-        call = partial(strategies.find(name), scores, k, **bound)
+        call = partial(table.find(name).function, scores, k, **bound)
         found[name] = call(), min(timeit.repeat(call, number=1, repeat=5))
     print(f"\n{tokens} tokens × {experts} experts top-{k}, γ = {gamma}:", end="")
     for name, ((index, weight), seconds) in found.items():
@@ -91,20 +91,20 @@ def test_single_optimum(benchmark):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", sorted(set(strategies.STRATEGIES) - {"optimal", "reroute"}))
+@pytest.mark.parametrize("name", sorted(set(table.STRATEGIES) - {"optimal", "reroute"}))
 def test_others(benchmark, device, name):
     gates = logits(65536, 64, device).softmax(-1)
-    bound = dict(
-        random={"seed": 0},
-        drop={"gamma": 1.25},
-        expanded_drop={"gamma": 1.25, "extra": 8},
-        least_loaded={"among": 16},
-        hashed={
-            "token_ids": torch.arange(65536) % 8192,
-            "table": capacity.hash_table(range(1, 8193), 64, 8),
-        },
-        biased={"bias": torch.zeros(64)},
-        threshold={"cut": torch.full((64,), 0.05)},
-        activate_fewer={"least": 4},
+    known = dict(
+        seed=0,
+        token_ids=torch.arange(65536) % 8192,
+        table=fitting.hash_table(range(1, 8193), 64, 8),
+        bias=torch.zeros(64),
+        cut=torch.full((64,), 0.05),
+        gamma=1.25,
+        bias_scale=1.0,
+        among=16,
     )
-    timed(benchmark, partial(strategies.find(name), gates, 8, **bound.get(name, {})), device)
+    row = table.find(name)
+    swept = {row.sweep: known.get(row.sweep) or row.values[0]} if row.sweep else {}
+    given = {need: known[need] for need in row.needs}
+    timed(benchmark, partial(row.function, gates, 8, **row.fixed, **swept, **given), device)

@@ -19,7 +19,7 @@ import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
 
-from lib.balance import objective, train
+from lib.balance import losses, numerics, objective, train
 from lib.model import load
 from lib.routing import adapter
 
@@ -99,15 +99,14 @@ def profiled(stream: np.ndarray, plan: train.Plan, device: torch.device) -> pd.D
     it stood idle.
     """
     model = fresh(device)
-    forward, optimizer = train.use_precision(model, "bf16"), train.optimizer(model, plan)
+    forward, optimizer = numerics.use_precision(model, "bf16"), train.optimizer(model, plan)
+    loss = losses.LOSSES[plan.loss]
     source = train.batches(torch.from_numpy(stream.astype(np.int32)).to(device), plan)
     with adapter.record(model, scores=True) as rec:
 
         def step(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
             optimizer.zero_grad(set_to_none=True)
-            found = objective.gradients(
-                model, rec, batch, plan.loss, plan.coefficient, forward=forward
-            )
+            found = objective.gradients(model, rec, batch, loss, plan.coefficient, forward=forward)
             torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
             return found
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib.network import fabric, fluid, traffic
+from lib.network import exchange, fabric, fluid, links
 
 SIZES = (8, 32, 64)
 
@@ -27,7 +27,7 @@ def families(devices: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     zipf = rng.permutation(1 / np.arange(1, devices + 1))
     hot = np.full((devices, devices), 1e5)
     hot[:, rng.integers(devices)] *= devices
-    setting = dict(
+    study = exchange.Study(
         experts=4 * devices,
         k=8,
         tokens=64 * devices,
@@ -39,7 +39,7 @@ def families(devices: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
         "balanced": np.full((devices, devices), 1e6),
         "zipf": np.round(1e8 * np.outer(rng.permutation(zipf), zipf)) + 1,
         "hot": hot,
-        "moe": traffic.level_matrices(0.5, **setting)[0],
+        "moe": exchange.matrices(study, 0.5)[0],
         "lognormal": np.round(rng.lognormal(13, 1.5, (devices, devices))) + 1,
     }
 
@@ -72,7 +72,7 @@ def compiled(folder: Path) -> Path:
     return program
 
 
-def judge(program: Path, sent: np.ndarray, net: fabric.Fabric) -> tuple[np.ndarray, float]:
+def judge(program: Path, sent: np.ndarray, net: links.Fabric) -> tuple[np.ndarray, float]:
     """SimGrid's completion times [devices, devices] in seconds of whole bytes `sent`, and its CPU
     seconds.
     """

@@ -1,13 +1,13 @@
-"""Another assignment: what it costs, in which groups, and what looks ahead."""
+"""Another assignment: in which groups, what it does to a model, what looks ahead, what is tried."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from lib.routing import adapter, assignment, bind
+from lib.routing import adapter, assignment, bind, comparison, study, table
 
 
 def documents(n, tokens):
@@ -89,62 +89,164 @@ def test_one_layer_at_a_time_leaves_the_others(tiny_model, ids):
 
 
 def test_causal_strategies_leak_exactly_nothing_and_others_do(tiny_model, ids, fits):
-    names = [
-        "native",
-        "random",
-        "round_robin",
-        "hashed",
-        "drop",
-        "drop_position",
-        "reroute",
-        "biased",
-        "least_loaded",
-        "threshold",
-        "expert_choice",
-        "sinkhorn",
-        "optimal",
-        "expanded_drop",
-    ]
-    plan = bind.settings(names, [1.25], [1.0], [4])
-    moved = bind.leak(
-        tiny_model, torch.cat([ids[0], ids[1]]), torch.cat([ids[2], ids[3]]), plan, fits
-    )
-    for setting in plan:
-        assert (moved[setting["name"]] == 0) == bind.causal(setting), setting
+    plan = bind.settings([n for n in table.STRATEGIES if n != "activate_fewer"], [1.25], [1.0], [4])
+    text, other = torch.cat([ids[0], ids[1]]), torch.cat([ids[2], ids[3]])
+    moved = assignment.leak(tiny_model, text, other, plan, fits)
+    assert moved.setting.tolist() == [setting["name"] for setting in plan]
+    assert ((moved.leak == 0) == moved.causal).all(), moved
+    assert moved.causal.any() and not moved.causal.all()
     assert tiny_model.config._experts_implementation != "batched_mm"
+
+
+def test_the_native_choice_put_in_by_hand_changes_nothing(tiny_model, ids, monkeypatch):
+    assert assignment.unchanged(tiny_model, ids)
+    monkeypatch.setattr(adapter, "native", lambda _, call: (call.index, call.weights * 1.01))
+    assert not assignment.unchanged(tiny_model, ids)
+
+
+def test_domains_take_turns():
+    texts = [SimpleNamespace(domain=domain) for domain in "bbbaac"]
+    assert assignment.in_turn(texts, 5) == [0, 3, 5, 1, 4]
+
+
+# strategies bound to a model
+# -------------------------------------------------------------------------------------------------
 
 
 def test_settings_are_named_and_unknown_ones_refused():
     plan = bind.settings(["native", "reroute", "biased"], [1.0, 1.25], [0.5], [4])
     assert [s["name"] for s in plan] == ["native", "reroute 1", "reroute 1.25", "biased 0.5"]
-    with pytest.raises(ValueError, match=r"'reroot' is unknown: did you mean reroute\?"):
+    assert plan[2] == dict(name="reroute 1.25", family="reroute", strategy="reroute", gamma=1.25)
+    only = bind.settings(["optimal", "least_loaded"], [2.0], [], [3, 4])
+    assert [s["name"] for s in only] == ["optimal 1.25", "least_loaded 3", "least_loaded 4"]
+    with pytest.raises(ValueError, match=r"'reroot': must be .* \(did you mean reroute\?\)"):
         bind.settings(["reroot"], [1.0], [1.0], [4])
 
 
-def test_differences_are_paired_and_tested_by_cluster():
-    base = pd.DataFrame(dict(name=list("abcdefghij"), nats=np.arange(10.0), tokens=10))
-    more = base.assign(nats=base.nats + 5)
-    pairs = assignment.difference(more, base)
-    assert assignment.per_token(pairs) == pytest.approx(0.5)
-    assert (
-        assignment.p_value(pairs, np.arange(10)) == 1.0
-        or assignment.p_value(pairs, np.arange(10)) < 1e-9
-    )  # no spread at all
-    rng = np.random.default_rng(0)
-    noise = np.stack([rng.normal(0, 1, 10), np.full(10, 10.0)], 1)
-    assert 0.001 < assignment.p_value(noise, np.arange(10)) <= 1
-    assert np.isnan(assignment.p_value(noise, np.arange(10) // 2))  # five clusters
-    with pytest.raises(ValueError, match="must be the same, in the same order"):
-        assignment.difference(more[::-1], base)
+def test_what_must_be_fitted_is_asked_for():
+    group = torch.zeros(4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="biased: fits = None: must hold its bias"):
+        bind.bound(dict(strategy="biased"), group)
+    with pytest.raises(ValueError, match="hashed: fits = None: must hold its table"):
+        bind.bound(dict(strategy="hashed"), group)
 
 
-def test_strategies_are_compared_at_one_balance():
-    curve = pd.DataFrame(dict(setting=["a", "b", "c"], p95=[1.0, 2.0, 4.0], delta=[0.4, 0.2, 0.0]))
-    assert assignment.at_balance(curve, 1.5) == ("a", "b", 0.5)
-    assert assignment.at_balance(curve, 3.0) == ("b", "c", 0.5)
-    assert assignment.at_balance(curve, 0.5) is None
+def call(scores, layer=0):
+    """What a layer with these native gates [tokens, experts] would hand over, top-1."""
+    weights, index = scores.max(1, keepdim=True)
+    rule = SimpleNamespace(renormalised=False, scale=1.0)
+    token = torch.arange(len(scores))
+    return SimpleNamespace(layer=layer, index=index, weights=weights, token=token, rule=rule)
+
+
+def test_a_setting_is_bound_by_hand():
+    scores = torch.tensor([[0.6, 0.4], [0.7, 0.3], [0.8, 0.2], [0.9, 0.1]])
+    group = torch.tensor([0, 1, 0, 1])
+    fits = bind.Fits(
+        table=torch.tensor([[0], [1], [1], [0]]),
+        bias=[torch.zeros(2), torch.tensor([-0.3, 0.3])],
+        cut=[torch.zeros(2), torch.tensor([0.75, 0.15])],
+        gates=[],
+    )
+
+    def chosen(layer=0, **setting):
+        return bind.bound(setting, group, fits)(scores, call(scores, layer))
+
+    assert bind.bound(dict(strategy="native"), group) is adapter.native
+    assert chosen(strategy="drop", gamma=1, priority="position")[1].flatten().tolist() == (
+        pytest.approx([0.6, 0.7, 0, 0])
+    )
+    row = chosen(strategy="drop_position", gamma=1)
+    assert torch.equal(row[1], chosen(strategy="drop", gamma=1, priority="position")[1])
+    index, weight = chosen(strategy="reroute", gamma=1, policy="native")
+    assert index.flatten().tolist() == [1, 1, 0, 0]
+    assert weight.flatten().tolist() == pytest.approx([0.4, 0.3, 0.8, 0.9])
+    assert chosen(strategy="reroute", gamma=1)[1].flatten().tolist() == (
+        pytest.approx([0.6, 0.7, 0.8, 0.9])
+    )
+    assert chosen(strategy="hashed")[0].flatten().tolist() == [0, 1, 1, 0]
+    assert chosen(strategy="biased")[0].flatten().tolist() == [0, 0, 0, 0]
+    assert chosen(1, strategy="biased")[0].flatten().tolist() == [1, 1, 0, 0]
+    assert chosen(1, strategy="biased", bias_scale=0.5)[0].flatten().tolist() == [1, 0, 0, 0]
+    assert (chosen(1, strategy="threshold")[1] > 0).sum(1).tolist() == [1, 1, 2, 1]
+    assert chosen(strategy="random")[0].tolist() != chosen(1, strategy="random")[0].tolist()
 
 
 def test_prices_and_biases_are_held_together_per_layer(fits):
     found = bind.price_correlation(fits, 2)
     assert found.shape == (3,) and (np.abs(found) <= 1).all()
+
+
+# what is tried
+# -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def subject(tiny_model):
+    return study.subject(
+        tiny_model, documents(9, 16), documents(4, 16), documents=8, tokens=12, fit_steps=5
+    )
+
+
+def test_a_subject_holds_what_it_is_judged_on(subject):
+    assert len(subject.documents) == 8 and subject.ids.shape == (8, 12)
+    assert subject.ids[3].tolist() == list(range(3, 15))
+    assert subject.groups(None).tolist() == assignment.prefix_groups(8, 12).tolist()
+    assert subject.groups(5).tolist() == [i // 5 for i in range(96)]
+    assert study.size(subject).to_dict("records") == [dict(documents=8, clusters=8)]
+    assert len(subject.fits.bias) == 3 and subject.fits.gates[0].shape == (4 * 12, 8)
+
+
+def test_every_pass_is_listed_by_hand():
+    names = ["native", "drop", "reroute", "optimal"]
+    plan = study.Study(
+        bind.settings(names, [1.0, 1.25], [], []),
+        policies=["mass", "native"],
+        group_sizes=[2, 4],
+        prefill_tokens=7,
+    )
+    jobs = plan.jobs({"a": 3})
+    told = [(j.protocol, j.setting["name"], j.policy, j.size, j.layer) for j in jobs]
+    decoded = ["native", "drop 1", "drop 1.25", "reroute 1", "reroute 1.25", "optimal 1.25"]
+    assert told == [
+        *(("prefix", name, "mass", None, None) for name in decoded),
+        *(("prefix", name, "native", None, None) for name in decoded[1:5]),
+        *(("prefill", name, "mass", 7, None) for name in ("native", "drop 1.25", "reroute 1.25")),
+        *(("size", n, "mass", size, None) for n in ("native", "reroute 1.25") for size in (2, 4)),
+        *(("layer", "reroute 1.25", "mass", None, layer) for layer in range(3)),
+    ]
+    assert all(job.arm == "a" for job in jobs)
+    without = replace(plan, ablation=False, policies=["native"]).jobs({"a": 3, "b": 2})
+    assert {job.protocol for job in without} == {"prefix", "prefill", "size"}
+    assert {job.policy for job in without} == {"native"} and len(without) == 2 * (6 + 3 + 4)
+
+
+def test_a_study_is_measured_run_by_run(subject):
+    names = ["reroute", "biased", "random"]
+    settings = bind.settings(["native", *names], [1.25], [1.0], [])
+    plan = study.Study(settings, ("mass", "rank"), group_sizes=[32], prefill_tokens=24)
+    found = study.measured(plan, {"a": subject})
+    runs = found.drop_duplicates("run")
+    assert len(runs) == 4 + 2 + 4 + 2 + 3 and len(found) == 8 * len(runs)
+    native = found[found.run == 0]
+    assert (native.tokens == 6).all() and (native.churn == 0).all() and native.causal.all()
+    assert (found[found.protocol == "prefill"].tokens == 11).all()
+    by_hand = run(subject.model, subject.ids, settings[1])
+    own = found[(found.setting == "reroute 1.25") & (found.policy == "mass") & found.layer.isna()]
+    np.testing.assert_array_equal(own[own.protocol == "prefix"].nats, by_hand["nats"])
+    assert own.p95.iloc[0] == np.quantile(by_hand["max_over_nominal"], 0.95)
+    ranked = found[(found.setting == "reroute 1.25") & (found.policy == "rank")]
+    assert (ranked.churn == own.churn.iloc[0]).all() and (ranked.nats != by_hand["nats"]).any()
+    kept = study.stored(found)
+    assert len(kept) == len(found) and "p95" not in kept
+    assert kept.nats[0] == round(found.nats[0], 4) != found.nats[0]
+    compared = comparison.against_native(found)
+    assert len(compared) == len(runs) and (compared.delta[compared.family == "native"] == 0).all()
+
+
+def test_prices_are_told_by_layer(subject):
+    found = study.prices({"a": subject, "b": subject})
+    assert found.arm.tolist() == ["a"] * 3 + ["b"] * 3 and found.layer.tolist() == [1, 2, 3] * 2
+    np.testing.assert_array_equal(
+        found.price_correlation[:3], bind.price_correlation(subject.fits, 2)
+    )

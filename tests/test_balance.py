@@ -6,12 +6,14 @@ from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import MagicMock
 
+import families
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import DEVICES
 
-from lib.balance import evaluate, losses, objective, train
+from lib.balance import evaluate, losses, numerics, objective, train
 from lib.model.corpus import Document
 from lib.routing import adapter
 
@@ -53,7 +55,7 @@ def test_switch_of_micro_batches_under_one_load_is_that_of_the_whole():
 
 
 def test_switch_agrees_with_transformers_for_one_layer():
-    """The stock loss of one layer sums over the k choices what ours averages: it is k times ours."""
+    """The stock loss of one layer sums over the k choices what ours averages: k times ours."""
     from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
     logits = torch.randn(40, 8)
@@ -61,6 +63,44 @@ def test_switch_agrees_with_transformers_for_one_layer():
     stock = load_balancing_loss_func((logits,), 8, 2)
     torch.testing.assert_close(stock, 2 * losses.switch(logits, load))
     torch.testing.assert_close(losses.stock((logits,), 2), stock)
+
+
+def arguments(model, **row):
+    """What the function of a loss with this row is called with in a step of two parts."""
+    calls, batch = [], torch.arange(4 * 9).view(4, 9)
+
+    def function(*given):
+        calls.append(given)
+        return 0 * (given[0][0] if row.get("pooled") else given[0]).sum()
+
+    with adapter.record(model, scores=True) as rec:
+        loss = losses.Loss(function, "nothing that counts", **row)
+        objective.gradients(model, rec, batch, loss, 1.0, micro_sequences=2)
+    return calls
+
+
+def test_a_loss_is_given_what_its_row_says(tiny_model):
+    """Three layers of eight experts, two for each of the 32 tokens, in two parts."""
+    whole = arguments(tiny_model)
+    assert len(whole) == 6 and all(logits.shape == (16, 8) for logits, _, _ in whole)
+    assert all(load.sum() == 64 for _, load, _ in whole)
+    assert all(mean.sum().item() == pytest.approx(1, abs=1e-6) for _, _, mean in whole)
+    alone = arguments(tiny_model, whole_batch=False)
+    assert [(int(load.sum()), mean) for _, load, mean in alone] == [(32, None)] * 6
+    pooled = arguments(tiny_model, whole_batch=False, pooled=True)
+    assert [([part.shape for part in logits], k) for logits, k in pooled] == [
+        ([(16, 8)] * 3, 2)
+    ] * 2
+
+
+def test_a_router_of_sigmoids_has_probabilities_and_raw_logits():
+    """Its scores over their sum are what a loss takes the softmax for, unless it wants logits."""
+    model = families.build(transformers.DeepseekV3ForCausalLM)
+    assert adapter.layers(model)[0].rule.score == "sigmoid"
+    scores, raw = (arguments(model, raw=own)[0][0].detach() for own in (False, True))
+    expected = raw.sigmoid() / raw.sigmoid().sum(-1, keepdim=True)
+    torch.testing.assert_close(scores.softmax(-1), expected)
+    assert not torch.allclose(raw.softmax(-1), expected, atol=1e-3)
 
 
 def test_bad_shapes_and_unknown_losses_are_refused(tiny_model):
@@ -122,14 +162,14 @@ def test_divergence_ends_with_one_line(tiny_model):
 
 def test_bf16_expert_products_really_are_bf16(tiny_model, monkeypatch):
     seen = []
-    forward = train.use_precision(tiny_model, "bf16")
-    original = train.ALL_EXPERTS_FUNCTIONS["grouped_mm"]
+    forward = numerics.use_precision(tiny_model, "bf16")
+    original = numerics.ALL_EXPERTS_FUNCTIONS["grouped_mm"]
 
     def spy(self, hidden, index, weights):
         seen.append((hidden.dtype, self.gate_up_proj.dtype, self.down_proj.dtype))
         return original(self, hidden, index, weights)
 
-    monkeypatch.setitem(train.ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", spy)
+    monkeypatch.setitem(numerics.ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", spy)
     with forward:
         objective.language_loss(tiny_model, torch.zeros(2, 9, dtype=torch.long)).backward()
     assert seen == [(torch.bfloat16,) * 3] * 3
@@ -199,10 +239,8 @@ def test_a_model_that_cannot_be_captured_trains_step_by_step(tiny_model, monkeyp
     seen = []
     step = seen.append
     assert objective.replayed(step, tiny_model, batch) is step and len(seen) == 3
-    assert (
-        capsys.readouterr().out
-        == "objective.replayed: OlmoeForCausalLM cannot be captured: operation not permitted when stream is capturing\n"
-    )
+    why = "OlmoeForCausalLM cannot be captured: operation not permitted when stream is capturing"
+    assert capsys.readouterr().out == f"objective.replayed: {why}\n"
 
 
 def test_fused_norms_compute_what_the_norms_did(tiny_model):
@@ -225,9 +263,9 @@ def test_fused_norms_compute_what_the_norms_did(tiny_model):
     for norm in norms:
         torch.nn.init.uniform_(norm.weight, 0.5, 2)
     before = model(input_ids=ids).logits
-    assert train.fuse_norms(model) == len(norms) > 0 and all(
+    assert numerics.fuse_norms(model) == len(norms) > 0 and all(
         "forward" in vars(norm) for norm in norms
     )
     torch.testing.assert_close(model(input_ids=ids).logits, before)
-    assert train.fuse_norms(ShiftedRMSNorm()) == 0
-    assert train.fuse_norms(copy.deepcopy(tiny_model).bfloat16()) == len(norms)
+    assert numerics.fuse_norms(ShiftedRMSNorm()) == 0
+    assert numerics.fuse_norms(copy.deepcopy(tiny_model).bfloat16()) == len(norms)

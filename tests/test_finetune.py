@@ -5,7 +5,6 @@ import lzma
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +13,8 @@ from conftest import ROOT
 from scipy.stats import entropy
 
 from lib import stats
-from lib.balance import evaluate, finetune, objective, train
+from lib.balance import evaluate, finetune, numerics, objective
+from lib.balance.trial import Job, Study
 from lib.model.corpus import Document
 from lib.routing import adapter
 
@@ -24,7 +24,6 @@ SMALL = dict(
     finetune_sequences=2,
     sequence_tokens=16,
     finetune_learning_rate=1e-4,
-    training_stride=4000,
     training_strides=[4000],
     deterministic=False,
     documents_per_domain=2,
@@ -41,8 +40,13 @@ SMALL = dict(
 )
 
 
-def parameters(**changes):
-    return SimpleNamespace(**SMALL | changes)
+def study(**changes):
+    return Study.of(SMALL | changes)
+
+
+def found_in(folder, asked, jobs, packed=()):
+    """What is finished on the first text."""
+    return finetune.read(folder, asked.settings(asked.training_strides[0]), jobs, packed)
 
 
 def test_seeds_come_first_and_bad_losses_are_refused():
@@ -64,7 +68,7 @@ def test_seeds_come_first_and_bad_losses_are_refused():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder, p = tmp_path_factory.mktemp("queue"), parameters()
+    folder, p = tmp_path_factory.mktemp("queue"), study()
     finetune.work(folder, p, finetune.queue(p.coefficients, 1))
     return folder, p
 
@@ -72,7 +76,7 @@ def finished(tmp_path_factory):
 def test_a_result_says_what_it_is_worth(finished):
     folder, p = finished
     jobs = finetune.queue(p.coefficients, 1)
-    found = finetune.read(folder, p, jobs)
+    found = found_in(folder, p, jobs)
     assert list(found) == jobs
     for job, result in found.items():
         held = result["held_out"]
@@ -95,64 +99,64 @@ def test_finished_runs_are_not_done_again_and_can_be_packed(finished, monkeypatc
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.json")} == times and len(
         times
     ) == 3
-    found = finetune.read(folder, p, jobs)
+    found = found_in(folder, p, jobs)
     (tmp_path / "runs.xz").write_bytes(finetune.pack(found.values()))
     assert finetune.pack(found.values()) == (tmp_path / "runs.xz").read_bytes()
-    assert finetune.read(tmp_path, p, jobs, tmp_path / "runs.xz") == found
-    assert finetune.read(tmp_path, parameters(finetune_steps=3), jobs, tmp_path / "runs.xz") == {}
+    packed = finetune.unpack(tmp_path / "runs.xz")
+    assert found_in(tmp_path, p, jobs, packed) == found
+    assert found_in(tmp_path, study(finetune_steps=3), jobs, packed) == {}
     assert b"start" in lzma.decompress((tmp_path / "runs.xz").read_bytes())
 
 
 def test_the_time_budget_leaves_the_rest_to_the_next_command(tmp_path, capsys):
-    p = parameters(time_budget_s=1e-6)
+    p = study(time_budget_s=1e-6)
     jobs = finetune.queue(p.coefficients, 1)
-    finetune.work(tmp_path, parameters(time_budget_s=0.0), jobs)
-    assert not finetune.read(tmp_path, p, jobs)
+    finetune.work(tmp_path, study(time_budget_s=0.0), jobs)
+    assert not found_in(tmp_path, p, jobs)
     for done in (1, 2):
         finetune.work(tmp_path, p, jobs)
-        assert len(finetune.read(tmp_path, p, jobs)) == done
+        assert len(found_in(tmp_path, p, jobs)) == done
         assert f"finetune: {3 - done} of 3 runs left after" in capsys.readouterr().out
 
 
 def test_each_text_has_the_whole_queue_and_what_is_published_is_not_done_again(finished, tmp_path):
     folder, p = finished
     jobs = finetune.queue(p.coefficients, 1)
-    (tmp_path / "runs.xz").write_bytes(finetune.pack(finetune.read(folder, p, jobs).values()))
-    both = parameters(training_strides=[4000, 5000])
+    (tmp_path / "runs.xz").write_bytes(finetune.pack(found_in(folder, p, jobs).values()))
+    both = study(training_strides=[4000, 5000])
     finetune.work(tmp_path, both, jobs, published=tmp_path / "runs.xz")
-    first, second = finetune.texts(both)
-    assert finetune.read(tmp_path, first, jobs) == {}
-    assert finetune.read(tmp_path, first, jobs, tmp_path / "runs.xz") == finetune.read(
-        folder, p, jobs
-    )
-    other = finetune.read(tmp_path, second, jobs)
-    assert list(other) == jobs and all(
-        result["settings"]["training_stride"] == 5000 for result in other.values()
-    )
+    own = finetune.finished(tmp_path, both, jobs)
+    assert own[4000] == {} and list(own[5000]) == jobs
+    assert {result["settings"]["training_stride"] for result in own[5000].values()} == {5000}
+    together = finetune.finished(tmp_path, both, jobs, tmp_path / "runs.xz")
+    assert together == {4000: found_in(folder, p, jobs), 5000: own[5000]}
+    published = tmp_path / "runs.xz"
+    assert finetune.borrowed(tmp_path, both, together, published) == [published]
+    assert finetune.borrowed(tmp_path, both, own, published) == []
 
 
 def test_workers_share_a_queue(tmp_path):
-    p = parameters(coefficients={"none": [0.0]}, training_seeds=1)
+    p = study(coefficients={"none": [0.0]}, training_seeds=1)
     jobs = finetune.queue(p.coefficients, 1)
     finetune.work(tmp_path, p, jobs, 1, 2)
-    assert [job.loss for job in finetune.read(tmp_path, p, jobs)] == ["none"]
+    assert [job.loss for job in found_in(tmp_path, p, jobs)] == ["none"]
     finetune.work(tmp_path, p, jobs, 0, 2)
-    assert len(finetune.read(tmp_path, p, jobs)) == 2
+    assert len(found_in(tmp_path, p, jobs)) == 2
 
 
 def test_a_run_that_diverges_is_a_result_of_one_line(tmp_path, monkeypatch, capsys):
-    p = parameters(finetune_learning_rate=1e30, coefficients={"none": [0.0]}, finetune_steps=4)
-    job = finetune.Job("none", 0.0, 0)
+    p = study(finetune_learning_rate=1e30, coefficients={"none": [0.0]}, finetune_steps=4)
+    job = Job("none", 0.0, 0)
     finetune.work(tmp_path, p, [job])
-    (result,) = finetune.read(tmp_path, p, [job]).values()
+    (result,) = found_in(tmp_path, p, [job]).values()
     assert "the run diverged" in result["diverged"] and "held_out" not in result
     assert capsys.readouterr().out.count("finetune: none_0_0: train.run: step") == 1
 
 
 def test_torchrun_spreads_a_run_and_gives_what_one_process_gives(finished, tmp_path):
     _, p = finished
-    one = finetune.Job("none", 0.0, 0)
-    given = json.dumps(vars(parameters(coefficients={"none": [0.0]}, training_seeds=1)))
+    one = Job("none", 0.0, 0)
+    given = json.dumps(SMALL | {"coefficients": {"none": [0.0]}, "training_seeds": 1})
     command = [
         sys.executable,
         "-m",
@@ -170,13 +174,53 @@ def test_torchrun_spreads_a_run_and_gives_what_one_process_gives(finished, tmp_p
         command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    alone, spread = (finetune.read(folder, p, [one])[one] for folder in (finished[0], tmp_path))
+    alone, spread = (found_in(folder, p, [one])[one] for folder in (finished[0], tmp_path))
     assert spread["held_out"]["nats_per_token"] == pytest.approx(
         alone["held_out"]["nats_per_token"], abs=1e-3
     )
     assert [row["gini"] for row in spread["curve"]] == pytest.approx(
         [row["gini"] for row in alone["curve"]], abs=5e-3
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], finetune.USAGE),
+        (
+            [json.dumps({name: SMALL[name] for name in SMALL if name not in ("seed", "model")})],
+            "finetune: parameters: lack model, seed: must have coefficients, training_seeds, ",
+        ),
+        (["{seed: 1}"], "finetune: Expecting property name enclosed in double quotes"),
+    ],
+)
+def test_what_the_command_cannot_do_is_one_line(tmp_path, arguments, message):
+    with pytest.raises(SystemExit) as ended:
+        finetune.main(*([str(tmp_path)] if arguments else []), *arguments)
+    assert str(ended.value).startswith(message) and "\n" not in str(ended.value)
+
+
+def test_the_command_tells_it_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "lib.balance.finetune", str(tmp_path), "{}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("finetune: parameters: lack coefficients, training_seeds, ")
+
+
+def test_what_the_callers_torch_was_set_to_stays(tmp_path):
+    """Also where the queue asks for nothing, and where it asks for determinism itself."""
+    try:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        finetune.work(tmp_path, study(), [])
+        assert torch.are_deterministic_algorithms_enabled()
+        with finetune.deterministic(False):
+            assert torch.is_deterministic_algorithms_warn_only_enabled()
+        torch.use_deterministic_algorithms(False)
+        with finetune.deterministic(True):
+            assert torch.are_deterministic_algorithms_enabled()
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 def test_routes_and_worth_come_from_one_pass(tiny_model):
@@ -213,7 +257,7 @@ def test_specialisation_is_mutual_information():
 def test_the_bias_moves_load_without_touching_weights(tiny_model):
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 97, (4, 33)))
     bias = objective.selection_bias(tiny_model)
-    train.use_precision(tiny_model, "float32")
+    numerics.use_precision(tiny_model, "float32")
     with (
         torch.no_grad(),
         objective.biased(tiny_model),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from judge import NETS, families
 
-from lib.network import fabric, fluid
+from lib.network import fabric, fluid, links
 
 sizes = arrays(
     float,
@@ -25,12 +25,12 @@ FABRICS = {
 }
 
 
-def own(net: fabric.Fabric, order=None, scale: float = 1.0) -> fabric.Fabric:
+def own(net: links.Fabric, order=None, scale: float = 1.0) -> links.Fabric:
     """The same fabric as a list of routes, without its closed form; devices renamed by `order`."""
     new = np.arange(net.devices) if order is None else np.argsort(order)
     pairs = [(i, j) for i in range(net.devices) for j in range(net.devices) if i != j]
     routes = {(int(new[i]), int(new[j])): net.routes(i, j) for i, j in pairs}
-    return fabric.Fabric(
+    return links.Fabric(
         capacity_bytes_per_s=scale * net.capacity_bytes_per_s,
         latency_s=net.latency_s,
         routes=routes,
@@ -44,7 +44,7 @@ def test_fair_shares_by_hand():
     sent = np.array([[9.0, 100, 50], [0, 0, 30], [0, 0, 0]])
     found = fluid.completion_times_s(sent, fabric.star(3, 10))
     np.testing.assert_allclose(found, [[0, 15, 10], [0, 0, 6], [0, 0, 0]])
-    own_links = fabric.Fabric(
+    own_links = links.Fabric(
         capacity_bytes_per_s=[10, 4], latency_s=[0, 1], routes={(0, 1): [0], (2, 1): [0, 1]}
     )
     sent = np.array([[0, 34.0, 0], [0, 0, 0], [0, 8, 0]])
@@ -142,7 +142,7 @@ def test_another_library_gives_the_same_bound():
 def test_large_fabrics_sum_in_stretches():
     sent = np.random.default_rng(0).random((512, 512))
     for net in (fabric.star(512), fabric.nodes(512, 8, oversubscription=2), fabric.rail(512, 8)):
-        listed = fabric.Fabric(
+        listed = links.Fabric(
             capacity_bytes_per_s=net.capacity_bytes_per_s, routes=net.routes, devices=512
         )
         np.testing.assert_allclose(net.load_bytes(sent), listed.load_bytes(sent), rtol=1e-12)

@@ -19,7 +19,7 @@ MAY = {
     "routing": set(),
     "balance": {"model", "routing.adapter"},
     "network": set(),
-    "measure": {"network.cost", "network.placement", "network.traffic"},
+    "measure": {"network.cost", "network.placement", "network.synthetic", "network.traffic"},
     "engines": set(),
     "paper": set(),
     "commands": {"model", "routing", "balance", "network", "measure", "engines", "paper"},

@@ -54,13 +54,14 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     home = tmp_path / "data" / "model" / "without"
     shutil.copytree(load.HOME / "without", home)
     shutil.copy(load.DATA / "manifest.csv", tmp_path / "data")
-    content = bytearray((home / "model.safetensors").read_bytes())
+    content = bytearray((home / "model.safetensors.packed").read_bytes())
     content[5_000_000] ^= 1
-    (home / "model.safetensors").write_bytes(content)
+    (home / "model.safetensors.packed").write_bytes(content)
     monkeypatch.setattr(load, "DATA", tmp_path / "data")
     monkeypatch.setattr(load, "HOME", tmp_path / "data" / "model")
     with pytest.raises(
-        ValueError, match=r"model/without/model.safetensors: has SHA-256 .* must be .*damaged"
+        ValueError,
+        match=r"model/without/model.safetensors.packed: has SHA-256 .* must be .*damaged",
     ) as error:
         load.open("without")
     assert "\n" not in str(error.value)

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,22 +17,19 @@ from lib.balance import losses
 
 
 def load_cv2(logits, load, mean=None):
-    """Squared coefficient of variation of the straight-through load: no arm, since it is twice
-    Switch.
+    """Squared coefficient of variation of the straight-through load: not among the losses, since it
+    is twice Switch.
     """
     return logits.shape[1] * losses._through("load_cv2", logits, load, mean).square().sum() - 1
 
 
-ARMS = {
-    "switch": losses.switch,
-    "load_cv2": load_cv2,
-    "cv2": losses.cv2,
-    "entropy": losses.entropy,
-    "gini": losses.gini,
-    "max": losses.maximum,
-    "z": losses.z,
-}
+OF_A_LAYER = {
+    name: row.function
+    for name, row in losses.LOSSES.items()
+    if row.function is not None and not row.pooled
+} | {"load_cv2": load_cv2}
 THROUGH = ("load_cv2", "entropy", "gini", "max")
+PUBLISHED = ROOT / "notebooks" / "params" / "paper.yml"
 LOAD = torch.tensor([9.0, 4, 2, 1, 0, 8])
 
 
@@ -58,7 +57,7 @@ def formula(name, share, load):
 @pytest.mark.parametrize("name", THROUGH)
 def test_value_is_hard_and_gradient_is_that_of_the_formula_at_the_hard_load(name):
     z = logits()
-    value = ARMS[name](z, LOAD)
+    value = OF_A_LAYER[name](z, LOAD)
     share = (LOAD.double() / LOAD.sum()).requires_grad_()
     expected = formula(name, share, LOAD)
     assert value.item() == pytest.approx(expected.item(), rel=1e-12)
@@ -79,7 +78,7 @@ def test_formulas_are_differentiable_where_the_gradient_is_taken(name):
 
 @pytest.mark.parametrize("name", ["switch", "cv2", "z"])
 def test_gradcheck_of_what_is_soft(name):
-    assert torch.autograd.gradcheck(lambda z: ARMS[name](z, LOAD), logits())
+    assert torch.autograd.gradcheck(lambda z: OF_A_LAYER[name](z, LOAD), logits())
 
 
 def test_straight_through_load_cv2_is_twice_switch():
@@ -106,26 +105,26 @@ def test_values_are_the_metrics_of_the_load(load):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in ARMS if name != "z"])
+@pytest.mark.parametrize("name", ["switch", "cv2", *THROUGH])
 def test_even_is_least_and_descent_goes_there(name):
     even = torch.zeros(8, 6, requires_grad=True)
-    value = ARMS[name](even, torch.full((6,), 5))
+    value = OF_A_LAYER[name](even, torch.full((6,), 5))
     value.backward()
     assert (
         value.item() == pytest.approx(1 if name == "switch" else 0, abs=1e-6)
         and even.grad.abs().max() < 1e-6
     )
     z = torch.tensor([[2.0, 0, 0, 0, 0, 0]] * 8, requires_grad=True)
-    ARMS[name](z, torch.tensor([11, 1, 1, 1, 1, 1])).backward()
+    OF_A_LAYER[name](z, torch.tensor([11, 1, 1, 1, 1, 1])).backward()
     assert (z.grad[:, 0] > 0).all() and (z.grad[:, 1:] < 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", OF_A_LAYER)
 def test_dead_experts_one_expert_and_half_precision_are_finite(name, dtype):
     for load in ([40, 0, 0, 0], [0, 0, 0, 0], [20, 20, 0, 0], [1_000_000_007, 3, 0, 0]):
         z = torch.tensor([[60.0, -60, 0, 0]] * 5, dtype=dtype).requires_grad_()
-        value = ARMS[name](z, torch.tensor(load))
+        value = OF_A_LAYER[name](z, torch.tensor(load))
         value.backward()
         assert (
             value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(z.grad).all()
@@ -135,17 +134,17 @@ def test_dead_experts_one_expert_and_half_precision_are_finite(name, dtype):
 def test_a_dead_expert_is_raised():
     for name in ("entropy", "gini", "max", "switch"):
         z = torch.zeros(6, 4, requires_grad=True)
-        ARMS[name](z, torch.tensor([6, 4, 2, 0])).backward()
+        OF_A_LAYER[name](z, torch.tensor([6, 4, 2, 0])).backward()
         assert (z.grad[:, 3] < 0).all() and z.grad[:, 3].min() == z.grad.min()
 
 
-@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("name", OF_A_LAYER)
 def test_parts_under_the_statistics_of_the_whole_are_the_whole(name):
     whole, parts = logits(), logits()
     mean = losses.probability(parts).detach()
-    expected = ARMS[name](whole, LOAD)
+    expected = OF_A_LAYER[name](whole, LOAD)
     expected.backward()
-    values = [ARMS[name](part, LOAD, mean) for part in parts.split(3)]
+    values = [OF_A_LAYER[name](part, LOAD, mean) for part in parts.split(3)]
     torch.stack(values).mean().backward()
     assert torch.stack(values).mean().item() == pytest.approx(expected.item(), rel=1e-12)
     torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-10, atol=1e-15)
@@ -170,6 +169,37 @@ def test_the_stock_loss_is_k_times_switch_of_the_pooled_load():
     load = sum(torch.bincount(z.topk(2).indices.flatten(), minlength=8) for z in layers)
     pooled = losses.switch(torch.cat(layers), load)
     torch.testing.assert_close(losses.stock(tuple(layers), 2), 2 * pooled)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [
+        ("gini", lambda share: float(stats.gini(share))),
+        ("entropy", lambda share: 1 - float(stats.entropy(share))),
+        ("cv2", lambda share: float(stats.cv(share)) ** 2),
+    ],
+)
+def test_the_three_losses_of_the_earlier_study_are_there(name, metric):
+    """Gini, entropy and coefficient of variation, which it named and never trained with: each is a
+    row, is its metric, and is trained with in the published run.
+    """
+    share = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64)
+    value = losses.LOSSES[name].function(share.log()[None], 1000 * share)
+    assert value.item() == pytest.approx(metric(share.numpy()), rel=1e-12)
+    assert name in yaml.safe_load(PUBLISHED.read_text())["coefficients"]
+
+
+def test_a_comparison_needs_no_loss_and_switch():
+    assert losses.comparable({"none": [0.0], "switch": [0.1, 1.0]})
+    for bad in ([], {"none": [0.0]}, {"none": [0.0], "switch": []}, {"none": 0, "switch": [1.0]}):
+        assert not losses.comparable(bad)
+
+
+def test_a_comparison_is_described_a_row_per_loss():
+    table = losses.described({"none": [0.0], "gini": [1.0, 0.3]})
+    assert table.loss.tolist() == ["none", "gini"]
+    assert table.coefficients.tolist() == ["0", "0.3, 1"]
+    assert table.adds[1] == losses.LOSSES["gini"].words
 
 
 def test_bad_input_is_one_line():

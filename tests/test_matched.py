@@ -2,88 +2,98 @@
 
 import numpy as np
 import pytest
+from results import STUDY, queue, result
 from scipy import stats as scipy_stats
 
-from lib.balance import matched
-from lib.balance.finetune import Job
+from lib import stats
+from lib.balance import matched, runs
 
 
-def result(nats, violation):
-    per_layer = {"max_violation_p95": [violation - 0.1, violation + 0.1], "gini": [0.1, 0.3]}
-    return {
-        "held_out": {"nats_per_token": nats, "layers": per_layer},
-        "curve": [{"tokens_per_s": speed} for speed in (1.0, 5.0, 2.0)],
-    }
-
-
-def queue(gaps):
-    """Switch from (4, 2.0) through (2, 2.1) to (1, 2.3); entropy reaches 1.5 and costs `gaps` more
-    there.
-    """
-    found = {Job("start", 0.0, 0): result(1.9, 4) | {"curve": []}}
-    for seed, gap in enumerate(gaps):
-        found[Job("none", 0.0, seed)] = result(2.0 + seed, 4)
-        found[Job("switch", 0.1, seed)] = result(2.1 + seed, 2)
-        found[Job("switch", 0.3, seed)] = result(2.3 + seed, 1)
-        found[Job("entropy", 0.1, seed)] = result(2.2 + seed + gap, 1.5)
-        found[Job("max", 0.1, seed)] = result(2.0 + seed, 3)
-    return found
-
-
-def test_runs_are_means_over_layers():
-    row = matched.runs(queue([0.0])).iloc[1]
-    assert (row.loss, row.nats, row.max_violation_p95, row.gini, row.tokens_per_s) == (
-        "none",
-        2.0,
-        4.0,
-        0.2,
-        2.0,
-    )
-    assert np.isnan(matched.runs(queue([0.0])).tokens_per_s[0])
+def compared(gaps, margin=0.05):
+    return matched.compared(runs.table(queue(gaps)), range(len(gaps)), margin)
 
 
 def test_a_loss_is_read_off_its_curve_at_the_balance_that_all_reach():
-    """At 1.5, half way between Switch's 2 and 1, Switch costs 2.2."""
+    """At 1.5, half way between Switch's 2 and 1, Switch costs 0.2 above no loss."""
     gaps = [0.01, 0.02, 0.03]
-    target, table = matched.compared(matched.runs(queue(gaps)), [0, 1, 2], 0.05, ["entropy"])
-    entropy, most = table.itertuples()
-    assert (
-        target == 1.5
-        and (entropy.loss, entropy.seeds) == ("entropy", 3)
-        and entropy.difference == pytest.approx(0.02)
-    )
+    switch, entropy, most = compared(gaps).itertuples()
+    assert (switch.loss, switch.target, switch.seeds) == ("switch", 1.5, 3)
+    assert switch.cost == pytest.approx(0.2) and np.isnan(switch.difference)
+    assert (entropy.loss, entropy.seeds) == ("entropy", 3)
+    assert entropy.difference == pytest.approx(0.02) and entropy.cost == pytest.approx(0.22)
     half = scipy_stats.t.ppf(0.975, 2) * 0.01 / np.sqrt(3)
-    assert (entropy.low, entropy.high) == pytest.approx((0.02 - half, 0.02 + half))
+    low, high = entropy.difference_low, entropy.difference_high
+    assert (low, high) == pytest.approx((0.02 - half, 0.02 + half))
+    assert (entropy.cost_low, entropy.cost_high) == pytest.approx((0.22 - half, 0.22 + half))
     assert entropy.p_equivalent == pytest.approx(
         scipy_stats.ttest_1samp(gaps, 0.05, alternative="less").pvalue
     )
-    assert (most.loss, most.seeds) == ("max", 0) and np.isnan(
-        [most.difference, most.low, most.p_equivalent]
-    ).all()
+    assert (most.loss, most.seeds) == ("max", 0)
+    assert np.isnan([most.cost, most.difference, most.difference_low, most.p_equivalent]).all()
 
 
 def test_one_seed_has_no_interval():
-    _, table = matched.compared(matched.runs(queue([0.01])), [0], 0.05, ["entropy"])
-    assert (
-        table.difference[0] == pytest.approx(0.01)
-        and np.isnan(table.loc[0, ["low", "high", "p_equivalent"]].astype(float)).all()
-    )
+    _, entropy, _ = compared([0.01]).itertuples()
+    assert entropy.difference == pytest.approx(0.01)
+    told = [entropy.difference_low, entropy.cost_high, entropy.p_equivalent]
+    assert np.isnan(told).all()
 
 
-def test_only_whole_seeds_are_compared():
-    found = queue([0.0, 0.0, 0.0])
-    jobs = [job for job in found if job.loss != "start"]
-    del found[Job("max", 0.1, 1)]
-    assert matched.complete(matched.runs(found), jobs) == [0, 2]
+def test_without_a_whole_seed_every_loss_is_a_row_of_nan():
+    table = matched.compared(runs.table(queue([0.0])), [], 0.05)
+    assert table.loss.tolist() == ["switch", "entropy", "max"] and table.seeds.tolist() == [0] * 3
+    assert table[["target", "cost", "difference"]].isna().all(axis=None)
 
 
-def test_averages_have_intervals_where_there_are_seeds():
-    table = matched.averaged(
-        matched.runs(queue([0.0, 0.1])), ["loss", "coefficient"], ["nats"]
-    ).set_index("loss")
-    start, entropy = table.loc["start"], table.loc["entropy"]
-    assert start.seeds == 1 and start.nats == start.nats_low == start.nats_high == 1.9
-    half = scipy_stats.t.ppf(0.975, 1) * np.std([2.2, 3.3], ddof=1) / np.sqrt(2)
-    assert (entropy.nats_low, entropy.nats, entropy.nats_high) == pytest.approx(
-        (2.75 - half, 2.75, 2.75 + half)
-    )
+def on_two_texts(gaps):
+    """The queue on a text of 1,000 tokens, and on another of 2,000 where all but the start costs
+    0.1 more.
+    """
+    found = queue(gaps)
+    dearer = {
+        job: result(one["held_out"]["nats_per_token"] + 0.1 * (job.loss != "start"), 4)
+        for job, one in found.items()
+    }
+    for job, one in dearer.items():
+        one["held_out"]["layers"] = found[job]["held_out"]["layers"]
+        one["held_out"]["training_tokens"] = 2000
+    return {3: found, 5: dearer}
+
+
+def test_texts_stand_beside_each_other_and_one_that_is_not_there_is_nan():
+    """A run sees 4 × 2 × 100 tokens."""
+    results = on_two_texts([0.0] * 2)
+    jobs = list(results[3])
+    table = matched.by_text(STUDY, results, jobs, 0.05)
+    about = matched.texts(table)
+    assert about.stride.tolist() == [3, 5] and about.text_tokens_m.tolist() == [1e-3, 2e-3]
+    assert about.passes.tolist() == [0.8, 0.4] and about.target.tolist() == [1.5, 1.5]
+    assert about.drift.tolist() == pytest.approx([2.5 - 1.9, 2.6 - 1.9])
+    assert matched.on_text(table, 1).loss.tolist() == ["switch", "entropy", "max"]
+    alone = matched.by_text(STUDY, {3: results[3], 5: {}}, jobs, 0.05)
+    assert np.isnan(matched.texts(alone).passes[1]) and matched.on_text(alone, 1).empty
+    lacking = matched.equality(matched.on_text(alone, 1))
+    assert lacking.loss.tolist() == ["entropy", "gini"]
+    assert lacking.drop(columns="loss").isna().all(axis=None)
+
+
+def test_equality_is_told_with_enough_seeds_only():
+    """Gaps around −0.02: their size has the interval mirrored; with seven seeds only the mean."""
+    gaps = np.linspace(-0.03, -0.01, stats.CLUSTERS)
+    own = matched.equality(compared(list(gaps))).iloc[0]
+    low, high = stats.mean_interval(gaps)
+    assert own.gap == pytest.approx(0.02) and own.difference == pytest.approx(-0.02)
+    assert (own.gap_low, own.gap_high) == pytest.approx((-high, -low))
+    few = matched.equality(compared(list(gaps[1:]))).iloc[0]
+    assert few.difference < 0
+    assert np.isnan([few.difference_low, few.gap, few.gap_low, few.p_equivalent]).all()
+
+
+def test_cheaper_and_dearer_need_an_interval_on_one_side():
+    table = compared([-0.02] * stats.CLUSTERS)
+    table.loc[table.loss == "max", ["difference", "difference_low", "difference_high"]] = 2, 1, 3
+    table.loc[table.loss == "max", "seeds"] = stats.CLUSTERS
+    assert matched.sides(table) == {"cheaper": ["entropy"], "dearer": ["max"]}
+    table.loc[table.loss == "max", "difference_low"] = -1
+    table.loc[table.loss == "entropy", "seeds"] = stats.CLUSTERS - 1
+    assert matched.sides(table) == {"cheaper": [], "dearer": []}

@@ -18,12 +18,12 @@ from matplotlib.lines import Line2D
 
 from lib.balance import losses
 from lib.paper import plots
-from lib.routing import strategies
+from lib.routing import table
 
 NEW = ("a new one", "another, also new")  # names that no table of the library lists
 GROUPS = {
     "losses": ["start", *losses.LOSSES],
-    "strategies": list(strategies.STRATEGIES),
+    "strategies": list(table.STRATEGIES),
     "checkpoints": ["without", "with", "null"],
     "families of routes": ["power", "sorted", "lognormal", "one_hot", "predecessor"],
     "sources": ["token", "position", "domain", "second", "before"],
@@ -62,7 +62,7 @@ def test_what_stands_in_one_figure_looks_different(names):
 
 def test_marks_and_colours_of_strategies_and_losses_differ_each():
     """A reader who sees no colour tells them by their marks, and the other way round."""
-    for names in (list(losses.LOSSES), list(strategies.STRATEGIES)):
+    for names in (list(losses.LOSSES), list(table.STRATEGIES)):
         assert len({plots.style(name).mark for name in names}) == len(names)
         assert len({plots.style(name).colour for name in names}) == len(names)
 

@@ -2,6 +2,8 @@
 assignment.
 """
 
+import inspect
+from dataclasses import fields
 from fractions import Fraction
 from functools import partial
 
@@ -12,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from lib.routing import capacity, strategies
-from lib.routing.strategies import weights
+from lib.routing import bind, capacity, fitting, strategies, table, weighing
+from lib.routing.weighing import weights
 
 RAW = weights("native")
 # all three prefer expert 0; with one place each, the stable matching is not the one with the
@@ -34,29 +36,25 @@ def total(scores, assigned):
 
 
 def every(tokens, experts, k, gamma="1.25", dtype=torch.float32):
-    """Every strategy with its state bound, for any scores of that shape."""
-    ids = torch.arange(tokens) % 7
-    table = capacity.hash_table([9, 4, 4, 3, 1, 0, 2], experts, k)
-    cut, bias = (
-        torch.full((experts,), 0.3, dtype=dtype),
-        torch.linspace(-0.1, 0.1, experts, dtype=dtype),
+    """Every strategy of the table bound to what its row says, for any scores of that shape."""
+    known = dict(
+        seed=(0, 1),
+        token_ids=torch.arange(tokens) % 7,
+        table=fitting.hash_table([9, 4, 4, 3, 1, 0, 2], experts, k),
+        bias=torch.linspace(-0.1, 0.1, experts, dtype=dtype),
+        cut=torch.full((experts,), 0.3, dtype=dtype),
+        gamma=gamma,
+        bias_scale=1.0,
+        among=min(k + 1, experts),
     )
-    bound = dict(
-        random={"seed": (0, 1)},
-        hashed={"token_ids": ids, "table": table},
-        biased={"bias": bias},
-        threshold={"cut": cut},
-        drop={"gamma": gamma},
-        expanded_drop={"gamma": gamma, "extra": 2},
-        reroute={"gamma": gamma},
-        optimal={"gamma": max(gamma, "1")},
-        expert_choice={"gamma": gamma},
-        activate_fewer={"least": 1},
-        least_loaded={"among": min(k + 1, experts)},
-    )
-    return {
-        name: partial(f, k=k, **bound.get(name, {})) for name, f in strategies.STRATEGIES.items()
-    }
+    bound = {}
+    for name, row in table.STRATEGIES.items():
+        swept = {row.sweep: known.get(row.sweep) or row.values[0]} if row.sweep else {}
+        given = {need: known[need] for need in row.needs}
+        bound[name] = partial(row.function, k=k, **row.fixed, **swept, **given)
+    bound["optimal"] = partial(strategies.optimal, k=k, gamma=max(gamma, "1"))
+    bound["expert_choice"] = partial(strategies.expert_choice, k=k, gamma=gamma)
+    return bound
 
 
 @st.composite
@@ -76,7 +74,7 @@ def problems(draw, least_gamma=0):
 
 
 # worked by hand
-# -----------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 
 
 def test_capacity_is_exact():
@@ -102,7 +100,7 @@ def test_native_random_and_round_robin_by_hand():
 
 
 def test_hash_by_hand():
-    table = capacity.hash_table([5, 3, 3, 1, 0], experts=3, k=1)
+    table = fitting.hash_table([5, 3, 3, 1, 0], experts=3, k=1)
     assert table.tolist() == [[0], [1], [2], [1], [2]]
     index, weight = strategies.hashed(
         GATES, 1, token_ids=torch.tensor([3, 0, 2]), table=table, weigh=RAW
@@ -154,14 +152,14 @@ def test_sinkhorn_by_hand():
     assert strategies.native(scores, 1, weigh=weights("native", gate=torch.exp))[
         0
     ].flatten().tolist() == [0, 0, 0]
-    index, _ = strategies.sinkhorn(scores, 1, weigh=weights(gate=strategies.softmax))
+    index, _ = strategies.sinkhorn(scores, 1, weigh=weights(gate=weighing.softmax))
     assert index.flatten().tolist() == [0, 1, 2]
     found = capacity.sinkhorn(scores[None], 1, 1.0, 200).softmax(-1)[0]
     torch.testing.assert_close(found, plan, rtol=1e-9, atol=1e-9)
 
 
 def test_bias_by_hand():
-    bias = capacity.fit_bias([GATES], 1, rate=0.3)
+    bias = fitting.fit_bias([GATES], 1, rate=0.3)
     torch.testing.assert_close(bias, torch.tensor([-0.4, 0.2, 0.2]))
     index, weight = strategies.biased(GATES, 1, bias=torch.tensor([-0.25, 0.0, 0.0]), weigh=RAW)
     assert index.flatten().tolist() == [0, 1, 0] and weight[1] == GATES[1, 1]
@@ -169,7 +167,7 @@ def test_bias_by_hand():
 
 def test_expert_choice_and_threshold_by_hand():
     assert chosen(strategies.expert_choice(GATES, 1)) == [set(), {1}, {0, 2}]
-    cut = capacity.fit_cut([GATES], 1)
+    cut = fitting.fit_cut([GATES], 1)
     torch.testing.assert_close(cut, torch.tensor([0.7, 0.4, 0.25]))
     assert chosen(strategies.threshold(GATES, 1, cut=cut)) == [set(), {1}, {0, 2}]
     moving = torch.zeros(3)
@@ -214,7 +212,7 @@ def test_weight_policies_by_hand():
     logits = GATES.log() + 3
     same = strategies.reroute(logits.softmax(-1), 2, 1)[1]
     torch.testing.assert_close(
-        strategies.native(logits, 2, weigh=weights(gate=strategies.softmax))[1][0], same[0]
+        strategies.native(logits, 2, weigh=weights(gate=weighing.softmax))[1][0], same[0]
     )
 
 
@@ -222,15 +220,17 @@ def test_weight_policies_by_hand():
 # ---------------------------------------------------------------------------------
 
 
+LEAVES_EMPTY = ("drop", "drop_position", "expanded_drop", "reroute", "activate_fewer")
+
+
 @settings(deadline=None)
 @given(problems())
 def test_every_assignment_is_one(problem):
     scores, k, gamma = problem
     for name, strategy in every(scores.shape[1], scores.shape[2], k, gamma).items():
-        if name == "hashed":
-            strategy = partial(
-                strategy, token_ids=strategy.keywords["token_ids"].expand(scores.shape[:2])
-            )
+        if "token_ids" in strategy.keywords:
+            ids = strategy.keywords["token_ids"].expand(scores.shape[:2])
+            strategy = partial(strategy, token_ids=ids)
         index, weight = strategy(scores)
         assert index.dtype == torch.int64 and index.shape == weight.shape, name
         assert index.shape[:2] == scores.shape[:2] and weight.dtype == scores.dtype, name
@@ -240,7 +240,7 @@ def test_every_assignment_is_one(problem):
         if name in ("expert_choice", "threshold"):
             continue
         assert index.shape[2] == k, name
-        if name not in ("drop", "expanded_drop", "reroute", "activate_fewer"):
+        if name not in LEAVES_EMPTY:
             assert (used == k).all(), name
 
 
@@ -251,15 +251,14 @@ def test_capacity_is_never_exceeded_and_drops_are_what_overflows(problem):
     _, tokens, experts = scores.shape
     size = capacity.capacity(tokens, experts, k, gamma)
     bound = every(tokens, experts, k, gamma)
-    bound |= {
-        p: partial(strategies.drop, k=k, gamma=gamma, priority=p) for p in ("position", "choice")
-    }
-    for name in ("drop", "position", "choice", "expanded_drop", "reroute", "expert_choice"):
+    bound |= {"choice": partial(strategies.drop, k=k, gamma=gamma, priority="choice")}
+    capped = ("drop", "drop_position", "choice", "expanded_drop", "reroute", "expert_choice")
+    for name in capped:
         for group in scores:
             assert strategies.load(*bound[name](group), experts).max() <= size, name
     for group in scores:
         asked = strategies.load(*strategies.native(group, k), experts)
-        for name in ("drop", "position", "choice"):
+        for name in ("drop", "drop_position", "choice"):
             assert torch.equal(
                 strategies.load(*bound[name](group), experts), asked.clamp(max=size)
             ), name
@@ -326,10 +325,10 @@ def test_reroute_is_the_textbook_and_no_pair_blocks(problem):
         for token in range(tokens):
             for expert in set(range(experts)) - mine[token]:
                 there = [t for t in range(tokens) if expert in mine[t]]
-                key = lambda t, e=expert, g=group: (-g[t, e], t)
-                admitted = load[expert] < size or key(token) < max(map(key, there))
-                wish = lambda e, t=token, g=group: (-g[t, e], e)
-                wanted = len(mine[token]) < k or wish(expert) < max(map(wish, mine[token]))
+                worst = max((-group[t, expert], t) for t in [*there, token])
+                admitted = load[expert] < size or (-group[token, expert], token) != worst
+                last = max((-group[token, e], e) for e in {*mine[token], expert})
+                wanted = len(mine[token]) < k or (-group[token, expert], expert) != last
                 assert not (admitted and wanted)
 
 
@@ -387,7 +386,7 @@ def test_room_for_all_changes_nothing_bit_for_bit():
         expected = strategies.native(
             scores, 2, weigh=weights("native", renormalise=renormalise, scale=2.5)
         )
-        for policy in strategies.POLICIES:
+        for policy in weighing.POLICIES:
             weigh = weights(policy, renormalise=renormalise, scale=2.5)
             for strategy in (
                 partial(strategies.drop, gamma=4),
@@ -411,26 +410,14 @@ def test_mass_is_preserved(problem):
         torch.testing.assert_close(weight.sum(-1)[some], own[some])
 
 
-CAUSAL = (
-    "native",
-    "random",
-    "round_robin",
-    "hashed",
-    "biased",
-    "least_loaded",
-    "threshold",
-    "position",
-)
-
-
-@pytest.mark.parametrize("name", [*strategies.STRATEGIES, "position", "choice"])
+@pytest.mark.parametrize("name", [*table.STRATEGIES, "choice"])
 def test_causal_strategies_never_look_ahead(name):
     first, later = gates(32, 8), gates(32, 8, seed=1).flip(1)
     bound = every(32, 8, 2, "1")
-    bound |= {p: partial(strategies.drop, k=2, gamma=1, priority=p) for p in ("position", "choice")}
+    bound["choice"] = partial(strategies.drop, k=2, gamma=1, priority="choice")
     changed = torch.cat([first[:16], later[16:]])
     before, after = chosen(bound[name](first))[:16], chosen(bound[name](changed))[:16]
-    assert (before == after) == (name in CAUSAL)
+    assert (before == after) == (name != "choice" and table.find(name).causal)
 
 
 def test_ties_go_to_the_lower_numbers():
@@ -470,10 +457,10 @@ def test_in_groups():
             partial(strategies.expert_choice, k=2),
         ):
             expected = [part for group in scores.split(size) for part in chosen(strategy(group))]
-            assert chosen(strategies.in_groups(strategy, size)(scores)) == expected
+            assert chosen(bind.in_groups(strategy, size)(scores)) == expected
             label = torch.arange(70) // size
             mixed = torch.randperm(70, generator=torch.Generator().manual_seed(size))
-            found = strategies.in_groups(strategy, label[mixed])(scores[mixed])
+            found = bind.in_groups(strategy, label[mixed])(scores[mixed])
             assert chosen(found) == [expected[token] for token in mixed]
 
 
@@ -488,15 +475,15 @@ def test_random_is_uniform_and_streams_balance():
 
 def test_what_was_fitted_evens_the_load_of_text_not_seen():
     train, test = gates(20000, 8).split(16000)
-    bias = capacity.fit_bias(list(train.split(1000)), 2, rate=0.02, steps=200)
+    bias = fitting.fit_bias(list(train.split(1000)), 2, rate=0.02, steps=200)
     load = strategies.load(*strategies.biased(test, 2, bias=bias), 8)
     assert abs(float(bias.sum())) < 1e-5 and load.max() < 1.15 * load.double().mean()
-    cut = capacity.fit_cut(train.split(1000), 2)
+    cut = fitting.fit_cut(train.split(1000), 2)
     load = strategies.load(*strategies.threshold(test, 2, cut=cut), 8)
     assert load.min() > 0.85 * 1000 and load.max() < 1.15 * 1000
     rng = np.random.default_rng(0)
     words = rng.zipf(1.3, 200_000) % 500
-    table = capacity.hash_table(np.bincount(words, minlength=500), 8, 2)
+    table = fitting.hash_table(np.bincount(words, minlength=500), 8, 2)
     load = np.bincount(table[words].flatten(), minlength=8)
     assert (
         load.max() / load.mean() < 8 / 2 * 1.01
@@ -528,14 +515,14 @@ def test_refusals():
         ),
         (lambda: strategies.native(GATES, 4), "native: k = 4: must be from 1 to 3"),
         (lambda: strategies.reroute(GATES, 0, 1), "reroute: k = 0"),
-        (lambda: capacity.hash_table([1, 2], 2, 3), "hash_table: k = 3"),
+        (lambda: fitting.hash_table([1, 2], 2, 3), "hash_table: k = 3"),
         (lambda: strategies.reroute(nan, 2, 1), "reroute: scores: must be finite"),
         (lambda: strategies.optimal(nan / 0, 2, 1), "optimal: scores: must be finite"),
         (lambda: strategies.native(one, 2), r"native: scores \[0, 3\]: must be"),
-        (lambda: strategies.in_groups(partial(strategies.native, k=2), 4)(one), r"scores \[0, 3\]"),
+        (lambda: bind.in_groups(partial(strategies.native, k=2), 4)(one), r"scores \[0, 3\]"),
         (lambda: strategies.native(GATES.int(), 2), "must be floats"),
-        (lambda: strategies.find("re_route"), "'re_route' is unknown: did you mean reroute?"),
-        (lambda: strategies.find("xyz"), "'xyz' is unknown: must be one of native"),
+        (lambda: table.find("re_route"), r"'re_route': must be .* \(did you mean reroute\?\)"),
+        (lambda: table.find("xyz"), "'xyz': must be one of native"),
         (lambda: weights("half"), "policy = 'half'"),
         (lambda: strategies.native(GATES.log(), 2), "gates: must be ≥ 0; logits need gate"),
         (lambda: strategies.drop(GATES, 2, 1, priority="luck"), "priority = 'luck'"),
@@ -547,15 +534,57 @@ def test_refusals():
             lambda: strategies.hashed(GATES, 2, token_ids=torch.zeros(2), table=torch.zeros(3, 2)),
             "one id per token",
         ),
-        (lambda: capacity.fit_bias([], 2), "0 batches"),
-        (lambda: capacity.fit_cut([], 2), "0 batches"),
-        (lambda: strategies.in_groups(strategies.native, 0), "group = 0"),
+        (lambda: fitting.fit_bias([], 2), "0 batches"),
+        (lambda: fitting.fit_cut([], 2), "0 batches"),
+        (lambda: bind.in_groups(strategies.native, 0), "group = 0"),
         (
-            lambda: strategies.in_groups(partial(strategies.native, k=2), torch.zeros(4))(GATES),
+            lambda: bind.in_groups(partial(strategies.native, k=2), torch.zeros(4))(GATES),
             r"must be \[3\]",
         ),
     ]:
         with pytest.raises(ValueError, match=message) as caught:
             call()
         assert len(str(caught.value).splitlines()) == 1
-    assert strategies.find("reroute") is strategies.reroute
+
+
+# what is known of each
+# -------------------------------------------------------------------------------------------------
+
+
+def test_no_kind_of_strategy_is_lost():
+    """Kinds that the book must keep, those of the predecessor's five strategies among them."""
+    kinds = {
+        "by the router": {"native"},
+        "by chance": {"random"},
+        "in turn": {"round_robin"},
+        "by token": {"hashed"},
+        "under a capacity": {"drop", "reroute"},
+        "by load": {"least_loaded", "biased"},
+    }
+    for kind, names in kinds.items():
+        assert names <= set(table.STRATEGIES), kind
+
+
+@pytest.mark.parametrize("name", table.STRATEGIES)
+def test_a_row_says_what_can_be_done_with_it(name):
+    row = table.find(name)
+    keywords = inspect.signature(row.function).parameters
+    asked = {*row.fixed, *row.needs, *([row.sweep] if row.sweep else [])}
+    required = {n for n, known in keywords.items() if known.default is known.empty}
+    assert asked <= set(keywords) and required <= {"scores", "k", *asked}
+    assert len(asked) == len(row.fixed) + len(row.needs) + bool(row.sweep)
+    assert row.policy in weighing.POLICIES
+    assert {*row.needs} <= {*bind.GIVEN, *(field.name for field in fields(bind.Fits))}
+    assert row.values or row.sweep in ("", "gamma", "bias_scale", "among")
+    assert row.sweep or not row.values
+
+
+def test_a_strategy_that_adds_scores_up_takes_logarithms():
+    """Gates of two tokens: in sum the swap is worth less, in product more."""
+    scores = torch.tensor([[0.9, 0.1], [0.5, 0.02]])
+    assert strategies.optimal(scores, 1, 1)[0].tolist() == [[0], [1]]
+    assert strategies.optimal(scores.log(), 1, 1, weigh=weights(gate=torch.exp))[0].tolist() == [
+        [1],
+        [0],
+    ]
+    assert table.find("optimal").on_logs and table.find("sinkhorn").on_logs

@@ -83,10 +83,12 @@ def test_a_figure_needs_caption_and_alternative_text(chapter):
 
 def test_claims_and_checks(chapter):
     chapter.value("x", 1.0, interval=(0.5, 1.5))
+    chapter.value("y", float("nan"))
     for predicate, verdict in (
         ("x > 0", "supported"),
         ("x > 2", "not supported"),
         ("x > 1", "undecided"),
+        ("x > 1 and y > 0", "not run"),
     ):
         chapter.claim(verdict, "It holds.", predicate)
         assert chapter.claims[verdict]["verdict"] == verdict
@@ -139,7 +141,9 @@ def test_texts_state_values_and_figures_tell_their_data(chapter):
 def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
     chapter = values.Chapter("00_base_model", SimpleNamespace(run_dir=str(tmp_path)))
     chapter.uses(provenance.repository() / "data/corpus.csv.gz")
-    with pytest.raises(ValueError, match="reads data/published/step.csv: must be named by `reads`"):
+    with pytest.raises(
+        ValueError, match="reads data/published/step.csv: must be named by the notebook"
+    ):
         chapter.uses(provenance.repository() / "data/published/step.csv")
     own = chapter.path("own.txt")
     own.write_text("x")

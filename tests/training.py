@@ -19,7 +19,7 @@ import torch
 from torch import distributed as dist
 from transformers import OlmoeForCausalLM
 
-from lib.balance import checkpoint, objective, train
+from lib.balance import checkpoint, losses, numerics, objective, train
 from lib.model import load
 from lib.routing import adapter
 
@@ -142,7 +142,7 @@ def together(folder: Path) -> None:
     and in parts).
     """
     plan = replace(PLAN, batch_sequences=8)
-    for name in ("none", "switch", "cv2", "entropy", "gini", "max", "z", "bias", "stock"):
+    for name in losses.LOSSES:
         for world, micro in ((1, 0), (1, 1), (2, 0), (2, 2)):
             target = folder / f"{name}-{world}-{micro}.pt"
             work = [
@@ -172,15 +172,16 @@ def one_step(plan: train.Plan, rank: int, world: int, micro: int, target: Path) 
     made.config.attention_dropout = 0.0
     for layer in made.model.layers:
         layer.self_attn.attention_dropout = 0.0
-    forward = train.use_precision(made, "float32")
+    forward = numerics.use_precision(made, "float32")
     batch = next(train.batches(torch.from_numpy(STREAM.astype(np.int32)), plan))
-    bias = objective.selection_bias(made) if plan.loss == "bias" else torch.zeros(1)
+    loss = losses.LOSSES[plan.loss]
+    bias = objective.selection_bias(made) if loss.moves_bias else torch.zeros(1)
     made.train()
     with objective.biased(made), adapter.record(made, scores=True) as rec:
         nats, balance, load_ = objective.gradients(
-            made, rec, batch, plan.loss, plan.coefficient, micro_sequences=micro, forward=forward
+            made, rec, batch, loss, plan.coefficient, micro_sequences=micro, forward=forward
         )
-    if plan.loss == "bias":
+    if loss.moves_bias:
         objective.update_bias(bias, load_, plan.coefficient)
     if rank == 0:
         state = {"nats": nats, "balance": balance, "load": load_, "bias": bias}

@@ -92,8 +92,10 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], facts: dict) -> Pa
         temporary.unlink(missing_ok=True)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        message = f"checkpoint.save: {path.name}: no space left for {len(content) / 1e6:.1f} MB: earlier checkpoints stay"
-        raise OSError(error.errno, message) from None
+        message = f"{path.name}: no space left for {len(content) / 1e6:.1f} MB"
+        raise OSError(
+            error.errno, f"checkpoint.save: {message}: earlier checkpoints stay"
+        ) from None
     _sync(folder)
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:
         old.unlink()
@@ -122,7 +124,8 @@ def latest(folder: Path, most: int | None = None) -> tuple[dict[str, Tensor], di
                 facts = json.loads(file.metadata()["facts"])
                 if most is not None and facts["step"] > most:
                     continue
-                return {name: file.get_tensor(name) for name in file.keys()}, facts
+                names = file.keys()
+                return {name: file.get_tensor(name) for name in names}, facts
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             _skip(path, str(error).splitlines()[0][:120])
     return None
@@ -136,8 +139,9 @@ def same(folder: Path, facts: dict, expected: dict) -> None:
     """Refuse a checkpoint of another run, in one line that says what differs."""
     for name, value in expected.items():
         if facts.get(name) != value:
+            found = _short(facts.get(name))
             raise ValueError(
-                f"checkpoint: {folder}: is of another run: its {name} is {_short(facts.get(name))}, "
+                f"checkpoint: {folder}: is of another run: its {name} is {found}, "
                 f"must be {_short(value)}: take another folder, or remove this one"
             )
 

@@ -98,21 +98,18 @@ def routed(
     router_entropy [layers], the mean over tokens of the entropy of the router's probabilities, in
     nats.
     """
-    rows, owners, uncertain = [], [], 0
+    rows: list[np.ndarray] = []
+    owners: list[np.ndarray] = []
+    uncertain: list[np.ndarray] = []  # entropies, summed over a pass's tokens
     with adapter.record(model, indices=True, scores=True) as rec:
 
         def seen(owner: np.ndarray, real: torch.Tensor) -> None:
-            nonlocal uncertain
             keep = real.reshape(-1)
-            rows.append(
-                torch.stack([index[-1][keep] for index in rec.indices])
-                .to(torch.int16)
-                .cpu()
-                .numpy()
-            )
+            chosen = torch.stack([index[-1][keep] for index in rec.indices])
+            rows.append(chosen.to(torch.int16).cpu().numpy())
             owners.append(np.repeat(owner, real.sum(1).cpu().numpy()))
             logs = [scores[-1][keep].log_softmax(-1) for scores in rec.scores]
-            uncertain = uncertain + np.array([-float((log.exp() * log).sum()) for log in logs])
+            uncertain.append(np.array([-float((log.exp() * log).sum()) for log in logs]))
             rec.clear()
 
         table = per_document(model, documents, seen=seen, **options)
@@ -128,9 +125,8 @@ def routed(
         serving.append(
             np.stack([_counts(batch, layer[order], n, rec.experts) for layer in index], axis=1)
         )
-    return table, dict(
-        counts=counts, serving=np.concatenate(serving), router_entropy=uncertain / len(owner)
-    )
+    entropy = sum(uncertain, np.zeros(len(index))) / len(owner)
+    return table, dict(counts=counts, serving=np.concatenate(serving), router_entropy=entropy)
 
 
 def _counts(group: np.ndarray, index: np.ndarray, groups: int, experts: int) -> np.ndarray:
@@ -174,11 +170,9 @@ def by_domain(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @torch.no_grad()
-def completion(
-    model: torch.nn.Module, tokenizer, document: Document, prompt: int, tokens: int
-) -> dict[str, str]:
+def completion(model, tokenizer, document: Document, prompt: int, tokens: int) -> dict[str, str]:
     """The greedy continuation of a document's first `prompt` tokens by `tokens` more, beside the
-    original.
+    original; `model` is one of transformers that generates.
     """
     device = next(model.parameters()).device
     start = torch.tensor([document.token_ids[:prompt]], device=device)

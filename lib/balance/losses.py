@@ -18,7 +18,10 @@ of equal size is the loss and the gradient of the whole (arXiv 2501.11873).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -46,16 +49,15 @@ def _shares(where: str, logits: Tensor, load: Tensor, mean: Tensor | None) -> tu
     0 everywhere.
     """
     if logits.dim() != 2 or load.shape != logits.shape[1:]:
-        raise ValueError(
-            f"losses.{where}: logits {tuple(logits.shape)}, load {tuple(load.shape)}: must be [tokens, E], [E]"
-        )
+        shapes = f"logits {tuple(logits.shape)}, load {tuple(load.shape)}"
+        raise ValueError(f"losses.{where}: {shapes}: must be [tokens, E], [E]")
     known = probability(logits, mean)
     count = load.detach().to(known.dtype)
     return count / count.sum().clamp(min=1), known
 
 
 def _through(where: str, logits: Tensor, load: Tensor, mean: Tensor | None) -> Tensor:
-    """The straight-through load ℓ [experts], exactly f in value (dead experts are 0, never below)."""
+    """The straight-through load ℓ [experts], exactly f in value: never below 0 for a dead one."""
     share, known = _shares(where, logits, load, mean)
     return share + (known - known.detach())
 
@@ -148,23 +150,42 @@ def stock(logits: tuple[Tensor, ...], k: int) -> Tensor:
     """
     from transformers.models.olmoe.modeling_olmoe import load_balancing_loss_func
 
-    all_text = torch.ones(
-        1, len(logits[0]), device=logits[0].device
-    )  # without a mask it waits for the device
-    return load_balancing_loss_func(tuple(logits), logits[0].shape[-1], k, all_text)
+    # without a mask it waits for the device
+    all_text = torch.ones(1, len(logits[0]), device=logits[0].device)
+    value = load_balancing_loss_func(tuple(logits), logits[0].shape[-1], k, all_text)  # type: ignore[arg-type]
+    return torch.as_tensor(value)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A way to train against imbalance, and what the training step has to know of it.
+
+    function: of one layer, (logits, load, mean) → value, as above; None adds nothing.  whole_batch:
+    its value depends on statistics of the global batch, which are then counted before the first
+    gradient.  pooled: it takes (the logits of all layers, k) instead, of the tokens at hand.  raw:
+    it looks at the router's own logits, also where scores are no softmax of them.  moves_bias: the
+    selection bias goes a step of the coefficient's size per update, away from loaded experts.
+    """
+
+    function: Callable[..., Tensor] | None
+    words: str  # what is added to the language loss, for readers
+    whole_batch: bool = True
+    pooled: bool = False
+    raw: bool = False
+    moves_bias: bool = False
 
 
 LOSSES = {
-    "none": None,
-    "switch": switch,
-    "stock": stock,
-    "cv2": cv2,
-    "entropy": entropy,
-    "gini": gini,
-    "max": maximum,
-    "z": z,
-    "switch_z": switch_z,
-    "bias": None,
+    "none": Loss(None, "nothing"),
+    "switch": Loss(switch, "load times mean probability, layer by layer"),
+    "stock": Loss(stock, "the same of sums over all layers", whole_batch=False, pooled=True),
+    "cv2": Loss(cv2, "squared coefficient of variation of the mean probability"),
+    "entropy": Loss(entropy, "entropy that the load lacks"),
+    "gini": Loss(gini, "Gini coefficient of the load"),
+    "max": Loss(maximum, "smooth maximum of the load over its mean"),
+    "z": Loss(z, "squared size of the logits: steadies, no balance", whole_batch=False, raw=True),
+    "switch_z": Loss(switch_z, "Switch, and a share of the z-loss"),
+    "bias": Loss(None, "nothing; a bias on the choice moves a step per update", moves_bias=True),
 }
 
 
@@ -179,3 +200,27 @@ def check(name: str, coefficient: float) -> None:
         raise ValueError(
             f"losses: coefficient = {coefficient!r} of {name}: must be a finite number ≥ 0"
         )
+
+
+def comparable(coefficients: object) -> bool:
+    """Whether this maps losses to lists of coefficients, with "none" and "switch" among them, which
+    all others are compared with.
+    """
+    return (
+        isinstance(coefficients, dict)
+        and {"none", "switch"} <= coefficients.keys()
+        and all(isinstance(values, list) and values for values in coefficients.values())
+    )
+
+
+def described(coefficients: Mapping[str, list[float]]) -> pd.DataFrame:
+    """A row per loss of a comparison: loss, adds (in words), coefficients (as text, rising)."""
+    rows = [
+        dict(
+            loss=name,
+            adds=LOSSES[name].words,
+            coefficients=", ".join(f"{value:g}" for value in sorted(values)),
+        )
+        for name, values in coefficients.items()
+    ]
+    return pd.DataFrame(rows)

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from lib.balance import losses
+from lib.balance.losses import Loss
 from lib.routing import adapter
 
 
@@ -31,14 +32,13 @@ def selection_bias(model: torch.nn.Module) -> Tensor:
     """The loss-free bias [layers, experts] of a model, a buffer of it (made as zeros where there is
     none yet).
     """
-    if not hasattr(model, "selection_bias"):
-        layers = adapter.layers(model)
-        kind = torch.promote_types(next(model.parameters()).dtype, torch.float32)
-        zeros = torch.zeros(
-            len(layers), layers[0].num_experts, dtype=kind, device=next(model.parameters()).device
-        )
-        model.register_buffer("selection_bias", zeros, persistent=False)
-    return model.selection_bias
+    bias = getattr(model, "selection_bias", None)
+    if bias is None:
+        layers, first = adapter.layers(model), next(model.parameters())
+        kind = torch.promote_types(first.dtype, torch.float32)
+        bias = torch.zeros(len(layers), layers[0].num_experts, dtype=kind, device=first.device)
+        model.register_buffer("selection_bias", bias, persistent=False)
+    return bias
 
 
 def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
@@ -50,9 +50,8 @@ def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
 
     def choose(scores: Tensor, call: adapter.Call) -> tuple[Tensor, Tensor]:
         ranked = scores if call.rule.on == "logit" else call.rule.choice(call.logits)
-        index = (
-            (ranked + model.selection_bias[call.layer]).topk(call.index.shape[1], dim=-1).indices
-        )
+        shifted = ranked + selection_bias(model)[call.layer]
+        index = shifted.topk(call.index.shape[1], dim=-1).indices
         return index, call.rule.weights(call.logits, index)
 
     return adapter.assign(model, choose, trusted=True)
@@ -67,42 +66,49 @@ def update_bias(bias: Tensor, load: Tensor, rate: float | Tensor) -> None:
     bias -= bias.mean(1, keepdim=True)
 
 
-def _logits(model: torch.nn.Module, rec: adapter.Record, name: str) -> list[Tensor]:
+def _logits(model: torch.nn.Module, rec: adapter.Record, raw: bool) -> list[Tensor]:
     """Per layer logits [tokens, experts] whose softmax is the router's probability (its scores over
-    their sum).
+    their sum); `raw`: its own logits, whatever its scores are.
     """
     found = []
     for layer, scores in zip(adapter.layers(model), rec.scores, strict=True):
-        raw = scores[-1][:, : rec.experts]
-        soft = layer.rule is None or layer.rule.score == "softmax" or name == "z"
-        native = raw if soft else losses.wide(layer.rule.scores(scores[-1]))[:, : rec.experts]
-        found.append(
-            raw if soft else (native / native.sum(-1, keepdim=True)).clamp(min=1e-30).log()
-        )
+        logits, rule = scores[-1], layer.rule
+        if raw or rule is None or rule.score == "softmax":
+            found.append(logits[:, : rec.experts])
+        else:
+            native = losses.wide(rule.scores(logits))[:, : rec.experts]
+            found.append((native / native.sum(-1, keepdim=True)).clamp(min=1e-30).log())
     return found
 
 
 def balance_loss(
-    model, rec: adapter.Record, name: str, load: Tensor | None = None, mean: Tensor | None = None
+    model: torch.nn.Module,
+    rec: adapter.Record,
+    loss: Loss,
+    load: Tensor | None = None,
+    mean: Tensor | None = None,
 ) -> Tensor:
-    """Mean over layers of the balance loss `name` on the logits that `rec` holds (0 for "none" and
-    "bias").
+    """Mean over layers of `loss` on the logits that `rec` holds; 0 where it has no function.
 
     load, mean [layers, experts]: of the global batch; None: what `rec` holds is the global batch.
     """
-    loss = losses.LOSSES[name]
-    if loss is None:
+    if loss.function is None:
         return torch.zeros((), device=rec.device)
-    logits, load = _logits(model, rec, name), rec.load if load is None else load
-    if name == "stock":
-        return loss(tuple(logits), rec.k)
+    logits = _logits(model, rec, loss.raw)
+    if loss.pooled:
+        return loss.function(tuple(logits), rec.k)
+    counts = rec.load if load is None else load
     known = [None] * len(logits) if mean is None else mean
-    return torch.stack([loss(*parts) for parts in zip(logits, load, known, strict=True)]).mean()
+    parts = zip(logits, counts, known, strict=True)
+    return torch.stack([loss.function(*part) for part in parts]).mean()
 
 
 @torch.no_grad()
 def statistics(
-    model: torch.nn.Module, rec: adapter.Record, parts: Sequence[Tensor], forward
+    model: torch.nn.Module,
+    rec: adapter.Record,
+    parts: Sequence[Tensor],
+    forward: AbstractContextManager,
 ) -> tuple[Tensor, Tensor]:
     """(load, mean probability), both [layers, experts], of the global batch of which `parts` are
     this process's share.
@@ -110,19 +116,18 @@ def statistics(
     A pass of its own, before the first gradient; random generators are put back, so that dropout
     falls alike again.
     """
-    load, mean = 0, 0
+    loads, means = [], []
     where = next(model.parameters()).device
     with torch.random.fork_rng([where] if where.type == "cuda" else []):
         for part in parts:
             rec.clear()
             with forward:
                 model(input_ids=part[:, :-1], use_cache=False)
-            load = load + rec.load
-            mean = mean + torch.stack(
-                [losses.probability(part) for part in _logits(model, rec, "")]
-            )
-    world = place()[1]
-    return spread([load])[0], spread([mean / len(parts) / world])[0]
+            loads.append(rec.load)
+            logits = _logits(model, rec, raw=False)
+            means.append(torch.stack([losses.probability(layer) for layer in logits]))
+    mean = sum(means[1:], means[0]) / len(parts) / place()[1]
+    return spread([sum(loads[1:], loads[0])])[0], spread([mean])[0]
 
 
 def place() -> tuple[int, int]:
@@ -149,7 +154,7 @@ def gradients(
     model: torch.nn.Module,
     rec: adapter.Record,
     batch: Tensor,
-    loss: str,
+    loss: Loss,
     coefficient: float,
     *,
     micro_sequences: int = 0,
@@ -159,38 +164,42 @@ def gradients(
     experts]) of it.
 
     Each process takes its share of `batch`, in parts of `micro_sequences` (0: whole); neither
-    changes objective or gradient (but for the loss "stock", which knows no global batch).
+    changes objective or gradient, but for a loss that is pooled, which knows no global batch.
     """
     forward = forward or nullcontext()
     rank, world = place()
     mine = batch.chunk(world)[rank]
     parts = mine.split(micro_sequences or len(mine))
-    known = (None, None)
-    if len(parts) * world > 1 and losses.LOSSES[loss] and loss not in ("stock", "z"):
+    known: tuple[Tensor, Tensor] | tuple[None, None] = (None, None)
+    if len(parts) * world > 1 and loss.function is not None and loss.whole_batch:
         known = statistics(model, rec, parts, forward)
-    nats, balance, load = torch.zeros((), device=rec.device), torch.zeros((), device=rec.device), 0
+    nats, balance = torch.zeros((), device=rec.device), torch.zeros((), device=rec.device)
+    load = torch.zeros(rec.layers, rec.experts, dtype=torch.int64, device=rec.device)
     for part in parts:
         rec.clear()
         with forward:
             language = language_loss(model, part)
             term = balance_loss(model, rec, loss, *known)
         share = len(part) / len(batch)
-        ((language + coefficient * term if loss != "bias" else language) * share).backward()
-        nats, balance, load = (
-            nats + language.detach() * share,
-            balance + term.detach() * share,
-            load + rec.load,
-        )
+        ((language + coefficient * term) * share).backward()
+        nats = nats + language.detach() * share
+        balance, load = balance + term.detach() * share, load + rec.load
     if world > 1:
-        trained = [p for p in model.parameters() if p.requires_grad]
-        for parameter in trained:
-            parameter.grad = (
-                torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            )
-        nats, balance, load, *_ = spread(
-            [nats, balance, load, *(parameter.grad for parameter in trained)]
-        )
+        nats, balance, load, *_ = spread([nats, balance, load, *_own_gradients(model)])
     return nats, balance, load
+
+
+def _own_gradients(model: torch.nn.Module) -> list[Tensor]:
+    """The gradients of all that is trained, in the same order on every process; zeros where a
+    process has none.
+    """
+    found = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            found.append(parameter.grad)
+    return found
 
 
 def replayed(
@@ -215,9 +224,8 @@ def replayed(
         with torch.cuda.graph(graph, stream=side):
             result = step(still)
     except RuntimeError as error:
-        tqdm.write(
-            f"objective.replayed: {type(model).__name__} cannot be captured: {str(error).splitlines()[0]}"
-        )
+        why = str(error).splitlines()[0]
+        tqdm.write(f"objective.replayed: {type(model).__name__} cannot be captured: {why}")
         return step
 
     def replay(new: Tensor) -> tuple[Tensor, ...]:

@@ -24,7 +24,7 @@ import transformers
 from transformers import OlmoeForCausalLM
 
 from lib.balance import evaluate, train
-from lib.model import corpus, load, ngram
+from lib.model import corpus, load, ngram, pack
 
 CUTS = (512, 0)  # tokens of each held-out document; 0: all of them
 SAMPLE = 64  # windows of held-out text whose loss is followed during training
@@ -121,7 +121,9 @@ def untrained(seed: int, where: torch.device, **shape: int) -> OlmoeForCausalLM:
     `seed`, which are the same on every device.
     """
     torch.manual_seed(seed)
-    return OlmoeForCausalLM(load.config(**shape)).to(where)
+    model = OlmoeForCausalLM(load.config(**shape))
+    torch.nn.Module.to(model, where)
+    return model
 
 
 def affordable_steps(
@@ -150,7 +152,7 @@ def score(model: torch.nn.Module, held_out: dict[int, list[corpus.Document]]) ->
 
 
 def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.device) -> pd.DataFrame:
-    """Bits per byte by domain of the 5-gram model trained on `stream`, and of xz -9; index: domain."""
+    """Bits per byte by domain (the index) of the 5-gram model trained on `stream`, and of xz -9."""
     counts = ngram.fit(torch.from_numpy(stream.astype(np.int32)).to(where), load.VOCABULARY)
     table = pd.DataFrame(
         {
@@ -162,9 +164,14 @@ def bars(stream: np.ndarray, documents: list[corpus.Document], where: torch.devi
 
 
 def adopt(folder: Path) -> None:
-    """Copy a folder written by `run` to data/model; `python data/inventory.py` then lists it."""
+    """Copy a folder written by `run` to data/model, its weights packed; `python data/inventory.py`
+    then lists it.
+    """
     for file in sorted(folder.rglob("*")):
         if file.is_file():
             target = load.HOME / file.relative_to(folder)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            if file.suffix == ".safetensors":
+                target.with_name(f"{file.name}.packed").write_bytes(pack.pack(file.read_bytes()))
+            else:
+                shutil.copyfile(file, target)

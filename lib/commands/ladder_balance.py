@@ -7,7 +7,7 @@ import pandas as pd
 
 from lib.commands import declared
 from lib.commands.ladder_results import Results, mean, of, p_above, per_token, verdict
-from lib.routing import assignment, profile
+from lib.routing import comparison, profile
 
 
 def target(group_tokens: int, experts: int, k: int, draws: int = declared.TARGET_DRAWS) -> float:
@@ -44,7 +44,7 @@ def matched(result: dict) -> tuple[pd.DataFrame, np.ndarray, dict]:
     for family, part in rows.groupby("family", sort=False):
         if family != "native":
             curve = pd.concat([part, rows.iloc[[native]]])
-            found = assignment.at_balance(curve[["setting", "p95", "delta"]], at)
+            found = comparison.at_balance(curve[["setting", "p95", "delta"]], at)
             if found:
                 reach[family] = found
     table = []

@@ -10,8 +10,8 @@ import pandas as pd
 from lib import stats
 from lib.commands import declared, drift
 from lib.commands.ladder_results import Results, left_out, mean, of, p_above, verdict
-from lib.routing import locality as groups
 from lib.routing import shared
+from lib.routing.locality import phi as phi_of
 
 
 def arrays(result: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -48,7 +48,7 @@ def models(results: Results) -> pd.DataFrame:
                     "accuracy": sum(own["correct"]) / sum(own["tokens"]),
                     "gini": stats.gini(counts.sum(0)).mean(),
                     "max_violation": violation.mean(),
-                    "phi": groups.phi(counts, domain),
+                    "phi": phi_of(counts, domain),
                     "phi_null": null.mean(),
                     "shared": both[0].mean(),
                     "specific": both[1].mean(),
@@ -78,7 +78,7 @@ def locality(
         counts, domain, cluster = arrays(result)
 
         def phi(rows: np.ndarray, c=counts, d=domain) -> float:
-            return groups.phi(c[rows], d[rows])
+            return phi_of(c[rows], d[rows])
 
         own = left_out(cluster, phi)
         null = _null(result, draws)
@@ -112,7 +112,7 @@ def within(results: Results, name: str = "none", domain: str = declared.PYTHON) 
         names, group = np.unique(package, return_inverse=True)
         phi, null = np.nan, np.array([np.nan])
         if (np.bincount(group) > 1).sum() > 1:
-            phi = groups.phi(counts[mine], group)
+            phi = phi_of(counts[mine], group)
             rng = np.random.default_rng(0)
             null = shared.locality_null(counts[mine], group, cluster[mine], 200, rng)
         rows.append(

@@ -20,7 +20,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lib import provenance
-from lib.balance import checkpoint, pretrain, train
+from lib.balance import checkpoint, numerics, pretrain, train
 from lib.commands import ladder_measure
 from lib.commands.ladder_measure import Text
 from lib.commands.ladder_queue import Job, described, settings
@@ -115,14 +115,14 @@ def trained(
     """(model, its curve, its profiles under way), from the job's checkpoint where there is one."""
     if job.start in load.ARMS:
         model = load.embedded(job.start, device=device)[0]
-        train.use_precision(model, precision(device))
+        numerics.use_precision(model, precision(device))
         return model, [], []
     kept = folder.parent / f"start_{job.seed}.pt"
     shape = dict(job.shape) | p.SHAPE
     model = pretrain.untrained(job.seed, device, **shape)
     if job.start == "repairs" and kept.is_file():
         model.load_state_dict(torch.load(kept, map_location=device))
-        train.use_precision(model, precision(device))
+        numerics.use_precision(model, precision(device))
         return model.eval(), [], []
     curve, path = _train(model, job, p, text, folder, deadline)
     if job.name in ("none", "repairs"):

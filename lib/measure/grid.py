@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from lib import stats
-from lib.network import cost, placement, traffic
+from lib.network import cost, placement, synthetic, traffic
 
 # from the models' published configurations; "trace": the recorded routes' own experts, OLMoE's
 # sizes
@@ -203,12 +203,12 @@ def layers(
     for name in names:
         shape = SHAPES[name]
         for tokens in batches:
-            most = traffic.highest_level(shape.experts, shape.k)
+            most = synthetic.highest_level(shape.experts, shape.k)
             for number, level in enumerate(x for x in LEVELS if x < most):
                 for draw in range(seeds):
                     rng = np.random.default_rng([seed, draw, number, tokens, shape.experts])
-                    chances = traffic.inclusion(shape.experts, shape.k, level)
-                    index = traffic.sample(chances, shape.k, devices * tokens, rng)
+                    chances = synthetic.inclusion(shape.experts, shape.k, level)
+                    index = synthetic.sample(chances, shape.k, devices * tokens, rng)
                     index = rng.permutation(shape.experts)[index]
                     load = np.bincount(index.reshape(-1), minlength=shape.experts).astype(float)
                     for rho in (r for r in RHOS if r < devices):

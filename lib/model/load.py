@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from lib import provenance
-from lib.model import corpus
+from lib.model import corpus, pack
 
 DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
+CACHE = provenance.repository() / "_build" / "model"  # unpacked weights
 ARMS = ("without", "with")  # trained without, and with, a balance loss
 VOCABULARY = 8192
 SHAPES: dict[str, dict[str, Any]] = {
@@ -121,10 +123,18 @@ def embedded(
     """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
-    folder = home or HOME
-    if folder == HOME:
-        verify(HOME / arm / "model.safetensors")
-    return _pretrained(folder / arm, device, torch.float32), tokenizer(folder / "tokenizer.json")
+    source = home / arm if home else weights(arm).parent
+    return _pretrained(source, device, torch.float32), tokenizer((home or HOME) / "tokenizer.json")
+
+
+def weights(arm: str) -> Path:
+    """The weights of an embedded checkpoint, verified, unpacked beside their configuration."""
+    packed = HOME / arm / "model.safetensors.packed"
+    verify(packed)
+    target = pack.unpacked(packed, CACHE)
+    for file in (HOME / arm).glob("*.json"):
+        shutil.copyfile(file, target.with_name(file.name))
+    return target
 
 
 def open(

@@ -36,10 +36,9 @@ def unpack(packed: bytes, where: str = "pack.unpack") -> bytes:
         content[0::2], content[1::2] = low, high
     except (lzma.LZMAError, ValueError):
         raise ValueError(f"{where}: must be whole, it is damaged") from None
-    whole = content.tobytes()
-    if hashlib.sha256(whole).digest() != wanted:
+    if hashlib.sha256(content.tobytes()).digest() != wanted:
         raise ValueError(f"{where}: must have the SHA-256 that it was packed with, it is damaged")
-    return whole
+    return content.tobytes()
 
 
 def unpacked(packed: Path, folder: Path) -> Path:

@@ -59,32 +59,39 @@ def features(sent: np.ndarray) -> dict[str, int]:
     )
 
 
+def start_s(p: Mapping[str, float], messages: np.ndarray | int) -> np.ndarray:
+    """start + messages · message: what an exchange costs before its bytes move."""
+    return p["start_s"] + p["message_s"] * np.asarray(messages)
+
+
+def sent_s(p: Mapping[str, float], bytes_: np.ndarray) -> np.ndarray:
+    """min(wire / B₁, large + wire / B): large exchanges take another path, which starts later and
+    is faster.
+    """
+    small, large = bytes_ / p["small_bytes_per_s"], bytes_ / p["wire_bytes_per_s"]
+    return np.minimum(small, p["large_s"] + large)
+
+
+def wire_s(p: Mapping[str, float], bytes_: np.ndarray, copied: np.ndarray) -> np.ndarray:
+    """max(copy / C, min(wire / B₁, large + wire / B)): the copy to itself runs beside the wire."""
+    return np.maximum(copied / p["copy_bytes_per_s"], sent_s(p, bytes_))
+
+
 def exchange_s(p: Mapping[str, float], f: Features) -> np.ndarray:
     """T = start + messages · message + max(copy / C, min(wire / B₁, large + wire / B)): one
     all-to-all.
 
-    The copy to itself, own − wire, runs beside the wire; large exchanges take another path, which
-    starts later and is faster.  Features: features.
+    The copy to itself is own − wire.  Features: features.
     """
-    copy = (f["own_bytes"] - f["wire_bytes"]) / p["copy_bytes_per_s"]
-    small, large = (
-        f["wire_bytes"] / p["small_bytes_per_s"],
-        p["large_s"] + f["wire_bytes"] / p["wire_bytes_per_s"],
-    )
-    return (
-        p["start_s"] + p["message_s"] * f["messages"] + np.maximum(copy, np.minimum(small, large))
-    )
+    copied = f["own_bytes"] - f["wire_bytes"]
+    return start_s(p, f["messages"]) + wire_s(p, f["wire_bytes"], copied)
 
 
 def even_s(p: Mapping[str, float], f: Features) -> np.ndarray:
     """T = start + min(wire / B₁, large + wire / B): without split sizes all goes evenly, and the
     copy stays hidden.
     """
-    small, large = (
-        f["wire_bytes"] / p["small_bytes_per_s"],
-        p["large_s"] + f["wire_bytes"] / p["wire_bytes_per_s"],
-    )
-    return p["start_s"] + np.minimum(small, large)
+    return p["start_s"] + sent_s(p, f["wire_bytes"])
 
 
 def expert_s(p: Mapping[str, float], f: Features) -> np.ndarray:
@@ -104,11 +111,27 @@ def expert_s(p: Mapping[str, float], f: Features) -> np.ndarray:
     return np.where(np.asarray(f["tile_rows"]) > 0, p["start_s"] + joined, 1e-9)
 
 
-def layer_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + dispatch + experts of the slowest device + combine + own / M: a whole layer, of
-    times predicted for its parts (exchange_s twice, expert_s the most over devices); own / M: rows
-    put in order on the device.
+def layer_parts(p: Mapping[str, float], f: Features) -> dict[str, np.ndarray]:
+    """A whole layer's time by part, each in seconds: start (of the layer's kernels, and `start_s`
+    of its collectives), wire (both exchanges under way), arithmetic (the experts of the slowest
+    device) and order (own / M: rows put in order in the device's memory).
+
+    Features: start_s, wire_s and expert_s in seconds, own_bytes.
     """
-    return (
-        p["start_s"] + 2 * f["exchange_s"] + f["expert_s"] + f["own_bytes"] / p["order_bytes_per_s"]
+    return dict(
+        start=p["start_s"] + f["start_s"],
+        wire=f["wire_s"],
+        arithmetic=f["expert_s"],
+        order=f["own_bytes"] / p["order_bytes_per_s"],
     )
+
+
+def layer_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + 2 · exchange + experts of the slowest device + own / M: the sum of layer_parts,
+    of times predicted for them.
+
+    Features: exchange_s (of one exchange as exchange_s, its start included), expert_s, own_bytes.
+    """
+    both = dict(start_s=np.zeros(()), wire_s=2 * f["exchange_s"])
+    parts = layer_parts(p, {**f, **both})
+    return parts["start"] + parts["wire"] + parts["arithmetic"] + parts["order"]

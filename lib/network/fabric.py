@@ -1,211 +1,30 @@
-"""Fabrics: links with capacity and latency, and a route for every ordered pair of devices.
+"""Fabrics: stars, nodes on a fat tree, nodes on rails, and published machines.
 
-The builders here know their link loads in closed form, so that sums over the matrix replace its
-routes; a fabric of one's own, `Fabric(capacity_bytes_per_s=…, latency_s=…, routes={(i, j): [link,
-…]})`, needs none.
+Each knows the load of its links in closed form; one of one's own is `links.Fabric`.
 """
 
 from __future__ import annotations
 
 import csv
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from scipy import sparse
+
+from lib.network.links import Array, Fabric, away_from_home, namespace
 
 # Published one-direction rates in bytes per second; sources in data/published/rates.csv.
 H100_NVLINK = 450e9
 CX7_NIC = 50e9
 PRESETS = Path(__file__).parents[2] / "data/published/fabrics.csv"
-BLOCK = 1 << 16  # numbers of a matrix that are summed while they lie in the cache
 
-Array = Any  # NumPy's, or another library's with the same methods (torch, CuPy)
-Routes = Mapping[tuple[int, int], Sequence[int]] | Callable[[int, int], Sequence[int]]
-
-
-def namespace(array: Array) -> Any:
-    """The library that an array belongs to: it answers itself (NumPy, CuPy) or is the top package
-    of its type (torch).
-    """
-    if hasattr(array, "__array_namespace__"):
-        return array.__array_namespace__()
-    return sys.modules[type(array).__module__.partition(".")[0]]
+Along = Callable[[np.ndarray, np.ndarray], np.ndarray]  # as links.Fabric.along
+Clusters = Mapping[str, Callable[[int], Fabric]]  # by name, devices → fabric
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Fabric:
-    """A network of devices.
-
-    capacity_bytes_per_s, latency_s: [links] (latency: or one number), per direction of use (a cable
-    is two links). routes: (source, destination) → the links that a byte between them passes, in
-    order: a mapping, or a function (then `devices` must be given).  No entry is needed for a device
-    with itself, whose bytes stay home. loads: traffic [..., devices, devices] → bytes per link
-    [..., links], where a closed form is known; every pair then has a route, and `head_s` [links] is
-    the least latency of the routes through each link. Refused: a capacity that is not positive, a
-    latency below 0, an unknown link, a link passed twice.
-    """
-
-    capacity_bytes_per_s: np.ndarray
-    latency_s: np.ndarray | float = 0.0
-    routes: Routes
-    devices: int = 0
-    name: str = "of one's own"
-    loads: Callable[[Array], Array] | None = None
-    head_s: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        capacity = np.asarray(self.capacity_bytes_per_s, dtype=float)
-        if capacity.ndim != 1 or not (np.isfinite(capacity) & (capacity > 0)).all():
-            raise ValueError(
-                f"Fabric {self.name}: capacity_bytes_per_s: must be finite and > 0 on every link"
-            )
-        latency = np.asarray(self.latency_s, dtype=float)
-        if (
-            latency.shape not in ((), capacity.shape)
-            or not (np.isfinite(latency) & (latency >= 0)).all()
-        ):
-            raise ValueError(
-                f"Fabric {self.name}: latency_s: must hold {len(capacity)} numbers ≥ 0"
-            )
-        known = self.devices
-        if not known and isinstance(self.routes, Mapping):
-            known = 1 + max((max(pair) for pair in self.routes), default=-1)
-        if known < 1:
-            raise ValueError(
-                f"Fabric {self.name}: devices = {known}: must be ≥ 1, and given with a function of routes"
-            )
-        for field, value in dict(
-            capacity_bytes_per_s=capacity,
-            latency_s=np.broadcast_to(latency, capacity.shape),
-            devices=known,
-        ).items():
-            object.__setattr__(self, field, value)
-        if isinstance(self.routes, Mapping):
-            for pair, route in self.routes.items():
-                self._check(*pair, route)
-
-    def _check(self, i: int, j: int, route: Sequence[int]) -> None:
-        links = len(self.capacity_bytes_per_s)
-        if not (
-            0 <= i < self.devices
-            and 0 <= j < self.devices
-            and all(0 <= link < links for link in route)
-        ):
-            raise ValueError(
-                f"Fabric {self.name}: route {i} → {j} = {list(route)}: must use known devices and links "
-                f"({self.devices} and {links})"
-            )
-        if len(set(route)) < len(route):
-            raise ValueError(
-                f"Fabric {self.name}: route {i} → {j} = {list(route)}: must not pass a link twice"
-            )
-
-    @cached_property
-    def paths(self) -> np.ndarray:
-        """[devices, devices, hops] links of each route in order, then −1; −1 alone where there is
-        no route.
-        """
-        found = {}
-        if isinstance(self.routes, Mapping):
-            found = {
-                pair: tuple(route) for pair, route in self.routes.items() if pair[0] != pair[1]
-            }
-        else:
-            pairs = ((i, j) for i in range(self.devices) for j in range(self.devices) if i != j)
-            found = {pair: tuple(self.routes(*pair) or ()) for pair in pairs}
-            for pair, route in found.items():
-                self._check(*pair, route)
-        paths = np.full(
-            (self.devices, self.devices, max([1, *map(len, found.values())])), -1, np.int32
-        )
-        for pair, route in found.items():
-            paths[*pair, : len(route)] = route
-        return paths
-
-    @cached_property
-    def incidence(self) -> sparse.csr_array:
-        """[links, devices²] 1 where the pair's route uses the link."""
-        flat = self.paths.reshape(self.devices**2, -1)
-        pair, hop = np.nonzero(flat >= 0)
-        shape = len(self.capacity_bytes_per_s), self.devices**2
-        return sparse.csr_array((np.ones(len(pair)), (flat[pair, hop], pair)), shape)
-
-    @cached_property
-    def path_latency_s(self) -> np.ndarray:
-        """[devices, devices] sum of the latencies on each route; 0 at home."""
-        return np.where(self.paths >= 0, self.latency_s[self.paths], 0.0).sum(-1)
-
-    @cached_property
-    def least_latency_s(self) -> np.ndarray:
-        """[links] the least latency of the routes through each link; 0 on a link that none uses."""
-        if self.head_s is not None:
-            return self.head_s
-        least = np.full(len(self.capacity_bytes_per_s), np.inf)
-        i, j, hop = np.nonzero(self.paths >= 0)
-        np.minimum.at(least, self.paths[i, j, hop], self.path_latency_s[i, j])
-        return np.where(np.isfinite(least), least, 0.0)
-
-    def load_bytes(self, traffic: Array) -> Array:
-        """Bytes [..., links] that traffic [..., devices, devices] puts on each link; any array
-        library's.
-
-        Refused: what is not ≥ 0 (NaN included), a sum that is not finite, bytes between a pair
-        without a route.
-        """
-        xp = namespace(traffic)
-        if self.loads is not None:
-            load = self.loads(traffic)
-        else:
-            away = xp.concat([part for _, part in away_from_home(traffic)], -2)
-            flat = away.reshape(*away.shape[:-2], -1)
-            self._refuse_lost(flat)
-            if isinstance(flat, np.ndarray):
-                load = (self.incidence @ flat.reshape(-1, flat.shape[-1]).T).T.reshape(
-                    *flat.shape[:-1], -1
-                )
-            else:
-                load = flat @ xp.asarray(
-                    self.incidence.toarray().T, dtype=flat.dtype, device=flat.device
-                )
-        if not bool(xp.isfinite(load).all()):
-            raise ValueError("fluid: traffic: must hold finite numbers of bytes ≥ 0")
-        return load
-
-    def _refuse_lost(self, flat: Array) -> None:
-        """Refuse bytes [..., devices²] between a pair without a route."""
-        lost = np.flatnonzero((self.paths[..., 0] < 0).reshape(-1))
-        sent = [
-            pair
-            for pair in lost
-            if pair % (self.devices + 1) and bool((flat[..., int(pair)] > 0).any())
-        ]
-        if sent:
-            raise ValueError(
-                f"fluid: traffic from {sent[0] // self.devices} to {sent[0] % self.devices}: "
-                f"must have a route in fabric {self.name}"
-            )
-
-
-def away_from_home(traffic: Array) -> Iterator[tuple[Array, Array]]:
-    """Stretches of rows of traffic [..., devices, devices]: their numbers and a copy with 0 on the
-    diagonal.
-    """
-    xp, devices = namespace(traffic), traffic.shape[-1]
-    number = xp.arange(devices, device=traffic.device)
-    step = max(1, BLOCK // devices)
-    for first in range(0, devices, step):
-        rows = number[first : first + step]
-        part = traffic[..., first : first + step, :] + 0  # a copy
-        home = ..., rows - first, rows
-        if not (bool(xp.amin(part) >= 0) and bool(xp.isfinite(part[home]).all())):
-            raise ValueError("fluid: traffic: must hold finite numbers of bytes ≥ 0")
-        part[home] = 0
-        yield rows, part
+def _each(along: Along) -> Callable[[int, int], Sequence[int]]:
+    """The route of one pair, of the routes of many."""
+    return lambda i, j: [int(link) for link in along(np.array(i), np.array(j)) if link >= 0]
 
 
 def star(
@@ -226,14 +45,19 @@ def star(
             into = into + part.sum(-2)
         return namespace(traffic).concat([*out, into], -1)
 
+    def along(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        return np.stack([i, devices + j], -1)
+
     return Fabric(
         capacity_bytes_per_s=np.full(2 * devices, float(bandwidth_bytes_per_s)),
         latency_s=latency_s / 2,
-        routes=lambda i, j: (i, devices + j),
+        routes=_each(along),
         devices=devices,
         name=name,
         loads=loads,
         head_s=np.full(2 * devices, float(latency_s)),
+        along=along,
+        mirrored=True,
     )
 
 
@@ -248,36 +72,37 @@ def nodes(
 ) -> Fabric:
     """Nodes of `per_node` devices: NVLink inside, one NIC per device into a fat tree between nodes.
 
-    oversubscription: a node's NICs together over its links into the tree; 1 never blocks.
-    latency_s: of a path between nodes; paths inside a node have none.  Refused: devices that do not
-    fill whole nodes.
+    oversubscription: a node's NICs together over its links into the tree; up to 1 it never blocks
+    and holds nothing up that the NICs do not, so that it needs no links.  latency_s: of a path
+    between nodes; paths inside a node have none.  Refused: devices that do not fill whole nodes.
     """
     count = _whole_nodes("nodes", devices, per_node, oversubscription=oversubscription)
-    tree = np.full(2 * count, per_node * nic_bytes_per_s / oversubscription)
-    rates = np.repeat(
-        [nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices
-    )
-    latency = np.repeat([0.0, latency_s / 2, 0.0], [2 * devices, 2 * devices, 2 * count])
+    blocks, trees = oversubscription > 1, 2 * count if oversubscription > 1 else 0
+    rates = [nvlink_bytes_per_s, nic_bytes_per_s, per_node * nic_bytes_per_s / oversubscription]
+    links = [2 * devices, 2 * devices, trees]
 
-    def route(i: int, j: int) -> Sequence[int]:
+    def along(i: np.ndarray, j: np.ndarray) -> np.ndarray:
         a, b = i // per_node, j // per_node
-        if a == b:
-            return i, devices + j
-        return 2 * devices + i, 4 * devices + a, 4 * devices + count + b, 3 * devices + j
+        tree = [4 * devices + a, 4 * devices + count + b] if blocks else []
+        across = np.stack([2 * devices + i, *tree, 3 * devices + j], -1)
+        inside = np.stack([i, devices + j, *(np.full_like(i, -1) for _ in tree)], -1)
+        return np.where((a == b)[..., None], inside, across)
 
     def loads(traffic: Array) -> Array:
         inside, *across = _split(traffic, per_node, by_position=False)
-        whole = [x.reshape(*x.shape[:-1], count, per_node).sum(-1) for x in across]
+        whole = [x.reshape(*x.shape[:-1], count, per_node).sum(-1) for x in across if blocks]
         return namespace(traffic).concat([*inside, *across, *whole], -1)
 
     return Fabric(
-        capacity_bytes_per_s=np.concatenate([rates, tree]),
-        latency_s=latency,
-        routes=route,
+        capacity_bytes_per_s=np.repeat(rates, links),
+        latency_s=np.repeat([0.0, latency_s / 2, 0.0], links),
+        routes=_each(along),
         devices=devices,
         name=name,
         loads=loads,
-        head_s=np.repeat([0.0, latency_s], [2 * devices, 2 * devices + 2 * count]),
+        head_s=np.repeat([0.0, latency_s, latency_s], links),
+        along=along,
+        mirrored=True,
     )
 
 
@@ -297,16 +122,15 @@ def rail(
     nodes.
     """
     count = _whole_nodes("rail", devices, per_node)
-    rates = np.repeat(
-        [nvlink_bytes_per_s, nvlink_bytes_per_s, nic_bytes_per_s, nic_bytes_per_s], devices
-    )
-    latency = np.repeat([0.0, latency_s / 2], 2 * devices)
 
-    def route(i: int, j: int) -> Sequence[int]:
-        if i // per_node == j // per_node:
-            return i, devices + j
-        via = i - i % per_node + j % per_node
-        return (i, devices + via, 2 * devices + via, 3 * devices + j)[0 if via != i else 2 :]
+    def along(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        via, none = i - i % per_node + j % per_node, np.full_like(i, -1)
+        rails = 2 * devices + via, 3 * devices + j
+        inside = np.stack([i, devices + j, none, none], -1)
+        forwarded = np.stack([i, devices + via, *rails], -1)
+        direct = np.stack([*rails, none, none], -1)
+        home = i // per_node == j // per_node
+        return np.where(home[..., None], inside, np.where((via == i)[..., None], direct, forwarded))
 
     def loads(traffic: Array) -> Array:
         (out, into), rails, arriving = _split(traffic, per_node, by_position=True)
@@ -314,25 +138,19 @@ def rail(
         number = xp.arange(per_node, device=traffic.device)
         rails = rails.reshape(*rails.shape[:-2], count, per_node, per_node)
         forward = rails * (number[:, None] != number)
-        flat = (*out.shape[:-1], devices)
-        return xp.concat(
-            [
-                out + forward.sum(-1).reshape(flat),
-                into + forward.sum(-2).reshape(flat),
-                rails.sum(-2).reshape(flat),
-                arriving,
-            ],
-            -1,
-        )
+        sums = (forward.sum(-1), forward.sum(-2), rails.sum(-2))
+        via_out, via_in, sent = (part.reshape(*out.shape[:-1], devices) for part in sums)
+        return xp.concat([out + via_out, into + via_in, sent, arriving], -1)
 
     return Fabric(
-        capacity_bytes_per_s=rates,
-        latency_s=latency,
-        routes=route,
+        capacity_bytes_per_s=np.repeat([nvlink_bytes_per_s, nic_bytes_per_s], 2 * devices),
+        latency_s=np.repeat([0.0, latency_s / 2], 2 * devices),
+        routes=_each(along),
         devices=devices,
         name=name,
         loads=loads,
         head_s=np.repeat([0.0, latency_s], 2 * devices),
+        along=along,
     )
 
 
@@ -380,7 +198,8 @@ def preset(
         known = {row["name"]: row for row in csv.DictReader(file)}
     if name not in known or between not in ("tree", "rail"):
         raise ValueError(
-            f"fabric.preset: name = {name!r}, between = {between!r}: must be one of {', '.join(known)}; tree or rail"
+            f"fabric.preset: name = {name!r}, between = {between!r}: must be one of "
+            f"{', '.join(known)}; tree or rail"
         )
     inside, nic = float(known[name]["inside_bytes_per_s"]), float(known[name]["nic_bytes_per_s"])
     per_node = int(known[name]["devices_per_node"])
@@ -389,6 +208,21 @@ def preset(
     if between == "rail":
         return rail(devices, per_node, inside, nic, latency_s, name=name)
     return nodes(devices, per_node, inside, nic, oversubscription, latency_s, name=name)
+
+
+def clusters(
+    inside_bytes_per_s: float, nic_bytes_per_s: float = CX7_NIC, per_node: int = 8
+) -> Clusters:
+    """Fabrics of any number of devices to compare, by name: one of NVLink throughout, and nodes of
+    `per_node` on a tree that never blocks, on one three times oversubscribed, and on rails.
+    """
+    rates = inside_bytes_per_s, nic_bytes_per_s
+    return {
+        "NVLink throughout": lambda n: star(n, inside_bytes_per_s),
+        f"nodes of {per_node}, fat tree": lambda n: nodes(n, min(per_node, n), *rates),
+        f"nodes of {per_node}, tree 3 : 1": lambda n: nodes(n, min(per_node, n), *rates, 3),
+        f"nodes of {per_node}, rails": lambda n: rail(n, min(per_node, n), *rates),
+    }
 
 
 def _whole_nodes(where: str, devices: int, per_node: int, **more: float) -> int:

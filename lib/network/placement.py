@@ -16,13 +16,14 @@ def contiguous(experts: int, devices: int) -> np.ndarray:
     """
     if devices < 1 or experts < 1 or experts % devices:
         raise ValueError(
-            f"placement: experts = {experts}, devices = {devices}: experts must be a multiple of devices"
+            f"placement: experts = {experts}, devices = {devices}: "
+            "experts must be a multiple of devices"
         )
     return np.arange(experts) // (experts // devices)
 
 
 def random(experts: int, devices: int, rng: np.random.Generator) -> np.ndarray:
-    """A random balanced placement: the labels of experts carry no meaning across layers and seeds."""
+    """A random balanced placement: labels of experts carry no meaning across layers and seeds."""
     return rng.permutation(contiguous(experts, devices))
 
 
@@ -59,13 +60,16 @@ def replicated(
     """
     load = _checked("replicated", load)
     experts, slots = len(load), len(load) + redundant
-    numbers = f"experts = {experts}, redundant = {redundant}, devices = {devices}, groups = {groups}, nodes = {nodes}"
+    numbers = (
+        f"experts = {experts}, redundant = {redundant}, devices = {devices}, groups = {groups}, "
+        f"nodes = {nodes}"
+    )
     if min(devices, groups, nodes) < 1 or redundant < 0:
         raise ValueError(f"placement.replicated: {numbers}: must be ≥ 1, redundant ≥ 0")
     if experts % groups or groups % nodes or devices % nodes or slots % devices:
         raise ValueError(
-            f"placement.replicated: {numbers}: must divide: experts by groups, groups and devices by nodes, "
-            "experts + redundant by devices"
+            f"placement.replicated: {numbers}: must divide: experts by groups, groups and devices "
+            "by nodes, experts + redundant by devices"
         )
     node = np.repeat(packed(load.reshape(groups, -1).sum(1), nodes), experts // groups)
     return np.concatenate(
@@ -80,7 +84,7 @@ def _copied(load: np.ndarray, own: np.ndarray, slots: int, devices: int) -> np.n
     """[devices, slots/devices] the experts `own` in `slots` copies, packed."""
     held, copies = list(range(len(own))), np.ones(len(own), int)
     while len(held) < slots:
-        held.append(np.argmax(load[own] / copies))
+        held.append(int(np.argmax(load[own] / copies)))
         copies[held[-1]] += 1
     home = packed((load[own] / copies)[held], devices)
     return own[held][np.argsort(home, kind="stable")].reshape(devices, -1)
@@ -100,14 +104,14 @@ def share(placement: np.ndarray, experts: int, devices: int) -> np.ndarray:
         )
     if len(expert) != len(device) or expert.max() >= experts or device.max() >= devices:
         raise ValueError(
-            f"placement of shape {placement.shape}: must be for {experts} experts and {devices} devices"
+            f"placement of shape {placement.shape}: must be for {experts} experts and "
+            f"{devices} devices"
         )
     holds = np.zeros((experts, devices))
     np.add.at(holds, (expert, device), 1.0)
     if not holds.any(1).all():
-        raise ValueError(
-            f"placement: expert {np.flatnonzero(~holds.any(1))[0]}: must stand on at least one device"
-        )
+        missing = np.flatnonzero(~holds.any(1))[0]
+        raise ValueError(f"placement: expert {missing}: must stand on at least one device")
     return holds / holds.sum(1, keepdims=True)
 
 
@@ -128,9 +132,8 @@ def targets(expert_index: np.ndarray, placement: np.ndarray) -> np.ndarray:
     order = np.argsort(placement, axis=None, kind="stable")
     copies = np.bincount(placement.reshape(-1), minlength=int(expert_index.max()) + 1)
     if not copies[expert_index].all():
-        raise ValueError(
-            f"placement: expert {expert_index[copies[expert_index] == 0][0]}: must stand on a device"
-        )
+        missing = expert_index[copies[expert_index] == 0][0]
+        raise ValueError(f"placement: expert {missing}: must stand on a device")
     turn = np.arange(len(expert_index))[:, None] % copies[expert_index]
     return order[(np.cumsum(copies) - copies)[expert_index] + turn] // placement.shape[1]
 

@@ -4,7 +4,7 @@ made of.
 A layer dispatches rows, computes the experts of every device and combines: the next layer waits for
 the slowest device. Its parts add up: start (of the collectives and kernels), wire, arithmetic
 (experts of the slowest device), order (rows put in order in memory) and hidden (what overlap takes
-off, ≤ 0).  The forms are those that `calibrate` fits.
+off, ≤ 0).  The formulas are those of `cost`, which measurements are fitted with.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from lib.network import cost, fluid
-from lib.network.fabric import Fabric
+from lib.network.links import Fabric
 
 PUBLISHED = Path(__file__).parents[2] / "data/published"
+RATES, SHAPES = PUBLISHED / "step.csv", PUBLISHED / "shapes.csv"
 PARTS = ("start", "wire", "arithmetic", "order", "hidden")
+Parts = Mapping[str, np.ndarray]  # seconds by part
+Time = Callable[[np.ndarray, Fabric], np.ndarray]  # a network model: (traffic, fabric) → seconds
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Machine:
     network card's rate.
 
     kind: "published" rates of an ideal machine, or "measured" ones, calibrated; the card's rate is
-    published in both.
+    published in both.  origin: what the constants are of, in words.
     """
 
     kind: str
@@ -37,6 +40,7 @@ class Machine:
     expert: Mapping[str, float]
     layer: Mapping[str, float]
     nic_bytes_per_s: float
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,11 @@ class Model:
 
 def published() -> Machine:
     """Peak rates from datasheets and no start-up: data/published/step.csv."""
-    with (PUBLISHED / "step.csv").open(newline="") as file:
+    with RATES.open(newline="") as file:
         rate = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
     wire, start = rate["wire_bytes_per_s"], rate["start_s"]
     return Machine(
         "published",
-        nic_bytes_per_s=rate["nic_bytes_per_s"],
         exchange=dict(
             start_s=start,
             message_s=0.0,
@@ -84,24 +87,29 @@ def published() -> Machine:
             join=1e3,
         ),
         layer=dict(start_s=start, order_bytes_per_s=np.inf),
+        nic_bytes_per_s=rate["nic_bytes_per_s"],
+        origin="datasheets, no start-up",
     )
 
 
-def measured(parameters: Mapping[str, Mapping[str, float]]) -> Machine:
-    """The machine of calibrated `parameters` by the name of their fit (`calibrate.everything`);
-    its experts are those fitted on all shapes together.
+def measured(parameters: Mapping[str, Mapping[str, float]], origin: str = "") -> Machine:
+    """The machine of calibrated `parameters` by the name of their fit ("exchange", "experts of any
+    shape", "layer"), measured on `origin`; its experts are those fitted on all shapes together.
     """
     names = "exchange", "experts of any shape", "layer"
-    return Machine(
-        "measured",
-        *(parameters[name] for name in names),
-        nic_bytes_per_s=published().nic_bytes_per_s,
-    )
+    exchange, expert, layer = (parameters[name] for name in names)
+    nic = published().nic_bytes_per_s
+    return Machine("measured", exchange, expert, layer, nic_bytes_per_s=nic, origin=origin)
+
+
+def machine(kind: str, parameters: Mapping[str, Mapping[str, float]], origin: str) -> Machine:
+    """The machine of this kind; published rates also where nothing was calibrated."""
+    return measured(parameters, origin) if kind == "measured" and parameters else published()
 
 
 def models() -> dict[str, Model]:
     """The models of data/published/shapes.csv by name."""
-    with (PUBLISHED / "shapes.csv").open(newline="") as file:
+    with SHAPES.open(newline="") as file:
         rows = list(csv.DictReader(file))
     sizes = "hidden", "width", "experts", "k"
     return {
@@ -135,26 +143,21 @@ def experts_s(rows: np.ndarray, shape: cost.Shape, machine: Machine) -> np.ndarr
     return cost.expert_s(machine.expert, given)
 
 
-def wire_s(
-    sent: np.ndarray, fabric: Fabric, machine: Machine, time_s: Callable = fluid.bottleneck_bound_s
-) -> np.ndarray:
-    """Time [...] in seconds that the bytes [..., devices, devices] of one exchange are under way,
-    start-up left out.
-
-    time_s: (traffic, fabric) → seconds at the fabric's rates; small exchanges take the slower path
-    that was calibrated, and the copy to itself, the diagonal, runs beside the wire.
+def _under_way_s(seconds: np.ndarray, sent: np.ndarray, machine: Machine) -> np.ndarray:
+    """cost.wire_s [...] of the bytes [..., devices, devices] of an exchange that takes `seconds`
+    [...] at the full rate of the wire; its diagonal is the copy to itself.
     """
-    p, eye = machine.exchange, np.eye(sent.shape[-1])
-    most = lambda bytes_: np.maximum(bytes_.sum(-1).max(-1), bytes_.sum(-2).max(-1))
-    large = time_s(sent, fabric)
-    small = large * p["wire_bytes_per_s"] / p["small_bytes_per_s"]
-    return np.maximum(
-        (most(sent) - most(sent * (1 - eye))) / p["copy_bytes_per_s"],
-        np.minimum(small, p["large_s"] + large),
-    )
+    away = sent * (1 - np.eye(sent.shape[-1]))
+    bytes_ = seconds * machine.exchange["wire_bytes_per_s"]
+    return cost.wire_s(machine.exchange, bytes_, _most(sent) - _most(away))
 
 
-def layer_s(
+def _most(numbers: np.ndarray) -> np.ndarray:
+    """[...] the largest sum of a row or a column of [..., devices, devices]."""
+    return np.maximum(numbers.sum(-1).max(-1), numbers.sum(-2).max(-1))
+
+
+def layer(
     sent: np.ndarray,
     rows: np.ndarray,
     shape: cost.Shape,
@@ -163,59 +166,63 @@ def layer_s(
     *,
     combine_share: float = 1.0,
     overlap: bool = False,
-    time_s: Callable = fluid.bottleneck_bound_s,
-) -> dict[str, np.ndarray]:
-    """Parts of a layer's time, each [...] in seconds; they sum to it.
+    time_s: Time = fluid.bottleneck_bound_s,
+) -> Parts:
+    """Parts of a layer's time, each [...] in seconds; they sum to it (cost.layer_parts).
 
     sent: bytes [..., devices, devices] of the dispatch, its diagonal what stays home; the combine
     is its transpose times `combine_share` (2 where it goes out in 8 bits and comes back in 16).
     rows: [..., devices, experts] as in experts_s. overlap: two halves of the batch take turns, so
     that in the ideal the longer of wire and arithmetic counts alone (DeepSeek-V3, arXiv 2412.19437,
-    section 3.2.1).
+    section 3.2.1).  time_s: how long bytes take at the fabric's rates.  On a mirrored fabric
+    without latency the combine needs no simulation of its own.
     """
     sent = np.asarray(sent, dtype=float)
-    there, back = sent, combine_share * np.swapaxes(sent, -1, -2)
-    away = (sent > 0) & ~np.eye(sent.shape[-1], dtype=bool)
-    messages = np.maximum(away.sum(-1).max(-1), away.sum(-2).max(-1))
-    own = np.maximum(sent.sum(-1).max(-1), sent.sum(-2).max(-1))
-    p = machine.exchange
-    parts = dict(
-        start=machine.layer["start_s"] + 2 * (p["start_s"] + p["message_s"] * messages),
-        wire=wire_s(there, fabric, machine, time_s) + wire_s(back, fabric, machine, time_s),
-        arithmetic=experts_s(rows, shape, machine).max(-1),
-        order=own / machine.layer["order_bytes_per_s"],
+    back, there_s = combine_share * np.swapaxes(sent, -1, -2), time_s(sent, fabric)
+    mirrored = fabric.mirrored and not np.any(fabric.latency_s)
+    back_s = combine_share * there_s if mirrored else time_s(back, fabric)
+    messages = _most((sent > 0) & ~np.eye(sent.shape[-1], dtype=bool))
+    known = dict(
+        start_s=2 * cost.start_s(machine.exchange, messages),
+        wire_s=_under_way_s(there_s, sent, machine) + _under_way_s(back_s, back, machine),
+        expert_s=experts_s(rows, shape, machine).max(-1),
+        own_bytes=_most(sent),
     )
-    parts["hidden"] = (
-        -np.minimum(parts["wire"], parts["arithmetic"]) if overlap else np.zeros_like(parts["wire"])
-    )
-    return parts
+    parts = cost.layer_parts(machine.layer, known)
+    both = np.minimum(parts["wire"], parts["arithmetic"])
+    return parts | dict(hidden=-both if overlap else np.zeros_like(both))
 
 
 def of_model(
-    sent: np.ndarray, rows: np.ndarray, model: Model, fabric: Fabric, **options
-) -> dict[str, np.ndarray]:
-    """layer_s of a model's layer whose rows go out in its own form, from `sent` in bfloat16;
-    options: as layer_s.
-    """
+    sent: np.ndarray,
+    rows: np.ndarray,
+    model: Model,
+    fabric: Fabric,
+    machine: Machine,
+    *,
+    overlap: bool = False,
+    time_s: Time = fluid.bottleneck_bound_s,
+) -> Parts:
+    """`layer` of a model's layer whose rows go out in its own form, from `sent` in bfloat16."""
     share = model.out_share
-    return layer_s(
+    return layer(
         share * np.asarray(sent, dtype=float),
         rows,
         model.shape,
         fabric,
+        machine,
         combine_share=1 / share,
-        **options,
+        overlap=overlap,
+        time_s=time_s,
     )
 
 
-def total_s(parts: Mapping[str, np.ndarray]) -> np.ndarray:
+def total_s(parts: Parts) -> np.ndarray:
     """Time [...] in seconds of a layer of these parts."""
-    return sum(parts[name] for name in PARTS)
+    return np.add.reduce([parts[name] for name in PARTS])
 
 
-def excess(
-    parts: Mapping[str, np.ndarray], even: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def excess(parts: Parts, even: Parts) -> dict[str, np.ndarray]:
     """Slowdown over the perfectly even layer by part, as a share of its time; the parts' sum is the
     slowdown.
     """
@@ -226,10 +233,9 @@ def even_layer(tokens: int, shape: cost.Shape, devices: int) -> tuple[np.ndarray
     """(bytes, rows) of `tokens` tokens that spread perfectly over devices and, in whole rows, over
     their experts.
     """
-    rows = np.diff(np.arange(shape.experts + 1) * (tokens * shape.k) // shape.experts).reshape(
-        devices, -1
-    )
-    return np.full((devices, devices), tokens * shape.k * 2.0 * shape.hidden / devices**2), rows
+    rows = np.diff(np.arange(shape.experts + 1) * (tokens * shape.k) // shape.experts)
+    each = tokens * shape.k * 2.0 * shape.hidden / devices**2
+    return np.full((devices, devices), each), rows.reshape(devices, -1)
 
 
 def step_s(layers: np.ndarray, tokens: int, model: Model, machine: Machine) -> np.ndarray:
@@ -241,6 +247,5 @@ def step_s(layers: np.ndarray, tokens: int, model: Model, machine: Machine) -> n
     and token.  Attention over the past is left out.
     """
     weights, p = model.rest_parameters, machine.expert
-    return layers.sum(-1) + max(
-        2 * weights / p["memory_bytes_per_s"], 2 * weights * tokens / p["flop_per_s"]
-    )
+    rest = max(2 * weights / p["memory_bytes_per_s"], 2 * weights * tokens / p["flop_per_s"])
+    return layers.sum(-1) + rest

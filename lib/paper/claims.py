@@ -11,8 +11,8 @@ def judge(predicate: str, values: dict[str, dict]) -> bool | None:
     """Whether a predicate over values by their names holds: on every corner of their 95 %
     intervals, on none, or neither.
 
-    None (undecided) where it holds on some corners only, or where a value that it names is missing.
-    Values without an interval count as exact.  Refused: a name that was not published.
+    None where it holds on some corners only, or where a value that it names is missing.  Values
+    without an interval count as exact.  Refused: a name that was not published.
     """
     code = compile(predicate, "<claim>", "eval")
     if unknown := [name for name in code.co_names if name not in values]:
@@ -26,3 +26,14 @@ def judge(predicate: str, values: dict[str, dict]) -> bool | None:
     )
     seen = {bool(eval(code, {"__builtins__": {}}, corner)) for corner in corners}
     return seen.pop() if len(seen) == 1 else None
+
+
+def verdict(predicate: str, values: dict[str, dict]) -> str:
+    """What `judge` says in words: "supported", "not supported", "undecided" where it holds on some
+    corners only, and "not run" where a value that it names is missing.
+    """
+    holds = judge(predicate, values)
+    if holds is not None:
+        return "supported" if holds else "not supported"
+    names = compile(predicate, "<claim>", "eval").co_names
+    return "not run" if any(values[name]["value"] is None for name in names) else "undecided"

@@ -20,8 +20,7 @@ from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 from lib import provenance
-from lib.paper import chapters, columns, markup
-from lib.paper.claims import judge
+from lib.paper import chapters, claims, columns, markup
 
 KINDS = ("measured", "simulated", "synthetic", "published", "setting")
 # relative, of the same computation elsewhere
@@ -74,7 +73,7 @@ class Chapter:
         return self.folder / name
 
     def writing(self, name: str) -> AbstractContextManager[Path]:
-        """A temporary path that becomes the file `name` of this chapter when the block ends well."""
+        """A temporary path that becomes the chapter's file `name` when the block ends well."""
         return provenance.writing(self.path(name))
 
     def uses(self, *paths: Path) -> None:
@@ -91,7 +90,7 @@ class Chapter:
             name = full.relative_to(home).as_posix()
             if home == homes[1] and not chapters.declares(self.name, name):
                 raise ValueError(
-                    f"{self.name}: reads {name}: must be named by `reads` or `needs` of the notebook"
+                    f"{self.name}: reads {name}: must be named by the notebook's `reads` or `needs`"
                 )
             self.files[name] = provenance.sha256(path)
 
@@ -199,8 +198,7 @@ class Chapter:
 
         One that fails is shown, never hidden.
         """
-        holds = judge(predicate, self.values)
-        verdict = "undecided" if holds is None else "supported" if holds else "not supported"
+        verdict = claims.verdict(predicate, self.values)
         text = markup.resolved(text, self._told)
         self.claims[name] = dict(text=text, predicate=predicate, verdict=verdict)
         words = f"<strong>{verdict.capitalize()}:</strong> {markup.inline(text)}"

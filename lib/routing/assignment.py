@@ -1,5 +1,5 @@
-"""What another assignment costs: quality per document and balance per routing group, in the same
-forward pass.
+"""What another assignment does in one forward pass: quality per document, balance per routing
+group, and whether it looks ahead.
 
 Two protocols.  *prefix*: the first half of every document is its prompt, routed as one group
 (legal: all its tokens are there); the second half is decoded, position by position, each position
@@ -10,18 +10,32 @@ at the whole group then sees the future, so its quality is flattered.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats as scipy_stats
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lib import stats
-from lib.model.corpus import Document
-from lib.routing import adapter
+from lib.routing import adapter, bind
+
+
+class Text(Protocol):
+    """A document: its name, its domain, its cluster (the unit of resampling), its tokens."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def cluster(self) -> str: ...
+    @property
+    def token_ids(self) -> Sequence[int]: ...
+
+
+Document = TypeVar("Document", bound=Text)
 
 
 def grid(documents: Sequence[Document], tokens: int) -> tuple[list[Document], np.ndarray]:
@@ -34,6 +48,14 @@ def grid(documents: Sequence[Document], tokens: int) -> tuple[list[Document], np
             f"assignment.grid: {len(whole)} documents of {tokens} tokens: must be at least 2"
         )
     return whole, np.array([doc.token_ids[:tokens] for doc in whole])
+
+
+def in_turn(documents: Sequence[Document], count: int) -> list[int]:
+    """The numbers of at most `count` documents: domains take turns, in the order in which they
+    first appear, each with its documents in their own order.
+    """
+    domains = pd.Series([doc.domain for doc in documents], dtype=object)
+    return np.argsort(domains.groupby(domains).cumcount(), kind="stable")[:count].tolist()
 
 
 def prefix_groups(documents: int, tokens: int) -> np.ndarray:
@@ -52,6 +74,42 @@ def prefill_groups(documents: int, tokens: int, size: int) -> np.ndarray:
     return np.arange(documents * tokens) // size
 
 
+class _Tally:
+    """What an assignment did to the scored tokens [tokens] of routing groups `group` [tokens]."""
+
+    def __init__(self, group: Tensor, scored: Tensor) -> None:
+        self.scored, self.groups = scored[:, None], torch.unique(group[scored])
+        self.place = torch.searchsorted(self.groups, group)[:, None]
+        self.tokens = torch.bincount(self.place[scored, 0], minlength=len(self.groups))
+        self.load: dict[int, Tensor] = {}
+        self.sums = np.zeros(4)  # choices not used, choices; gates used, gates chosen
+
+    def add(self, scores: Tensor, call: adapter.Call, index: Tensor, weight: Tensor) -> None:
+        """Count one layer's assignment."""
+        used, experts = (weight != 0) & self.scored, scores.shape[1]
+        asked = (self.place * experts + index)[used]
+        load = torch.bincount(asked, minlength=len(self.groups) * experts)
+        self.load[call.layer] = load.view(-1, experts)
+        mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, index, used)
+        own = torch.zeros_like(mine).scatter_(1, call.index, True) & self.scored
+        parts = (own & ~mine, own, scores * mine, scores * own)
+        self.sums += [float(part.sum()) for part in parts]
+
+    def told(self) -> dict:
+        """What `run` returns of balance and choice."""
+        load = torch.stack([self.load[number] for number in sorted(self.load)]).double()
+        layers, _, experts = load.shape
+        slots = self.sums[1] / layers / int(self.scored.sum())  # k
+        nominal = self.tokens.double() * slots / experts
+        return dict(
+            load=load.cpu().numpy(),
+            max_over_nominal=(load.amax(2) / nominal).cpu().numpy(),
+            churn=self.sums[0] / self.sums[1],
+            kept=self.sums[2] / self.sums[3],
+            dropped=1 - float(load.sum()) / self.sums[1],
+        )
+
+
 @torch.no_grad()
 def run(
     model: torch.nn.Module,
@@ -65,52 +123,26 @@ def run(
     """One pass over ids [documents, tokens] under a strategy; tokens from position `first` on are
     scored.
 
-    Returns nats and correct [documents] (sums over scored tokens), tokens (per document), and over
-    groups that hold a scored position: gini [layers, groups], max_over_nominal [layers, groups];
-    churn: share of the router's own choices that were not used; kept: gates used over gates chosen;
-    dropped: share of the k slots that stayed empty. layer: assign in this layer only.
+    Returns nats and correct [documents] (sums over scored tokens), tokens (per document); over
+    groups that hold a scored position load [layers, groups, experts] and max_over_nominal [layers,
+    groups]; churn: share of the router's own choices that were not used; kept: gates used over
+    gates chosen; dropped: share of the k slots that stayed empty.  layer: assign in this layer
+    only.
     """
     documents, width = ids.shape
     scored = (torch.arange(width, device=ids.device) >= first).expand(documents, width).reshape(-1)
-    groups = torch.unique(group[scored])
-    loads, sums = {}, np.zeros(4)
+    tally = _Tally(group, scored)
 
     def watched(scores: Tensor, call: adapter.Call) -> tuple[Tensor, Tensor]:
-        index, weight = (
-            strategy(scores, call) if layer in (None, call.layer) else (call.index, call.weights)
-        )
-        used = (weight != 0) & scored[:, None]
-        experts = scores.shape[1]
-        place = torch.searchsorted(groups, group)[:, None] * experts + index
-        loads[call.layer] = torch.bincount(place[used], minlength=len(groups) * experts).view(
-            -1, experts
-        )
-        mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, index, used)
-        own = torch.zeros_like(mine).scatter_(1, call.index, True) & scored[:, None]
-        sums[:] += [float(part.sum()) for part in (own & ~mine, own, scores * mine, scores * own)]
+        changed = layer in (None, call.layer)
+        index, weight = strategy(scores, call) if changed else (call.index, call.weights)
+        tally.add(scores, call, index, weight)
         return index, weight
 
     with adapter.assign(model, watched):
         logits = model(input_ids=ids, use_cache=False).logits
-    nats, hits = _score(logits, ids, first)
-    load = torch.stack([loads[number] for number in sorted(loads)]).double()
-    nominal = (
-        load.new_tensor(np.bincount(np.searchsorted(groups.cpu(), group[scored].cpu())))
-        * sums[1]
-        / len(loads)
-        / int(scored.sum())
-        / load.shape[2]
-    )
-    return dict(
-        nats=nats,
-        correct=hits,
-        tokens=width - max(first, 1),
-        load=load.cpu().numpy(),
-        max_over_nominal=(load.amax(2) / nominal).cpu().numpy(),
-        churn=sums[0] / sums[1],
-        kept=sums[2] / sums[3],
-        dropped=1 - float(load.sum()) / sums[1],
-    )
+    nats, correct = _score(logits, ids, first)
+    return dict(nats=nats, correct=correct, tokens=width - max(first, 1)) | tally.told()
 
 
 def _score(logits: Tensor, ids: Tensor, first: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,60 +160,41 @@ def _score(logits: Tensor, ids: Tensor, first: int) -> tuple[np.ndarray, np.ndar
     return found[0], found[1]
 
 
-def per_document(documents: Sequence[Document], result: dict, **about) -> pd.DataFrame:
-    """The quality of a run, a row per document, with what `about` says of the run."""
-    names = pd.DataFrame(
-        [(d.name, d.domain, d.cluster) for d in documents], columns=["name", "domain", "cluster"]
-    )
-    return names.assign(
-        tokens=result["tokens"], nats=result["nats"], correct=result["correct"].astype(int), **about
-    )
+@torch.no_grad()
+def unchanged(model: torch.nn.Module, ids: Tensor) -> bool:
+    """Whether the native choice, put in by hand, gives the same logits bit for bit."""
+    plain = model(input_ids=ids, use_cache=False).logits
+    with adapter.assign(model, adapter.native):
+        return torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
 
 
-def difference(table: pd.DataFrame, base: pd.DataFrame) -> np.ndarray:
-    """[documents, 2]: nats over those of `base`, and tokens; the rows of both tables are the same
-    documents.
+@torch.no_grad()
+def leak(
+    model: torch.nn.Module,
+    ids: Tensor,
+    other: Tensor,
+    settings: Sequence[Mapping],
+    fits: bind.Fits,
+) -> pd.DataFrame:
+    """Per setting, the largest change (`leak`) of a logit of the first half of ids [tokens] when
+    its second half becomes that of `other`; causal: whether it should be none.
+
+    The whole sequence is one group.  Experts are computed token by token (`batched_mm`), so that
+    what is computed for a token cannot depend on how many others its expert has; a causal strategy
+    then leaks exactly 0.
     """
-    if table.name.tolist() != base.name.tolist():
-        raise ValueError(
-            "assignment.difference: the documents of both runs: must be the same, in the same order"
-        )
-    return np.stack(
-        [table.nats.to_numpy() - base.nats.to_numpy(), table.tokens.to_numpy(dtype=float)], 1
-    )
-
-
-def per_token(pairs: np.ndarray) -> float:
-    """Nats per token of rows [documents, 2] of nats and tokens."""
-    return float(pairs[:, 0].sum() / pairs[:, 1].sum())
-
-
-def p_value(pairs: np.ndarray, clusters: np.ndarray) -> float:
-    """Two-sided p of per_token(pairs) = 0: Student's t of the delete-one-cluster jackknife; NaN
-    below 8 clusters.
-    """
-    names = np.unique(clusters)
-    if len(names) < stats.CLUSTERS:
-        return float("nan")
-    left = np.array([per_token(pairs[clusters != name]) for name in names])
-    error = np.sqrt((len(names) - 1) / len(names) * ((left - left.mean()) ** 2).sum())
-    return (
-        float(2 * scipy_stats.t.sf(abs(per_token(pairs)) / error, len(names) - 1)) if error else 1.0
-    )
-
-
-def at_balance(curve: pd.DataFrame, target: float) -> tuple[str, str, float] | None:
-    """The two neighbouring settings of one strategy between which its p95 reaches `target`, and the
-    share of the second.
-
-    curve: columns setting, p95, delta; None if the curve does not reach it.  Of several crossings
-    the cheapest counts.
-    """
-    ordered, found = curve.sort_values("p95").reset_index(drop=True), []
-    for one, two in zip(ordered.itertuples(), ordered.iloc[1:].itertuples(), strict=False):
-        if one.p95 <= target <= two.p95:
-            share = (target - one.p95) / (two.p95 - one.p95) if two.p95 > one.p95 else 0.0
-            found.append(
-                ((1 - share) * one.delta + share * two.delta, one.setting, two.setting, share)
-            )
-    return min(found)[1:] if found else None
+    half, implemented = len(ids) // 2, cast(Any, model)
+    before = implemented.config._experts_implementation
+    group = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
+    texts = (ids, torch.cat([ids[:half], other[half:]]))
+    rows = []
+    implemented.set_experts_implementation("batched_mm")
+    try:
+        for setting in settings:
+            with adapter.assign(model, bind.bound(setting, group, fits)):
+                one, two = (model(input_ids=t[None], use_cache=False).logits[0] for t in texts)
+            moved = float((one - two)[:half].abs().max())
+            rows.append((setting["name"], bind.causal(setting), moved))
+    finally:
+        implemented.set_experts_implementation(before)
+    return pd.DataFrame(rows, columns=["setting", "causal", "leak"])

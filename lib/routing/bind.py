@@ -1,80 +1,42 @@
 """Strategies bound to a model: what each needs to know beforehand, and one call for every layer.
 
-A setting is a dict: "strategy" (a name of `strategies.STRATEGIES`), its arguments, "policy" of the
+A setting is a dict: "strategy" (a name of `table.STRATEGIES`), its arguments, "policy" of the
 weights.  `fit` learns from training text what some need (a table by token, a bias and thresholds
-per layer); `bound` makes of a setting what `lib.routing.adapter.assign` takes.
+per layer); `bound` makes of a setting what `lib.routing.adapter.assign` takes.  What differs from
+one strategy to another is read from their rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.routing import adapter, capacity, strategies
+from lib.routing import adapter, fitting, strategies, table, weighing
 from lib.routing.adapter import Call
+from lib.routing.strategies import Assignment
 
-CAUSAL = ("native", "random", "round_robin", "hashed", "biased", "least_loaded", "threshold")
-ABOUT = (
-    "name",
-    "family",
-    "strategy",
-    "policy",
-    "bias_scale",
-)  # of a setting, what is no argument of its strategy
-LOGS = ("optimal", "sinkhorn")  # those that add scores up, and so take logarithms of gates
-
-
-def causal(setting: dict) -> bool:
-    """Whether a setting never looks at later tokens of its group; dropping by position in time does
-    not either.
-
-    (A group of one decoding step of different documents has no later tokens: there every strategy
-    is legal.)
-    """
-    return setting["strategy"] in CAUSAL or setting.get("priority") == "position"
-
-
-def settings(
-    names: Sequence[str],
-    gammas: Sequence[float],
-    bias_scales: Sequence[float],
-    among: Sequence[int],
-) -> list[dict]:
-    """Settings of the named strategies, each with a "name": every γ of those with a capacity, every
-    scale of the bias, every number of candidates.  "drop_position" is drop by position in time.  An
-    unknown name is refused with the nearest.
-    """
-    known: dict[str, list[dict]] = {
-        "drop": [dict(gamma=g) for g in gammas],
-        "drop_position": [dict(gamma=g, priority="position") for g in gammas],
-        "expanded_drop": [dict(gamma=g, extra=2) for g in gammas],
-        "reroute": [dict(gamma=g) for g in gammas],
-        "optimal": [dict(gamma=1.25)],
-        "biased": [dict(bias_scale=s) for s in bias_scales],
-        "least_loaded": [dict(among=m) for m in among],
-        "activate_fewer": [dict(least=1)],
-    }
-    made = []
-    for name in names:
-        strategy = "drop" if name == "drop_position" else name
-        strategies.find(strategy)
-        for more in known.get(name, [{}]):
-            value = next(
-                (f" {more[key]:g}" for key in ("gamma", "bias_scale", "among") if key in more), ""
-            )
-            made.append(dict(name=name + value, family=name, strategy=strategy, **more))
-    return made
+POLICY = "mass"  # of the weights, where a setting names none
+ABOUT = ("name", "family", "strategy", "policy")  # of a setting, what is no argument
+# what a row may need that is not fitted: from a layer's call and the seed of the whole study
+GIVEN: Mapping[str, Callable[[Call, int], Any]] = {
+    "seed": lambda call, seed: (seed, call.layer),
+    "token_ids": lambda call, seed: call.token,
+}
+BY_TOKEN = ("token_ids",)  # of these, what has a row per token, as the scores have
 
 
 @dataclass(frozen=True)
 class Fits:
-    """Learned from training text: table [vocabulary, k], and per layer bias [experts] and cut
-    [experts].
+    """Learned from training text: table [vocabulary, k], and per layer bias [experts], cut
+    [experts] and the gates [tokens, experts] that they were learned from.
+
+    A row of the table of strategies may need any of these by its name, and gets that of the layer.
     """
 
     table: Tensor
@@ -83,104 +45,148 @@ class Fits:
     gates: list[Tensor]
 
 
+def causal(setting: Mapping) -> bool:
+    """Whether a setting never looks at later tokens of its group."""
+    return table.find(setting["strategy"]).causal
+
+
+def settings(
+    names: Sequence[str],
+    gammas: Sequence[float],
+    bias_scales: Sequence[float],
+    among: Sequence[int],
+) -> list[dict]:
+    """Settings of the named strategies, each with a "name": every value of the argument that its
+    row sweeps, those of the row or else those given here.  An unknown name is refused with the
+    nearest.
+    """
+    given = {"gamma": gammas, "bias_scale": bias_scales, "among": among}
+    made = []
+    for name in names:
+        row = table.find(name)
+        about: dict[str, object] = dict(name=name, family=name, strategy=name)
+        swept = row.values or given.get(row.sweep, ())
+        made += [about | {"name": f"{name} {value:g}", row.sweep: value} for value in swept]
+        made += [] if row.sweep else [about]
+    return made
+
+
 @torch.no_grad()
 def fit(
     model: torch.nn.Module, ids: Tensor, *, batch_tokens: int, steps: int, rows: int = 16
 ) -> Fits:
     """Fit on the native states of training text ids [sequences, tokens]; batches of `batch_tokens`
-    tokens.
+    tokens.  Refused: a model of which some layer's scoring rule is not known.
     """
     layers = adapter.layers(model)
     gates: list[list[Tensor]] = [[] for _ in layers]
     with adapter.record(model, scores=True) as rec:
         for part in ids.split(rows):
             model(input_ids=part, use_cache=False)
-            for number, layer in enumerate(layers):
-                gates[number].append(layer.rule.scores(torch.cat(rec.scores[number])))
+            for layer, seen, own in zip(layers, rec.scores, gates, strict=True):
+                if layer.rule is None:
+                    raise ValueError(f"bind.fit: {layer.name}: {layer.why}: must have a known rule")
+                own.append(layer.rule.scores(torch.cat(seen)))
             rec.clear()
     whole = [torch.cat(part) for part in gates]
     batches = [list(part.split(batch_tokens)) for part in whole]
-    k, vocabulary = layers[0].k, model.config.get_text_config().vocab_size
-    frequency = np.bincount(ids.cpu().numpy().ravel(), minlength=vocabulary)
-    bias = [capacity.fit_bias(part, k, steps=steps) for part in batches]
-    cut = [capacity.fit_cut(part, k) for part in batches]
-    return Fits(capacity.hash_table(frequency, layers[0].num_experts, k), bias, cut, whole)
+    k, config = layers[0].k, cast(Any, model.config).get_text_config()
+    frequency = np.bincount(ids.cpu().numpy().ravel(), minlength=config.vocab_size)
+    bias = [fitting.fit_bias(part, k, steps=steps) for part in batches]
+    cut = [fitting.fit_cut(part, k) for part in batches]
+    return Fits(fitting.hash_table(frequency, layers[0].num_experts, k), bias, cut, whole)
 
 
 def bound(
-    setting: dict, group: Tensor, fits: Fits | None = None, seed: int = 0
+    setting: Mapping, group: Tensor, fits: Fits | None = None, seed: int = 0
 ) -> adapter.Strategy:
     """A setting as a strategy for `adapter.assign`, applied within groups: group [tokens], the
     number of each token's.
 
-    Streams (round robin, least loaded) go through the groups in their order.
+    Streams (round robin, least loaded) go through the groups in their order.  Refused: a strategy
+    that needs what is fitted, without `fits`.
     """
-    arguments = {name: value for name, value in setting.items() if name not in ABOUT}
-    name = setting["strategy"]
-    choose = strategies.find(name)
-
-    def assign(scores: Tensor, call: Call) -> strategies.Assignment:
-        rule, k, more = call.rule, call.index.shape[1], dict(arguments)
-        gate = torch.exp if name in LOGS else None
-        weigh = strategies.weights(
-            setting.get("policy", "mass"),
-            gate=gate,
-            renormalise=rule.renormalised,
-            scale=rule.scale,
+    row, policy = table.find(setting["strategy"]), setting.get("policy")
+    if row.own and policy in (None, "native"):
+        return adapter.native
+    fitted = [need for need in row.needs if need not in GIVEN]
+    if fitted and fits is None:
+        raise ValueError(
+            f"bind.bound: {setting['strategy']}: fits = None: must hold its {' and '.join(fitted)}"
         )
-        if name == "random":
-            more["seed"] = (seed, call.layer)
-        if name == "hashed":
-            return choose(scores, k, token_ids=call.token, table=fits.table, weigh=weigh)
-        if name == "biased":
-            more["bias"] = setting.get("bias_scale", 1.0) * fits.bias[call.layer]
-        if name == "threshold":
-            more["cut"] = fits.cut[call.layer]
-        ready = partial(choose, k=k, weigh=weigh, **more)
-        return strategies.in_groups(ready, group)(
-            scores.clamp_min(1e-30).log() if name in LOGS else scores
-        )
+    arguments = dict(row.fixed) | {n: value for n, value in setting.items() if n not in ABOUT}
+    gate = torch.exp if row.on_logs else None
 
-    return (
-        adapter.native
-        if name == "native" and setting.get("policy", "native") == "native"
-        else assign
-    )
+    def assign(scores: Tensor, call: Call) -> Assignment:
+        rule = call.rule
+        weigh = weighing.weights(
+            policy or POLICY, gate=gate, renormalise=rule.renormalised, scale=rule.scale
+        )
+        handed: dict[str, Any] = {
+            need: _of_layer(getattr(fits, need), call.layer) for need in fitted
+        }
+        handed |= {need: GIVEN[need](call, seed) for need in row.needs if need in GIVEN}
+        by_token = {need: handed.pop(need) for need in BY_TOKEN if need in handed}
+        ready = partial(row.function, k=call.index.shape[1], weigh=weigh, **arguments, **handed)
+        asked = scores.clamp_min(1e-30).log() if row.on_logs else scores
+        return in_groups(ready, group, **by_token)(asked)
+
+    return assign
+
+
+def _of_layer(fitted: object, layer: int) -> object:
+    """Of something fitted, what belongs to a layer; the whole where it is the same in all."""
+    return fitted[layer] if isinstance(fitted, list) else fitted
+
+
+def in_groups(
+    strategy: Callable[..., Assignment], group: int | Tensor, **by_token: Tensor
+) -> Callable[[Tensor], Assignment]:
+    """`strategy` on groups of tokens of scores [tokens, experts]; groups of one size are solved at
+    once.
+
+    group: how many consecutive tokens form one (the last may be smaller), or [tokens] the number of
+    each token's group, in any order.  by_token: keywords of the strategy with a row per token.
+    Where groups need different numbers of slots, the missing ones name expert 0 with weight 0.
+    """
+    if isinstance(group, int) and group < 1:
+        raise ValueError(f"in_groups: group = {group}: must be at least 1")
+
+    def grouped(scores: Tensor) -> Assignment:
+        rows = _rows(len(scores), group, scores.device)
+        done = [
+            strategy(scores[row], **{name: part[row] for name, part in by_token.items()})
+            for row in rows
+        ]
+        shape = len(scores), max(index.shape[-1] for index, _ in done)
+        index, weight = rows[0].new_zeros(shape), scores.new_zeros(shape)
+        for row, (i, w) in zip(rows, done, strict=True):
+            index[row, : i.shape[-1]], weight[row, : w.shape[-1]] = i, w
+        return index, weight
+
+    return grouped
+
+
+def _rows(tokens: int, group: int | Tensor, device: torch.device) -> list[Tensor]:
+    """The numbers of the tokens of each group, groups of one size in one array [groups, size]."""
+    label = torch.arange(tokens, device=device) // group if isinstance(group, int) else group
+    if label.shape != (tokens,):
+        raise ValueError(
+            f"in_groups: group {list(label.shape)}: must be [{tokens}], one number per token"
+        )
+    order = label.to(device).argsort(stable=True)
+    size = torch.unique_consecutive(label.to(device)[order], return_counts=True)[1]
+    return [
+        order[size.repeat_interleave(size) == n].view(-1, n) for n in size.unique().tolist()
+    ] or [order]
 
 
 def price_correlation(fits: Fits, k: int, tokens: int = 1024) -> np.ndarray:
-    """[layers] correlation of the learned bias with minus the LP's prices at γ = 1 (in log gates),
-    per layer.
+    """[layers] correlation over experts of the learned bias with minus the linear programme's
+    prices at γ = 1 (in log gates, of the first `tokens` tokens of the fitted text).
     """
     found = []
     for gates, bias in zip(fits.gates, fits.bias, strict=True):
         price = strategies.optimal_prices(gates[:tokens].clamp_min(1e-30).log(), k, 1)
         found.append(np.corrcoef(-price.cpu().double(), bias.cpu().double())[0, 1])
     return np.array(found)
-
-
-def leak(
-    model: torch.nn.Module, ids: Tensor, other: Tensor, settings: Sequence[dict], fits: Fits
-) -> dict[str, float]:
-    """Largest change of the logits of the first half of ids [tokens] when its second half becomes
-    that of `other`.
-
-    The whole sequence is one group.  Experts are computed token by token (`batched_mm`), so that
-    what is computed for a token cannot depend on how many others its expert has; a causal strategy
-    then leaks exactly 0.
-    """
-    half, before = len(ids) // 2, model.config._experts_implementation
-    group = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
-    changed = torch.cat([ids[:half], other[half:]])
-    found = {}
-    model.set_experts_implementation("batched_mm")
-    try:
-        for setting in settings:
-            logits = []
-            for text in (ids, changed):
-                with torch.no_grad(), adapter.assign(model, bound(setting, group, fits)):
-                    logits.append(model(input_ids=text[None], use_cache=False).logits[0, :half])
-            found[str(setting["name"])] = float((logits[0] - logits[1]).abs().max())
-    finally:
-        model.set_experts_implementation(before)
-    return found

@@ -5,85 +5,31 @@ routing groups, each a batch of its own) to (index [..., tokens, slots] int64, w
 slots]).  Weight 0 is an unused slot: the expert it names counts for nothing, yet the experts of a
 row are distinct.  Scores are compared as given, by tokens and by experts.  Pass the router's
 *gates* (its softmax or sigmoid), which is what weights are read from by default, or pass logits
-together with ``weigh=weights(gate=softmax)``.  Everything but the scores is bound beforehand, with
-`functools.partial`; state that moves from batch to batch (`offset`, `load`, `cut`) is a tensor of
-the caller's, changed in place.  *Causal* are strategies that never look at later tokens of the
-batch.  All k slots of a token are used where nothing else is said.
+together with ``weigh=weights(gate=softmax)`` of `lib.routing.weighing`.  Everything but the scores
+is bound beforehand, with `functools.partial`; state that moves from batch to batch (`offset`,
+`load`, `cut`) is a tensor of the caller's, changed in place.  *Causal* are strategies that never
+look at later tokens of the batch.  All k slots of a token are used where nothing else is said.
+What else is known of each stands in `lib.routing.table`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib import provenance
-from lib.routing import capacity
+from lib.routing import capacity, fitting
+from lib.routing.weighing import MASS, NATIVE, Weigh
 
 Assignment = tuple[Tensor, Tensor]
-Strategy = Callable[[Tensor], Assignment]
-Gate = Callable[[Tensor], Tensor]
-Weigh = Callable[..., Tensor]
-POLICIES = ("native", "mass", "rank")
-
-
-def weights(
-    policy: str = "mass", *, gate: Gate | None = None, renormalise: bool = False, scale: float = 1.0
-) -> Weigh:
-    """How a changed assignment is weighed: a function for the `weigh` argument of every strategy.
-
-    native: the router's own rule at the new index, its gate (× scale).  A router that renormalises
-            (`renormalise`) divides by the gates of all slots that were asked for, so that a dropped
-            slot loses its share. mass:   in proportion to the gates, and in sum what the token's
-            native k choices would have had. rank:   the token's j-th best slot gets what its j-th
-            native choice would have had. gate:   from scores to gates ≥ 0; None where the scores
-            are gates.  Refused: another policy, gates below 0.
-    """
-    if policy not in POLICIES:
-        raise ValueError(
-            f"strategies.weights: policy = {policy!r}: must be one of {', '.join(POLICIES)}"
-        )
-
-    def weigh(
-        scores: Tensor, index: Tensor, kept: Tensor, k: int, asked: Tensor | None = None
-    ) -> Tensor:
-        gates = scores if gate is None else gate(scores)
-        if bool((gates < 0).any()):
-            raise ValueError(
-                "strategies.weights: gates: must be ≥ 0; logits need gate=softmax or another rule"
-            )
-        chosen = gates.gather(-1, index)
-        own = gates.gather(-1, capacity.best(scores, max(k, index.shape[-1])))
-        total = own[..., :k].sum(-1, keepdim=True)
-        if policy == "rank":
-            worth = scores.gather(-1, index).masked_fill(~kept, -torch.inf)
-            chosen = own.gather(-1, capacity.ranks(capacity.best(worth, index.shape[-1]), -1))
-        elif policy == "mass":
-            held = (chosen * kept).sum(-1, keepdim=True)
-            chosen = chosen * (total / held.where(held > 0, 1.0))
-        else:
-            total = (chosen * (kept if asked is None else asked)).sum(-1, keepdim=True)
-        if renormalise:
-            chosen = chosen / total.where(total > 0, 1.0)
-        return chosen * scale * kept
-
-    return weigh
-
-
-NATIVE, MASS = weights("native"), weights("mass")
-
-
-def softmax(scores: Tensor) -> Tensor:
-    """The gates of most routers: softmax over the experts."""
-    return scores.softmax(-1)
 
 
 def _weighed(
     scores: Tensor, index: Tensor, k: int, weigh: Weigh, kept: Tensor | None = None
 ) -> Assignment:
-    """Index and weights in the shape of the scores, for strategies that ask for all of their slots."""
+    """Index and weights in the shape of the scores, where all of the slots were asked for."""
     index = index.reshape(*scores.shape[:-1], index.shape[-1])
     all_slots = torch.ones_like(index, dtype=torch.bool)
     return index, weigh(
@@ -248,12 +194,14 @@ def sinkhorn(
     )
 
 
-def biased(scores: Tensor, k: int, *, bias: Tensor, weigh: Weigh = MASS) -> Assignment:
-    """The k best of scores + a frozen `bias` [experts]; weights from the scores alone (2408.15664).
-    Causal.
+def biased(
+    scores: Tensor, k: int, *, bias: Tensor, bias_scale: float = 1.0, weigh: Weigh = MASS
+) -> Assignment:
+    """The k best of scores + a frozen `bias` [experts] × `bias_scale`; weights from the scores
+    alone (2408.15664).  Causal.
     """
     capacity.checked("biased", scores, k)
-    return _weighed(scores, capacity.best(scores + bias.to(scores), k), k, weigh)
+    return _weighed(scores, capacity.best(scores + (bias_scale * bias).to(scores), k), k, weigh)
 
 
 def expert_choice(
@@ -307,7 +255,7 @@ def threshold(
     capacity.checked("threshold", scores, k)
     assigned = _from_mask(scores, scores >= cut.to(scores), k, weigh)
     if rate:
-        cut += rate * (capacity.quantile(scores, k).to(cut) - cut)
+        cut += rate * (fitting.quantile(scores, k).to(cut) - cut)
     return assigned
 
 
@@ -330,71 +278,6 @@ def activate_fewer(scores: Tensor, k: int, *, least: int, weigh: Weigh = MASS) -
     return index, weigh(scores, index, active.gather(-1, index), k)
 
 
-def in_groups(strategy: Strategy, group: int | Tensor) -> Strategy:
-    """`strategy` on groups of tokens of scores [tokens, experts]; groups of one size are solved at
-    once.
-
-    group: how many consecutive tokens form one (the last may be smaller), or [tokens] the number of
-    each token's group, in any order.  Where groups need different numbers of slots, the missing
-    ones name expert 0 with weight 0.
-    """
-    if isinstance(group, int) and group < 1:
-        raise ValueError(f"in_groups: group = {group}: must be at least 1")
-
-    def grouped(scores: Tensor) -> Assignment:
-        label = (
-            torch.arange(len(scores), device=scores.device) // group
-            if isinstance(group, int)
-            else group
-        )
-        if label.shape != scores.shape[:1]:
-            raise ValueError(
-                f"in_groups: group {list(label.shape)}: must be [{len(scores)}], one number per token"
-            )
-        order = label.to(scores.device).argsort(stable=True)
-        size = torch.unique_consecutive(label.to(scores.device)[order], return_counts=True)[1]
-        rows = [
-            order[size.repeat_interleave(size) == n].view(-1, n) for n in size.unique().tolist()
-        ] or [order]
-        done = [strategy(scores[row]) for row in rows]
-        shape = len(scores), max(index.shape[-1] for index, _ in done)
-        index, weight = order.new_zeros(shape), scores.new_zeros(shape)
-        for row, (i, w) in zip(rows, done, strict=True):
-            index[row, : i.shape[-1]], weight[row, : w.shape[-1]] = i, w
-        return index, weight
-
-    return grouped
-
-
 def load(index: Tensor, weight: Tensor, experts: int) -> Tensor:
     """[experts] used slots (weight > 0) of each expert."""
     return torch.bincount(index[weight > 0], minlength=experts)
-
-
-STRATEGIES = {
-    strategy.__name__: strategy
-    for strategy in (
-        native,
-        random,
-        round_robin,
-        hashed,
-        drop,
-        expanded_drop,
-        reroute,
-        optimal,
-        sinkhorn,
-        biased,
-        expert_choice,
-        least_loaded,
-        threshold,
-        activate_fewer,
-    )
-}
-
-
-def find(name: str) -> Callable[..., Assignment]:
-    """The strategy of that name; an unknown one is refused with the nearest that exists."""
-    if name not in STRATEGIES:
-        hint = provenance.nearest(name, STRATEGIES)
-        raise ValueError(f"strategies: {name!r}: must be one of {', '.join(STRATEGIES)}{hint}")
-    return STRATEGIES[name]

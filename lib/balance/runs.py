@@ -1,0 +1,173 @@
+"""Tables of finished fine-tuning runs: a row per run, or means over seeds with their intervals.
+
+What diverged is in none of them.  "Middle" is each loss's middle coefficient, of four the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from lib import stats
+from lib.balance.trial import Job, Study
+
+
+def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:
+    """The results of runs that did not diverge."""
+    return {job: result for job, result in results.items() if not result["diverged"]}
+
+
+def table(results: Mapping[Job, dict]) -> pd.DataFrame:
+    """A row per run: loss, coefficient, seed, nats (per token, held out), the means over layers of
+    what `trial.worth` gives per layer (max_violation: its 95th percentile over batches), and
+    tokens_per_s (median of its curve, NaN of the start).
+    """
+    rows = []
+    for job, result in evaluated(results).items():
+        layers = result["held_out"]["layers"]
+        speeds = [row["tokens_per_s"] for row in result["curve"]] or [np.nan]
+        rows.append(
+            dict(loss=job.loss, coefficient=job.coefficient, seed=job.seed)
+            | {"nats": result["held_out"]["nats_per_token"]}
+            | {name: float(np.mean(values)) for name, values in layers.items()}
+            | {"tokens_per_s": float(np.median(speeds))}
+        )
+    return pd.DataFrame(rows).rename(columns={"max_violation_p95": "max_violation"})
+
+
+def complete(table: pd.DataFrame, jobs: Iterable[Job]) -> list[int]:
+    """The seeds of which every one of `jobs`, but the checkpoint itself, is in `table`."""
+    done = set(zip(table.loss, table.coefficient, table.seed, strict=True))
+    asked = [job for job in jobs if job.loss != "start"]
+    lacking = {job.seed for job in asked if (job.loss, job.coefficient, job.seed) not in done}
+    return sorted({job.seed for job in asked} - lacking)
+
+
+def of(rows: pd.DataFrame, *losses: str) -> pd.DataFrame:
+    """The rows of these losses of a table with one row per loss, in this order; a loss that is not
+    there is a row of NaN.
+    """
+    return rows.set_index("loss").reindex(list(losses)).reset_index()
+
+
+def mean(samples: ArrayLike, name: str) -> dict[str, float]:
+    """{name: mean of samples [n], <name>_low and <name>_high: its 95 % interval}; no interval below
+    two samples, and no mean of none.
+    """
+    known = np.asarray(samples, dtype=float)
+    low, high = stats.mean_interval(known) if len(known) > 1 else (np.nan, np.nan)
+    middle = float(known.mean()) if len(known) else np.nan
+    return {name: middle, f"{name}_low": low, f"{name}_high": high}
+
+
+def averaged(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> pd.DataFrame:
+    """Per group of `by`, in the order of appearance: seeds (rows), and `mean` of each of
+    `columns`.
+    """
+    found = []
+    for key, part in rows.groupby(list(by), sort=False):
+        row = dict(zip(by, key, strict=True)) | {"seeds": len(part)}
+        for name in columns:
+            row |= mean(part[name], name)
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def middle(coefficients: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Per loss its middle coefficient, of four the second; 0 for the start."""
+    half = {loss: sorted(values)[(len(values) - 1) // 2] for loss, values in coefficients.items()}
+    return half | {"start": 0.0}
+
+
+def at_middle(study: Study, results: Mapping[Job, dict]) -> list[tuple[Job, dict]]:
+    """The runs at middle coefficients, losses in the order of the study."""
+    at = middle(study.coefficients)
+    order = ["start", *study.coefficients]
+    own = [pair for pair in evaluated(results).items() if pair[0].coefficient == at[pair[0].loss]]
+    return sorted(own, key=lambda pair: order.index(pair[0].loss))
+
+
+def by_loss(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
+    """Per loss at its middle coefficient: loss, coefficient, seeds, of gini, max_violation, nats,
+    router_entropy (nats) and specialisation (bits) the mean with its interval, and rate (median,
+    thousand tokens per second).
+    """
+    rows = table(dict(at_middle(study, results)))
+    names = ["gini", "max_violation", "nats", "router_entropy", "specialisation"]
+    found = averaged(rows, ["loss", "coefficient"], names)
+    return found.assign(rate=found.loss.map(rows.groupby("loss").tokens_per_s.median() / 1e3))
+
+
+def by_coefficient(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
+    """Per loss and coefficient: seeds, and of max_violation, nats, gini and tokens_per_s the mean
+    with its interval.
+    """
+    rows = table(results)
+    order = {loss: place for place, loss in enumerate(["start", *study.coefficients])}
+    rows = rows.assign(place=rows.loss.map(order)).sort_values(["place", "coefficient"])
+    names = ["max_violation", "nats", "gini", "tokens_per_s"]
+    return averaged(rows, ["loss", "coefficient"], names)
+
+
+def curves(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
+    """Per loss at its middle coefficient, step and layer (from 1): gini of the training load since
+    the step before, mean over seeds with its interval.
+    """
+    rows = [
+        dict(loss=job.loss, step=row["step"], layer=layer + 1, gini=row[f"gini_{layer}"])
+        for job, result in at_middle(study, results)
+        for row in result["curve"]
+        for layer in range(len(result["held_out"]["load"]))
+    ]
+    return averaged(pd.DataFrame(rows), ["loss", "step", "layer"], ["gini"])
+
+
+def ends(table_of_curves: pd.DataFrame) -> pd.DataFrame:
+    """Per loss: loss, train_gini, the mean over layers at the last step of `curves`."""
+    last = table_of_curves[table_of_curves.step == table_of_curves.step.max()]
+    return last.groupby("loss", sort=False).gini.mean().rename("train_gini").reset_index()
+
+
+def layers(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
+    """Per loss at its middle coefficient and layer (from 1): gini of the held-out load, mean over
+    seeds with its interval.
+    """
+    rows = [
+        dict(loss=job.loss, layer=layer + 1, gini=gini)
+        for job, result in at_middle(study, results)
+        for layer, gini in enumerate(result["held_out"]["layers"]["gini"])
+    ]
+    return averaged(pd.DataFrame(rows), ["loss", "layer"], ["gini"])
+
+
+def extent(study: Study, jobs: Sequence[Job], results: Mapping[Job, dict]) -> pd.Series:
+    """How much was done on a text: runs finished, runs_asked, runs_diverged, complete seeds,
+    documents held out, million tokens of a run (tokens_m) and of the text (unique_tokens_m),
+    thousand tokens of a batch (batch_kilotokens), stride, and on what (training_device).
+    """
+    known = evaluated(results)
+    start = known[jobs[0]]["held_out"]
+    devices = {r["provenance"]["device"] for job, r in known.items() if job.loss != "start"}
+    return pd.Series(
+        dict(
+            runs=len(known) - 1,
+            runs_asked=len(jobs) - 1,
+            runs_diverged=len(results) - len(known),
+            seeds=len(complete(table(known), jobs)),
+            documents=start["documents"]["count"],
+            tokens_m=study.tokens / 1e6,
+            unique_tokens_m=start["training_tokens"] / 1e6,
+            batch_kilotokens=study.finetune_sequences * study.sequence_tokens / 1e3,
+            stride=study.training_strides[0],
+            training_device=" and ".join(sorted(devices)) or "none",
+        )
+    )
+
+
+def same_documents(results: Mapping[Job, dict]) -> bool:
+    """Whether all runs were evaluated on the same documents."""
+    found = evaluated(results).values()
+    return len({result["held_out"]["documents"]["names_sha256"] for result in found}) == 1

@@ -1,0 +1,127 @@
+"""The table of an earlier simulation, one run a level, beside what single runs of ours can show.
+
+Its number of tokens and experts is unknown, so that only ratios to its lowest level are compared.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import stats
+from lib.network import exchange, fluid
+from lib.network.links import Fabric
+
+FILE = Path(__file__).parents[2] / "data/published/predecessor.csv"
+# by name: the family of routes, and whether expert labels are permuted
+FAMILIES = {
+    "power": ("power", True),
+    "lognormal": ("lognormal", True),
+    "one_hot": ("one_hot", True),
+    "sorted": ("power", False),
+}
+ELSEWHERE = ("run_dir", "device", "trace")  # parameters that say where, not what
+# What it claimed beside its table: slowdowns at its highest level, and what balance takes off there
+CLAIMED = pd.Series(dict(claimed_least=0.58, claimed_most=1.04, claimed_gain=0.40))
+MARGIN = 0.05  # within which a claim of "about" is held to be met
+
+
+def table() -> pd.DataFrame:
+    """Its table: level, max_time_us, and the slowdown over its lowest level."""
+    known = pd.read_csv(FILE)
+    return known.assign(slowdown=known.max_time_us / known.max_time_us.iloc[0] - 1)
+
+
+def _times(study: exchange.Study, level: float, net: Fabric, permute: bool) -> np.ndarray:
+    return fluid.exchange_s(exchange.matrices(study, level, permute), net)
+
+
+def results(levels: pd.DataFrame, parameters: Mapping[str, object]) -> str:
+    """Its result file, simulation_results.json, of exchange.summary: the parameters that the times
+    depend on, and a row per fabric and level.
+    """
+    known = {name: value for name, value in parameters.items() if name not in ELSEWHERE}
+    rows = json.loads(levels.to_json(orient="records", double_precision=12))
+    return json.dumps({"parameters": known, "levels": rows}, indent=1)
+
+
+def families(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.DataFrame:
+    """Slowdowns that two unpaired single runs show, per family of routes and level of the table
+    that the family reaches: mean and the band, slowdown_low to slowdown_high, of nine in ten, the
+    predecessor's slowdown, and whether it lies `inside` the central 95 %.
+    """
+    rng, found = np.random.default_rng(study.seed), []
+    for name, (family, permute) in FAMILIES.items():
+        own = replace(study, family=family)
+        even = _times(own, 0.0, net, permute)
+        for row in known[known.level < own.highest_level].itertuples():
+            s = rng.permutation(_times(own, row.level, net, permute)) / even - 1
+            low, least, most, high = np.quantile(s, (0.025, 0.05, 0.95, 0.975))
+            band = dict(slowdown_low=least, slowdown_high=most, predecessor=row.slowdown)
+            seen = dict(family=name, level=row.level, slowdown=s.mean()) | band
+            found.append(seen | dict(inside=bool(low <= row.slowdown <= high)))
+    return pd.DataFrame(found)
+
+
+def fits(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
+    """Of families, per family: its slowdown at the highest level that it reaches, beside the
+    predecessor's there; how many of the table's levels above its lowest lie `inside`; and whether
+    all do (`able`), so that single runs of it can show the whole table.
+    """
+    above = rows[rows.level > known.level.min()]
+    groups = above.groupby("family", sort=False)
+    last = groups[["level", "slowdown", "slowdown_low", "slowdown_high", "predecessor"]].last()
+    inside, levels = groups.inside.sum(), int((known.level > known.level.min()).sum())
+    return last.assign(inside=inside, able=inside == levels).reset_index()
+
+
+def able(fitting: pd.DataFrame) -> str:
+    """Of fits, the families that can show the whole table, in words."""
+    return ", ".join(fitting.family[fitting.able]) or "none of those tried"
+
+
+def claims(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.Series:
+    """What its claims are judged by, of power-law routes at its levels, paired by seed; with 95 %
+    intervals, name_low and name_high, where they are means over seeds.
+
+    p99_growth_least, mean_growth_least: least growth from a level to the next; reversal: share of
+    pairs of single runs in which its second level is slower than its third; slowdown_claimed: at
+    the highest level; gain_balanced: what balance takes off there.  NaN where the study does not
+    reach its highest level.
+    """
+    ends = "p99_growth_least", "mean_growth_least", "slowdown_claimed", "gain_balanced"
+    names = [*(f"{name}{end}" for name in ends for end in ("", "_low", "_high")), "reversal"]
+    own = replace(study, family="power")
+    if known.level.max() >= own.highest_level:
+        return pd.Series(np.nan, index=names)
+    runs = np.stack([_times(own, level, net, True) for level in known.level], 1)
+    even, second, third, top = runs[:, 0], runs[:, 1], runs[:, 2], runs[:, -1]
+    found = dict(reversal=float((second[:, None] > third).mean()))
+    for name, least in {ends[0]: _p99_growth, ends[1]: _mean_growth}.items():
+        found |= _with(name, least(runs), stats.bootstrap_interval(runs, least))
+    for name, sample in {ends[2]: top / even - 1, ends[3]: 1 - even / top}.items():
+        found |= _with(name, sample.mean(), stats.mean_interval(sample))
+    return pd.Series(found, index=names)
+
+
+def _with(name: str, value: float, interval: tuple[float, float] | None) -> dict[str, float]:
+    low, high = interval or (np.nan, np.nan)
+    return {name: float(value), f"{name}_low": low, f"{name}_high": high}
+
+
+def _growth(statistic: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], float]:
+    """The least growth of a statistic [levels] of runs [seeds, levels] from a level to the next."""
+    return lambda runs: _least(statistic(runs))
+
+
+def _least(levels: np.ndarray) -> float:
+    return float((levels[1:] / levels[:-1] - 1).min())
+
+
+_p99_growth = _growth(lambda runs: np.quantile(runs, 0.99, axis=0))
+_mean_growth = _growth(lambda runs: runs.mean(0))
