@@ -43,6 +43,7 @@ def test_each_puts_the_tables_of_traces_one_below_the_other():
         ["b", 1, 0, 1, 1, 0],
         ["b", 2, 0, 0, 0, 2],
     ]
+    assert profile.told(table, 0, by=["arm", "layer"])["b", 1] == 0
 
 
 def test_size_and_maps_by_hand():

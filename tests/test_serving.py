@@ -38,9 +38,10 @@ def test_percentiles_by_hand():
 
 def test_the_curve_falls_for_the_null_as_its_formula_says():
     t = traces.random(layers=2, documents=20, tokens=120)
-    table = serving.sizes({"random": t}, np.random.default_rng(0))
+    table = serving.sizes({"random": t}, [64, 256, 1024, 4096], 60, np.random.default_rng(0))
     assert table.tokens.tolist() == [64, 256, 1024] * 2
     null = table[table.arm == "null"]
     formula = [stats.gini_null(size, 4, 2) for size in null.tokens]
     assert null.gini.to_numpy() == pytest.approx(formula, rel=0.2)
+    assert serving.largest(table)["null"] == null.gini.iloc[-1]
     assert ((table.gini_low <= table.gini) & (table.gini <= table.gini_high)).all()

@@ -27,13 +27,18 @@ METRICS = {
 
 
 def each(
-    table: Callable[..., pd.DataFrame], traces: Mapping[str, Trace], *arguments
+    table: Callable[..., pd.DataFrame], traces: Mapping[str, Trace], **options
 ) -> pd.DataFrame:
-    """table(trace, *arguments) of every trace, one below the other, its name in the column arm."""
-    parts = [table(t, *arguments) for t in traces.values()]
+    """table(trace, **options) of every trace, one below the other, its name in the column arm."""
+    parts = [table(t, **options) for t in traces.values()]
     named = [part.assign(arm=arm) for arm, part in zip(traces, parts, strict=True)]
     whole = pd.concat(named, ignore_index=True)
     return whole[["arm", *whole.columns.drop("arm")]]
+
+
+def told(table: pd.DataFrame, column: str, by: str | list[str] = "arm") -> pd.Series:
+    """One column of a table, labelled by what its rows are of, as a sentence tells it."""
+    return table.set_index(by)[column]
 
 
 def metrics(load: np.ndarray) -> pd.DataFrame:
