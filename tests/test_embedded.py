@@ -93,7 +93,7 @@ def test_the_first_document_of_each_domain_is_completed(tiny_model):
         Document(name, domain, "c", "", tuple(range(3, 60)))
         for name, domain in (("a", "x"), ("b", "x"), ("c", "y"))
     ]
-    table = embedded.completions(tiny_model, Words, texts, 3).set_index("domain")
+    table = embedded.completions(tiny_model, Words, texts, prompt=48, tokens=3).set_index("domain")
     assert table.document.to_dict() == {"y": "c", "x": "a"}
     assert table.original["x"] == "51 52 53" and len(table.continuation["x"].split()) == 3
 

@@ -48,6 +48,7 @@ def test_a_trace_is_grouped_by_domain_and_python_by_package():
     assert table.locality["domain"] == pytest.approx(1 + 3 / 11 * 5 / 3)
     assert table.locality["package within python"] == pytest.approx(1 - 3 / 5 / 3)
     assert table.locality_low.isna().all()  # four and six clusters are too few
+    assert locality.between_domains(table.reset_index()).groups.tolist() == ["domain"]
 
 
 def test_one_domain_alone_has_no_locality():

@@ -68,7 +68,7 @@ def test_metrics_of_counts_are_those_of_the_library():
 
 def test_a_trace_stands_beside_others_with_its_own_counts():
     t = traces.made([[[0, 1], [0, 1], [2, 3]]], [0, 0, 1], domain=[0, 1])
-    table = others.beside({"mine": t}, others.judged(COUNTS))
+    table = others.beside({"model": t}, others.judged(COUNTS), {"model": "mine"})
     assert table.model.tolist() == ["mine"] * 3 + ["m-1B"] * 3
     mine = table[table.model == "mine"].set_index("domain")
     assert mine.gini.to_dict() == {"d0": 0.5, "d1": 0.5, "pooled": pytest.approx(1 / 6)}
@@ -81,6 +81,7 @@ def test_means_over_layers_by_hand():
     means = others.means(judged).set_index("text")
     single = (stats.gini([80, 10, 5, 5]) + stats.gini([30, 20, 25, 25])) / 2
     assert means.gini["one domain"] == pytest.approx(single)
+    assert others.whole(others.means(judged)).to_dict() == {"m-1B": means.gini_share["all"]}
     pooled = others.pooled(judged).iloc[0]
     whole = (stats.gini([90, 90, 10, 10]) + stats.gini([30, 20, 25, 25])) / 2 / 0.5
     assert pooled.router == "m" and pooled.real_gini == pytest.approx(whole)

@@ -43,6 +43,7 @@ def test_each_puts_the_tables_of_traces_one_below_the_other():
         ["b", 1, 0, 1, 1, 0],
         ["b", 2, 0, 0, 0, 2],
     ]
+    assert profile.told(table, 0, by=["arm", "layer"])["b", 1] == 0
 
 
 def test_size_and_maps_by_hand():
@@ -67,15 +68,17 @@ def test_summary_and_comparison_by_hand():
             null_mean=[0.05, 0.07, 0.1, 0.1],
             max_violation=[1.0, 3.0, 0.5, 0.5],
             dead=[0, 1, 0, 0],
+            effective=[10.0, 12.0, 15.0, 15.0],
+            router_entropy=np.nan,
         )
     )
-    t = traces.made([[[0, 1]] * 8], [0] * 8)
-    found = profile.summary({"without": t, "with": t}, table).set_index("arm")
-    row = found.loc["without"]
+    row = profile.summary(table).set_index("arm").loc["without"]
     assert (row.gini, row.gini_least, row.gini_most) == pytest.approx((0.5, 0.4, 0.6))
     assert (row.maxvio, row.busiest, row.dead) == (2.0, 4.0, 1)
-    assert row.gini_document_null == pytest.approx(0.06)
-    assert row.gini_null == pytest.approx(np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi))
+    assert row.effective == 11 and np.isnan(row.router_entropy)
+    chance = profile.chance(traces.made([[[0, 1]] * 8], [0] * 8), table[:2])
+    assert chance.gini_document_null == pytest.approx(0.06)
+    assert chance.gini_null == pytest.approx(np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi))
     worst = profile.compared(table)
     assert worst.gini_over_null_least == pytest.approx(3)
     assert worst.gini_ratio_most == pytest.approx(0.5)

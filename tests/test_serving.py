@@ -31,13 +31,17 @@ def test_percentiles_by_hand():
     row = serving.tail(table).iloc[0]
     assert (row.batch_maxvio_p50, row.batch_maxvio_p95, row.batch_maxvio_p99) == (50, 95, 99)
     assert row.batch_gini_p99 == 0.5
+    both = pd.DataFrame(dict(arm=["null", "a"]))
+    parts = {kind: part.arm.tolist() for kind, part in serving.kinds(both)}
+    assert parts == {"measured": ["a"], "synthetic": ["null"]}
 
 
 def test_the_curve_falls_for_the_null_as_its_formula_says():
     t = traces.random(layers=2, documents=20, tokens=120)
-    table = serving.sizes({"random": t}, np.random.default_rng(0))
+    table = serving.sizes({"random": t}, [64, 256, 1024, 4096], 60, np.random.default_rng(0))
     assert table.tokens.tolist() == [64, 256, 1024] * 2
     null = table[table.arm == "null"]
     formula = [stats.gini_null(size, 4, 2) for size in null.tokens]
     assert null.gini.to_numpy() == pytest.approx(formula, rel=0.2)
+    assert serving.largest(table)["null"] == null.gini.iloc[-1]
     assert ((table.gini_low <= table.gini) & (table.gini <= table.gini_high)).all()

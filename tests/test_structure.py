@@ -66,3 +66,4 @@ def test_pairs_are_the_cells_of_the_maps():
         ["b", 1, 0, 2.0],
         ["b", 0, 1, 0.5],
     ]
+    assert structure.strongest(table).to_dict() == {"a": 2.0, "b": 2.0}

@@ -15,7 +15,6 @@ from lib.balance import evaluate
 from lib.model.corpus import Document
 
 AGREE = 0.02  # nats per token by which a repeated evaluation may differ from the recorded one
-PROMPT = 48  # tokens of a document that a completion goes on from
 BARS = {"5-gram": "bits_per_byte_5gram", "xz -9": "bits_per_byte_xz"}
 EVALUATED = ["name", "domain", "cluster", "bytes", "tokens", "nats", "correct"]
 
@@ -38,6 +37,11 @@ def _by_arm(folder: Path, start: str, ending: str) -> pd.DataFrame:
 def curves(folder: Path) -> pd.DataFrame:
     """The histories of training of all arms, as `train.run` gives them."""
     return _by_arm(folder, "training_", ".csv")
+
+
+def ends(histories: pd.DataFrame) -> pd.Series:
+    """Gini of the load of training batches at the end, mean over layers, by arm."""
+    return histories.groupby("arm").gini.last()
 
 
 def held_out(folder: Path) -> pd.DataFrame:
@@ -75,8 +79,8 @@ def checkpoints(
     means = whole.groupby("arm")[["bits_per_byte", "accuracy"]].mean()
     least = table[[*BARS.values()]].min(axis=1)
     over = {arm: (table[f"bits_per_byte_{arm}"] / least).max() for arm in means.index}
-    end = histories.groupby("arm").gini.last()
-    return means.assign(worst_over_bar=pd.Series(over), training_gini=end).reset_index()
+    gini = ends(histories)
+    return means.assign(worst_over_bar=pd.Series(over), training_gini=gini).reset_index()
 
 
 def training(folder: Path, histories: pd.DataFrame) -> pd.Series:
@@ -124,12 +128,12 @@ def agreement(here: pd.DataFrame, recorded: pd.DataFrame, tokens: int) -> pd.Ser
 
 
 def completions(
-    model: torch.nn.Module, tokenizer, documents: Sequence[Document], tokens: int
+    model: torch.nn.Module, tokenizer, documents: Sequence[Document], *, prompt: int, tokens: int
 ) -> pd.DataFrame:
-    """Of the first document of each domain: domain, document, its beginning, the greedy
-    continuation by `tokens` tokens, and the original.
+    """Of the first document of each domain: domain, document, its beginning of `prompt` tokens, the
+    greedy continuation by `tokens` tokens, and the original.
     """
     first = {doc.domain: doc for doc in reversed(documents)}
     return pd.DataFrame(
-        [evaluate.completion(model, tokenizer, doc, PROMPT, tokens) for doc in first.values()]
+        [evaluate.completion(model, tokenizer, doc, prompt, tokens) for doc in first.values()]
     )

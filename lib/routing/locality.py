@@ -77,3 +77,8 @@ def of_trace(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
         found = tested(counts[python], t.cluster[python], python, draws, rng)
         rows.append(dict(groups="package within python") | found)
     return pd.DataFrame(rows)
+
+
+def between_domains(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `of_trace` that group documents by domain."""
+    return table[table.groups == "domain"]

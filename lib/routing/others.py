@@ -137,10 +137,15 @@ def known(source: str) -> pd.DataFrame:
     return published() if source == "published" else judged(read(Path(source)))
 
 
-def beside(traces: Mapping[str, Trace], others: pd.DataFrame) -> pd.DataFrame:
-    """`judged` of traces by the names of their models, and below it that of other routers."""
-    own = [judged(of_trace(t, model)) for model, t in traces.items()]
-    return pd.concat([*own, others], ignore_index=True)
+def beside(
+    traces: Mapping[str, Trace], others: pd.DataFrame, names: Mapping[str, str]
+) -> pd.DataFrame:
+    """`judged` of traces, each under its own of the `names`, and below it that of other routers;
+    router: that name.
+    """
+    own = [judged(of_trace(t, names[arm])) for arm, t in traces.items()]
+    table = pd.concat([*own, others], ignore_index=True)
+    return table.assign(router=table.model)
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:
@@ -152,11 +157,16 @@ def means(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(text=text).groupby(["model", "text"])[shown].mean().reset_index()
 
 
+def whole(table: pd.DataFrame) -> pd.Series:
+    """Of `means`, Gini over its largest value of all domains together, by model."""
+    return table[table.text == "all"].set_index("model").gini_share
+
+
 def pooled(table: pd.DataFrame) -> pd.DataFrame:
     """Means over layers of `judged` of all domains together: router, the short name of its model;
     real_gini, its Gini over the largest one; real_locality.
     """
-    whole = table[table.domain == "pooled"].groupby("model")[["gini_share", "locality"]].mean()
-    short = [str(name).split("-")[0].lower() for name in whole.index]
-    named = whole.set_axis(["real_gini", "real_locality"], axis=1)
+    means = table[table.domain == "pooled"].groupby("model")[["gini_share", "locality"]].mean()
+    short = [str(name).split("-")[0].lower() for name in means.index]
+    named = means.set_axis(["real_gini", "real_locality"], axis=1)
     return named.assign(router=short).reset_index(drop=True)

@@ -27,13 +27,18 @@ METRICS = {
 
 
 def each(
-    table: Callable[..., pd.DataFrame], traces: Mapping[str, Trace], *arguments
+    table: Callable[..., pd.DataFrame], traces: Mapping[str, Trace], **options
 ) -> pd.DataFrame:
-    """table(trace, *arguments) of every trace, one below the other, its name in the column arm."""
-    parts = [table(t, *arguments) for t in traces.values()]
+    """table(trace, **options) of every trace, one below the other, its name in the column arm."""
+    parts = [table(t, **options) for t in traces.values()]
     named = [part.assign(arm=arm) for arm, part in zip(traces, parts, strict=True)]
     whole = pd.concat(named, ignore_index=True)
     return whole[["arm", *whole.columns.drop("arm")]]
+
+
+def told(table: pd.DataFrame, column: str, by: str | list[str] = "arm") -> pd.Series:
+    """One column of a table, labelled by what its rows are of, as a sentence tells it."""
+    return table.set_index(by)[column]
 
 
 def metrics(load: np.ndarray) -> pd.DataFrame:
@@ -80,31 +85,31 @@ def layers(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
     return pd.concat([numbers, metrics(t.load), pd.DataFrame(rows)], axis=1)
 
 
-def summary(traces: Mapping[str, Trace], table: pd.DataFrame) -> pd.DataFrame:
-    """One row per trace from the table of its `layers` (column arm): means over layers of the
-    metrics, the extremes of Gini (gini_least, gini_most), busiest: the largest load over its
-    layer's mean, the number of dead experts of all layers, and the Gini that chance would give:
-    gini_null, if tokens chose independently; gini_document_null, the mean of the
-    document-permutation null.
+def summary(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per trace of its `layers` (column arm): means over layers of Gini, MaxVio (maxvio),
+    effective experts and the router's entropy; the extremes of Gini (gini_least, gini_most);
+    busiest: the largest load over its layer's mean; dead: experts without a token, of all layers.
     """
-    rows = []
-    for arm, t in traces.items():
-        own = table[table.arm == arm]
-        _, tokens, k = t.expert_index.shape
-        rows.append(
-            own.drop(columns=["arm", "layer"]).mean().to_dict()
-            | dict(
-                arm=arm,
-                gini_least=own.gini.min(),
-                gini_most=own.gini.max(),
-                maxvio=own.max_violation.mean(),
-                busiest=1 + own.max_violation.max(),
-                dead=int(own.dead.sum()),
-                gini_null=stats.gini_null(tokens, t.experts, k),
-                gini_document_null=own.null_mean.mean(),
-            )
-        )
-    return pd.DataFrame(rows)
+    by_arm = table.assign(busiest=1 + table.max_violation).groupby("arm", sort=False)
+    return by_arm.agg(
+        gini=("gini", "mean"),
+        gini_least=("gini", "min"),
+        gini_most=("gini", "max"),
+        maxvio=("max_violation", "mean"),
+        busiest=("busiest", "max"),
+        effective=("effective", "mean"),
+        dead=("dead", "sum"),
+        router_entropy=("router_entropy", "mean"),
+    ).reset_index()
+
+
+def chance(t: Trace, table: pd.DataFrame) -> pd.Series:
+    """The Gini that chance would give, mean over layers: gini_null, if tokens chose independently;
+    gini_document_null, under the document-permutation null of the trace's `layers`.
+    """
+    _, tokens, k = t.expert_index.shape
+    independent = stats.gini_null(tokens, t.experts, k)
+    return pd.Series(dict(gini_null=independent, gini_document_null=table.null_mean.mean()))
 
 
 def compared(table: pd.DataFrame) -> pd.Series:

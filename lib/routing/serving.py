@@ -5,7 +5,7 @@ The perfect router is called "null": its tokens choose independently, so its bat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,6 @@ from lib.routing import profile
 from lib.routing.trace import Trace
 
 NULL = "null"
-SIZES = (64, 256, 1024, 4096, 16384)  # tokens of a batch
-SAMPLES = 60  # batches of each size
 
 
 def loads(
@@ -58,17 +56,31 @@ def tail(table: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def sizes(traces: Mapping[str, Trace], rng: np.random.Generator) -> pd.DataFrame:
+def largest(table: pd.DataFrame) -> pd.Series:
+    """Gini of the largest batches of `sizes`, by arm."""
+    return table.groupby("arm").gini.last()
+
+
+def kinds(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of a table that were measured, and those of the null, which are synthetic."""
+    yield "measured", table[table.arm != NULL]
+    yield "synthetic", table[table.arm == NULL]
+
+
+def sizes(
+    traces: Mapping[str, Trace], tokens: Sequence[int], number: int, rng: np.random.Generator
+) -> pd.DataFrame:
     """Gini of a batch's load, mean over layers, against its tokens: arm, tokens, and over batches
     gini (mean), gini_low and gini_high (5th and 95th percentile).
 
-    Sizes are those of `SIZES` of which the first trace holds two; of each, `SAMPLES` batches.
+    tokens: the sizes, of which those are left out of which the first trace does not hold two;
+    number: batches of each.
     """
-    tokens = len(next(iter(traces.values())).document)
+    most = len(next(iter(traces.values())).document) // 2
     rows = []
     for arm in (*traces, NULL):
-        for size in (size for size in SIZES if size <= tokens // 2):
-            gini = stats.gini(loads(traces, arm, size, SAMPLES, rng)).mean(0)
+        for size in (size for size in tokens if size <= most):
+            gini = stats.gini(loads(traces, arm, size, number, rng)).mean(0)
             low, high = np.quantile(gini, [0.05, 0.95])
             rows.append(dict(arm=arm, tokens=size, gini=gini.mean(), gini_low=low, gini_high=high))
     return pd.DataFrame(rows)

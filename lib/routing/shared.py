@@ -47,7 +47,7 @@ def split(counts: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def locality_null(
     counts: np.ndarray, group: np.ndarray, cluster: np.ndarray, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """[draws] Φ (`profile.locality`) where whole clusters change their group at random.
+    """[draws] Φ (`locality.phi`) where whole clusters change their group at random.
 
     counts [documents, layers, experts], group and cluster [documents].  Above 0 on average, since
     documents of one cluster route alike, so that a group of few clusters is uneven by itself.

@@ -88,6 +88,11 @@ def coactivation(t: Trace, layer: int) -> np.ndarray:
     )
 
 
+def strongest(table: pd.DataFrame) -> pd.Series:
+    """The largest ratio of `pairs`, by arm."""
+    return table.groupby("arm").ratio.max()
+
+
 def pairs(ratios: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """`coactivation` of several traces by name as a table: arm, expert, other, ratio, a row for
     each pair of different experts whose ratio is known.
