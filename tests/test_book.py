@@ -33,6 +33,7 @@ PAGES = [
     "notebooks/03_finetune",
     "notebooks/04_network",
     "notebooks/05_validation",
+    "notebooks/06_synthesis",
 ]
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
 AXE = ROOT / "tests/vendor/axe.min.js.xz"  # axe-core 4.10.3, from npm

@@ -1,0 +1,72 @@
+"""The tables of the synthesis, from the published results of other checkpoints."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import stats
+from lib.commands import declared, ladder_results, synthesis
+
+
+@pytest.fixture(scope="module")
+def results():
+    return synthesis.published()
+
+
+def test_the_price_is_the_mean_over_pairs(results):
+    table = synthesis.prices(results).pivot(index="seed", columns="arm", values="price")
+    gaps = table["without"] - table["with"]
+    found = synthesis.price_difference(results).iloc[0]
+    assert found.checkpoints == len(gaps) == len(declared.SEEDS)
+    assert found.estimate == pytest.approx(gaps.mean(), rel=1e-12)
+    low, high = stats.mean_interval(gaps.to_numpy())  # over checkpoints alone: never wider
+    assert found.estimate_low <= low and high <= found.estimate_high
+
+
+def test_a_gain_is_less_nats_on_the_same_documents(results):
+    found = synthesis.quality(results).set_index("loss")
+    per_token = []
+    for seed in declared.SEEDS:
+        one, other = (results[f"{name}_{seed}"]["profile"] for name in ("none", "switch"))
+        tokens = np.sum(one["tokens"])
+        assert tokens == np.sum(other["tokens"])
+        per_token.append((np.sum(one["nats"]) - np.sum(other["nats"])) / tokens)
+    assert found.gain["switch"] == pytest.approx(np.mean(per_token), rel=1e-6)
+    assert (found.gain_low < found.gain).all() and (found.gain < found.gain_high).all()
+
+
+def test_holm_counts_what_was_not_run(results):
+    columns = ladder_results_columns()
+    table = pd.DataFrame(
+        [
+            dict.fromkeys(columns, 0.0)
+            | dict(hypothesis="H1", part="Φ", n=8, p=0.001, verdict="supported"),
+        ]
+    )
+    found = synthesis.family(table, results).set_index("hypothesis")
+    assert found.index.tolist() == list(declared.FAMILY)
+    assert found.p_holm["H1"] == pytest.approx(0.001 * len(declared.FAMILY))
+    assert found.verdict["H4"] == "not run" and np.isnan(found.p_holm["H4"])
+    assert found.checkpoints.tolist() == [8] + [0] * (len(declared.FAMILY) - 1)
+
+
+def ladder_results_columns():
+    from lib.commands import ladder_summary
+
+    return ["margin", *ladder_summary.COLUMNS]
+
+
+def test_the_weakest_repair_and_names_for_values():
+    table = pd.DataFrame({"loss": ["a", "a", "b"], "coefficient": [2.0, 1.0, 3.0]})
+    assert synthesis.weakest(table).coefficient.tolist() == [1.0, 3.0]
+    named = synthesis.as_values(pd.DataFrame({"estimate": [1], "estimate_low": [0]}))
+    assert named.columns.tolist() == ["value", "value_low"]
+
+
+def test_shapes_that_reach_what_was_declared(results):
+    table = synthesis.transfer(results)
+    assert table["shape"].tolist() == [f"{e}, top {k}" for e, k in declared.TRANSFER_SHAPES]
+    assert (table.reached == (table.estimate >= table.asked)).all()
+    embedded = ladder_results.price(results["embedded-without_0"])[0]
+    embedded -= ladder_results.price(results["embedded-with_0"])[0]
+    assert table.asked.iloc[0] == pytest.approx(declared.TRANSFER_SHARE * embedded)
