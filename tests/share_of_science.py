@@ -3,7 +3,8 @@
     python tests/share_of_science.py
 
 prints per chapter the code characters of statements that call lib.{model, routing, balance,
-network, measure, engines} or stats, of those that call lib.paper, and the share of the former.
+network, measure, engines, commands} or stats, of those that call lib.paper, and the share of the
+former.
 
 A statement counts once, by its outermost call of either: `t = studies.f(…)` is science,
 `chapter.figure("x", plots.f(t), t)` publication; of a compound one its head and each statement
@@ -21,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-SCIENCE = {"model", "routing", "balance", "network", "measure", "engines", "stats"}
+SCIENCE = {"model", "routing", "balance", "network", "measure", "engines", "commands", "stats"}
 SIDES = {room: "science" for room in SCIENCE} | {"paper": "paper"}
 INNER = ("body", "orelse", "finalbody", "handlers")  # statements within a compound one
 

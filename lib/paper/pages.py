@@ -121,7 +121,8 @@ def _only_run_dir(cell: dict) -> bool:
 def confirmed(record: dict, later: dict) -> str:
     """What a page says whose values a later library was seen to reproduce."""
     then, now = record["provenance"]["commit"][:12], later["commit"][:12]
+    parameters = later.get("at", "its defaults")
     return (
         f"Computed at commit `{then}`. The library was changed since; at commit `{now}` its run at "
-        f"the default parameters reproduced all {later['values']} values."
+        f"{parameters} reproduced all {later['values']} values."
     )
