@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -133,7 +132,8 @@ def weights(arm: str) -> Path:
     verify(packed)
     target = pack.unpacked(packed, CACHE)
     for file in (HOME / arm).glob("*.json"):
-        shutil.copyfile(file, target.with_name(file.name))
+        if not (own := target.with_name(file.name)).is_file():
+            pack.place(own, file.read_bytes())
     return target
 
 

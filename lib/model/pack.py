@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,13 @@ def unpack(packed: bytes, where: str = "pack.unpack") -> bytes:
     return content.tobytes()
 
 
+def place(path: Path, content: bytes) -> None:
+    """Write a file whole; processes that do so at once do not see each other's halves."""
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    part.write_bytes(content)
+    os.replace(part, path)
+
+
 def unpacked(packed: Path, folder: Path) -> Path:
     """The file that `packed` holds, in `folder` under the name of its own SHA-256: unpacked when it
     is first asked for, and again where what stands there is not what was packed.
@@ -50,6 +58,5 @@ def unpacked(packed: Path, folder: Path) -> Path:
     target = folder / wanted[:16] / packed.name.removesuffix(".packed")
     if not target.is_file() or provenance.sha256(target) != wanted:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with provenance.writing(target) as part:
-            part.write_bytes(unpack(content, str(packed.name)))
+        place(target, unpack(content, packed.name))
     return target
