@@ -7,7 +7,7 @@ import pytest
 
 from lib import stats
 from lib.commands import drift
-from lib.routing import profile, shared
+from lib.routing import locality, shared
 
 
 def counts(*documents) -> np.ndarray:
@@ -53,7 +53,7 @@ def test_the_null_of_locality_is_that_of_permuted_labels():
     first = group[::3]
     found = shared.locality_null(given, group, cluster, 5, np.random.default_rng(2))
     draw = np.random.default_rng(2)
-    slow = [profile.locality(given, np.repeat(draw.permutation(first), 3)) for _ in range(5)]
+    slow = [locality.phi(given, np.repeat(draw.permutation(first), 3)) for _ in range(5)]
     assert found == pytest.approx(slow)
     with pytest.raises(ValueError, match="a cluster in two groups: must lie in one"):
         shared.locality_null(given, np.arange(24), cluster, 5, rng)
