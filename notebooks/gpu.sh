@@ -23,7 +23,7 @@
 #   CHAPTERS     which to execute; default: all
 #   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count;
 #                files that an earlier `ladder` left
-#   QUEUE        of `ladder`: pairs (default), losses, repairs, shapes, sizes; several are worked on one after the other
+#   QUEUE        of `ladder`: pairs (default), losses, repairs, cheap, shapes, sizes; several are worked on one after the other
 #   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
 #   WORKERS      processes per GPU of `finetune` and `ladder`; default: 4 and 3, as one alone cannot fill a GPU with so small
 #                a model
