@@ -7,7 +7,10 @@ import importlib
 import typer
 
 # by name, in the words that --help shows
-COMMANDS = {"simulate": "Simulate one exchange under imbalance: chapter 04's first table alone."}
+COMMANDS = {
+    "advise": "Say what to do about the imbalance of a model, a run or a file of counts.",
+    "simulate": "Simulate one exchange under imbalance: chapter 04's first table alone.",
+}
 WHOLE = {"allow_extra_args": True, "ignore_unknown_options": True}  # each parses its own
 
 
