@@ -114,14 +114,16 @@ def routed(
 def _without_padding(index: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(tokens kept, layers kept, routes [tokens kept, layers kept, k]) of [tokens, layers, k]."""
     real = index >= 0
-    dense = (index == index[:1, :, :1]).all((0, 2)) & (index.shape[2] > 1)
+    dense = (index == index[:1, :, :1]).all((0, 2)) & (index.shape[2] > 1) & (len(index) > 1)
     columns, layer = real.any((0, 1)), np.flatnonzero(real.any((0, 2)) & ~dense)
     kept = np.flatnonzero(real[:, layer].any((1, 2)))
     if not len(kept) or not len(layer):
         raise ValueError("routes: there are none")
     index = index[np.ix_(kept, layer, np.flatnonzero(columns))]
     if (index < 0).any():
-        raise ValueError("routes: a token has fewer than k experts in a layer: must have all or none")
+        raise ValueError(
+            "routes: a token has fewer than k experts in a layer: must have all or none"
+        )
     return kept, layer, index
 
 

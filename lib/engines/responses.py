@@ -17,9 +17,7 @@ PLAIN, PROMPT = "routed_experts", "prompt_routed_experts"
 MOST_K = 64  # experts of a token, where the file does not tell
 
 
-def read(
-    content: object, *, experts: int = 0, top_k: int = 0, layers: int = 0
-) -> Recording | None:
+def read(content: object, *, experts: int = 0, top_k: int = 0, layers: int = 0) -> Recording | None:
     """The recording in one answer or several (a list, or one a line), None if none has any; each
     is a step.
 
@@ -42,7 +40,7 @@ def read(
     flat = {part.ndim for parts in arrays for part in parts} == {1}
     if flat:
         counts = [_numbers_of_tokens(near) for _, near in found]
-        arrays = _shaped([parts[0] for parts in arrays], counts, top_k, layers)
+        arrays = _shaped([np.concatenate(parts) for parts in arrays], counts, top_k, layers)
     parts = [np.concatenate(parts) for parts in arrays]
     if any(part.ndim != 3 for part in parts):
         raise ValueError(f"{PLAIN} of shape {parts[0].shape}: must be [tokens, layers, k]")

@@ -1,4 +1,4 @@
-"""SGLang: its expert distribution recorder's dumps, and the expert locations that it starts from."""
+"""SGLang: the dumps of its expert distribution recorder, and the locations that it starts from."""
 
 from __future__ import annotations
 

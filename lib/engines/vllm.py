@@ -61,7 +61,9 @@ def _snapshots(content: object, logical: object = None) -> Iterator[tuple[Mappin
 
 def _loads(snapshot: Mapping) -> list[str]:
     named = [name for name in LOADS if snapshot.get(name) is not None]
-    others = [n for n, part in snapshot.items() if "load" in str(n) and isinstance(part, list | dict)]
+    others = [
+        n for n, part in snapshot.items() if "load" in str(n) and isinstance(part, list | dict)
+    ]
     return named or others
 
 
@@ -70,7 +72,9 @@ def _load(snapshot: Mapping, slots: int) -> np.ndarray:
     name = _loads(snapshot)[0]
     found = array(snapshot[name])
     if found.ndim < 2 or found.shape[-1] != slots:
-        raise ValueError(f"{name} of shape {found.shape}: must be [..., layers, {slots}] as its map")
+        raise ValueError(
+            f"{name} of shape {found.shape}: must be [..., layers, {slots}] as its map"
+        )
     return found
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from lib.network import placement
 
-TASTES = (0.0, 0.5, 1.0)  # of an expert's copies r, the next goes to the largest load / (r + taste)
+TASTES = (0.0, -0.25, -0.5)  # after r copies, the next goes to the largest load / (r + taste)
+NEAR = 1.001  # busiest device over the mean that is left alone
 _jit = numba.njit(cache=True, nogil=True)
 
 
@@ -20,19 +21,26 @@ def better(load: np.ndarray, devices: int, redundant: int) -> np.ndarray:
     """[devices, slots] what each device holds: never a busier busiest device than the greedy
     `placement.replicated` (flat) of the same arguments has; refused is what it refuses.
 
-    The copies of an expert serve equal shares.  Starts: copies by load / (r + taste), where 0 is
-    the greedy rule (after apportionment: 1 is d'Hondt's rule, 0.5 Sainte-Laguë's), packed from the
-    busiest copy down.  Steps: the one that lowers Σ (device load / mean)¹² most, until none does.
+    The copies of an expert serve equal shares.  Starts: copies by load / (r + taste) after r copies
+    (0: the greedy rule; below it small experts get their second copy earlier), packed from the
+    busiest copy down.  Steps: the one that lowers Σ (device load / mean)¹² most, until none does or
+    the busiest device is within a thousandth of the mean.
     """
     greedy = placement.replicated(load, devices, redundant)
     load = np.asarray(load, dtype=float)
     if not load.any():
         return greedy
     share = load * (devices / load.sum())
-    found = [_stepped(share, greedy.astype(np.int64))]
+    best = min(
+        greedy,
+        _stepped(share, greedy.astype(np.int64), NEAR),
+        key=lambda home: _held(share, home).max(),
+    )
     for taste in TASTES[1:]:
-        found.append(_stepped(share, _packed(share, devices, redundant, taste)))
-    return min(found, key=lambda home: _held(share, home).max())
+        if _held(share, best).max() > NEAR:
+            other = _stepped(share, _packed(share, devices, redundant, taste), NEAR)
+            best = min(best, other, key=lambda home: _held(share, home).max())
+    return best
 
 
 def _held(load: np.ndarray, home: np.ndarray) -> np.ndarray:
@@ -101,7 +109,7 @@ def _recopied(total, load, copies, counts, slots, busy):
 
 
 @_jit
-def _stepped(load, slots):
+def _stepped(load, slots, near):
     """The placement `slots` [devices, slots] after all steps that help; loads of mean 1 a
     device.
     """
@@ -118,11 +126,13 @@ def _stepped(load, slots):
             for j in range(width):
                 total[d] += unit[slots[d, j]]
         busy = int(np.argmax(total))
+        if total[busy] <= near:
+            return slots
         swap = _traded(total, unit, slots, busy)
         copy = _recopied(total, load, copies, counts, slots, busy)
         if swap[1] < 0 and copy[1] < 0:
             return slots
-        gain, i, d, j = swap if swap[0] >= copy[0] else copy
+        _, i, d, j = swap if swap[0] >= copy[0] else copy
         e, f = slots[busy, i], slots[d, j]
         if swap[0] >= copy[0]:
             slots[busy, i] = f
