@@ -156,18 +156,39 @@ def read(
     return documents
 
 
-def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) -> list[Document]:
-    """`documents` with `token_ids`, an end-of-text token first, at most `tokens` of them (None:
-    all).
+def start(tokenizer) -> tuple[int, ...]:
+    """The tokens with which a tokenizer begins every text: those of its own rule; where it has
+    none, as this book's, an end-of-text token, if it knows that.
     """
-    documents = list(documents)
+    if tokenizer.post_processor is None:
+        known = tokenizer.token_to_id(END_OF_TEXT)
+        return () if known is None else (known,)
+    whole, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    places = range(len(whole) - len(plain) + 1)
+    first = next((i for i in places if whole[i : i + len(plain)] == plain), 0)
+    return tuple(whole[:first])
+
+
+def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) -> list[Document]:
+    """`documents` with `token_ids`, the tokenizer's own `start` first, at most `tokens` of them
+    (None: all).
+
+    Padding and truncation that a tokenizer was saved with are switched off.  Refused: a text of
+    which the tokenizer makes no token.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    documents, first, encoded = list(documents), start(tokenizer), []
+    most = None if tokens is None else tokens - len(first)
     texts = [doc.text if tokens is None else doc.text[: 12 * tokens] for doc in documents]
-    start, encoded = tokenizer.token_to_id(END_OF_TEXT), []
-    first = () if start is None else (start,)  # another model's tokenizer may have no such token
-    for doc, code in zip(
-        documents, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True
-    ):
-        ids = code.ids if tokens is None else code.ids[: tokens - len(first)]
+    codes = tokenizer.encode_batch(texts, add_special_tokens=False)
+    for doc, text, code in zip(documents, texts, codes, strict=True):
+        if most is not None and len(code.ids) < most and len(text) < len(doc.text):
+            code = tokenizer.encode(doc.text, add_special_tokens=False)
+        if not code.ids:
+            rule = "must be at least one (is the tokenizer the model's?)"
+            raise ValueError(f"corpus.encode: {doc.name}: 0 tokens: {rule}")
+        ids = code.ids[:most]
         size = len(doc.text[: code.offsets[len(ids) - 1][1]].encode()) if ids else 0
         encoded.append(Document(doc.name, doc.domain, doc.cluster, doc.text, (*first, *ids), size))
     return encoded
@@ -205,10 +226,11 @@ def held_out(
 
 
 def stream(documents: Iterable[Document]) -> np.ndarray:
-    """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an
-    end-of-text token.
+    """All tokens of encoded documents in one row, [tokens], uint16 or, where an id needs more,
+    int32; each document begins with its tokenizer's `start`.
     """
-    return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
+    whole = np.concatenate([np.asarray(doc.token_ids, dtype=np.int32) for doc in documents])
+    return whole.astype(np.uint16) if whole.max(initial=0) < 2**16 else whole
 
 
 def summary() -> pd.DataFrame:
