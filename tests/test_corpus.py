@@ -98,6 +98,21 @@ def test_a_difference_is_named_or_left_out():
         corpus.read(rows, source="nowhere.xz")
 
 
+def test_training_text_that_varies_with_the_platform_is_left_out_and_said_so(tmp_path):
+    rows = corpus.manifest()
+    varies = rows[rows.path.str.contains(corpus.VARIES)]
+    assert set(varies.split) == {"train"} and 55 < len(varies) < 60
+    part = pd.concat([varies.iloc[:2], rows[rows.split == "train"].iloc[:1]])
+    elsewhere = part.assign(sha256=["0" * 64, *part.sha256[1:]])
+    with pytest.warns(UserWarning, match="1 training texts differ with the platform and are left"):
+        assert len(corpus.read(elsewhere)) == 2
+    with pytest.warns(UserWarning, match="1 training texts differ"):
+        corpus.write_pack(elsewhere, tmp_path / "pack.xz")
+    assert len(corpus.read(part.iloc[1:], source=str(tmp_path / "pack.xz"))) == 2
+    with pytest.raises(ValueError, match="has SHA-256"):
+        corpus.read(elsewhere.assign(split="held-out"))
+
+
 def test_a_packed_file_gives_the_same_documents(tmp_path):
     rows = corpus.manifest().query("split == 'held-out'").iloc[::60]
     corpus.write_pack(rows, tmp_path / "pack.xz")

@@ -231,3 +231,8 @@ def test_published_routers_are_those_of_the_literature():
     assert table.loc["c4"].round(3).tolist() == [0.137, 0.212, 0.288]
     assert table.loc["github"].round(3).tolist() == [0.291, 0.584, 0.589]
     assert table.loc["pooled"].round(3).tolist() == [0.169, 0.246, 0.269]
+
+
+def test_a_router_that_uses_all_its_experts_has_no_share_of_imbalance():
+    t = traces.made([[[0, 1, 2, 3], [3, 2, 1, 0]]], [0, 0])
+    assert others.judged(others.of_trace(t, "all")).gini_share.tolist() == [0]

@@ -15,6 +15,7 @@ import importlib.metadata
 import inspect
 import lzma
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +26,9 @@ import pandas as pd
 
 MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.gz"
 END_OF_TEXT = "<|endoftext|>"
+# what the same version holds otherwise elsewhere: numpy on Python 3.12 and later has no distutils,
+# and these headers tell how torch was built
+VARIES = re.compile(r"^numpy/distutils/|^torch/include/ATen/Config\.h$|^torch/.*cmake_macros\.h$")
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
 def write_pack(rows: pd.DataFrame, path: Path) -> None:
     """Write the texts of `rows` into one xz file, for a machine whose installation differs."""
     texts = [doc.text.encode() for doc in read(rows)]
-    head = "\n".join(f"{sha} {len(text)}" for sha, text in zip(rows.sha256, texts, strict=True))
+    head = "\n".join(f"{hashlib.sha256(text).hexdigest()} {len(text)}" for text in texts)
     path.write_bytes(lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9))
 
 
@@ -131,17 +135,20 @@ def read(
 
     source: "auto" reads the installed packages; otherwise the path of a packed file. A text that is
     missing or differs is refused, naming the first one; with `allow_partial` it is left out
-    instead.
+    instead. So is, with a warning, training text that `VARIES` with the platform: what was trained
+    here had it all, what is trained there has a little less; no held-out text varies.
     """
     if source != "auto" and not Path(source).is_file():
         raise FileNotFoundError(
             f"corpus.read: corpus = {source!r}: must be 'auto' or the path of a packed file"
         )
     texts = map(_installed, rows.itertuples()) if source == "auto" else _packed(rows, Path(source))
-    documents = []
+    documents, varied = [], 0
     for row, text in zip(rows.itertuples(), texts, strict=True):
         if text is not None and digest(text) == row.sha256:
             documents.append(Document(f"{row.package}/{row.path}", row.domain, row.cluster, text))
+        elif source == "auto" and row.split == "train" and VARIES.search(row.path):
+            varied += 1
         elif not allow_partial:
             state = "is missing"
             if text is not None:
@@ -151,6 +158,9 @@ def read(
                 "data/corpus.csv.gz (install requirements.txt, or go on with what matches: "
                 "allow_partial=True)"
             )
+    if varied:
+        words = f"{varied} training texts differ with the platform and are left out"
+        warnings.warn(f"corpus.read: {words}", stacklevel=2)
     if not documents:
         raise ValueError("corpus.read: 0 documents match: at least one must")
     return documents

@@ -124,7 +124,7 @@ def judged(frame: pd.DataFrame) -> pd.DataFrame:
     together ("pooled", where there are several).
 
     gini_share: Gini over its largest value, 1 − k/E, or where k is not known (top_k 0) over
-    1 − 1/E, the largest of any k, so that it is then told too small.  locality, of
+    1 − 1/E, the largest of any k, so that it is then told too small; 0 where k = E.  locality, of
     pooled rows only: 1 − CV²(pooled) / mean of CV²(domain); totals have no documents, so this CV²
     is the plain one.
     """
@@ -146,7 +146,7 @@ def _judged(part: pd.DataFrame) -> pd.DataFrame:
         pooled["locality"] = 1 - pooled.cv**2 / (rows.cv**2).mean()
         rows = pd.concat([rows, pooled])
     largest = 1 - max(about["top_k"], 1) / load.shape[1]
-    return rows.assign(**about, gini_share=rows.gini / largest if largest > 0 else np.nan)
+    return rows.assign(**about, gini_share=rows.gini / largest if largest > 0 else 0.0)
 
 
 def published() -> pd.DataFrame:
