@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lib.commands import recorded
+from lib.commands import imported
 from lib.engines import content, exporting, importing, recording
 
 INDEX = engine_files.routes()
@@ -28,7 +28,7 @@ def test_every_format_gives_the_load(kind, tmp_path):
     assert len(found.steps) == {"SGLang, stat": 4, "SGLang, returned experts": 4}.get(
         kind, {"vLLM, balancer": 3}.get(kind, 1 if kind.endswith(" ") else 2)
     )
-    table = recorded.counts(tmp_path / "anything")
+    table = imported.counts(tmp_path / "anything", experts=16)
     again = table.pivot(index="layer", columns="expert", values="count")
     np.testing.assert_array_equal(again, engine_files.load(INDEX))
 
@@ -37,17 +37,26 @@ def test_every_format_gives_the_load(kind, tmp_path):
 def test_routes_are_those_of_every_token(kind, tmp_path):
     write, name = engine_files.ROUTES[kind]
     write(tmp_path / name, INDEX)
-    t = recorded.routes(tmp_path / name)
+    t = imported.routes(tmp_path / name)
     np.testing.assert_array_equal(t.expert_index, INDEX.swapaxes(0, 1))
     assert t.experts == engine_files.EXPERTS and t.document[0] == 0
     np.testing.assert_array_equal(t.load, engine_files.load(INDEX))
+
+
+def test_experts_that_nobody_tells(tmp_path):
+    engine_files.vllm_shaped(tmp_path / "a.json", INDEX)
+    with pytest.raises(ValueError, match="does not tell the number of experts: 16 are seen"):
+        imported.counts(tmp_path / "a.json")
+    assert imported.counts(tmp_path / "a.json", 20).expert.max() == 19
+    with pytest.raises(ValueError, match="expert 15: must be below 12"):
+        imported.counts(tmp_path / "a.json", 12)
 
 
 def test_dense_layers_keep_the_numbers_of_the_others(tmp_path):
     engine_files.sglang_per_token(tmp_path / "a.pt", INDEX, dense=1)
     found = importing.read(tmp_path / "a.pt")
     assert found.layer.tolist() == [1, 2, 3] and found.of == 4 and found.top_k == 4
-    assert recorded.counts(tmp_path / "a.pt").layer.unique().tolist() == [1, 2, 3]
+    assert imported.counts(tmp_path / "a.pt").layer.unique().tolist() == [1, 2, 3]
     engine_files.sglang_returned(tmp_path / "b.jsonl", INDEX, dense=2)
     assert importing.read(tmp_path / "b.jsonl").layer.tolist() == [2, 3, 4]
 
@@ -113,19 +122,19 @@ class Evil:
 def test_the_wrong_file_is_one_line(make, message, tmp_path):
     make(tmp_path / "a")
     with pytest.raises(ValueError, match=message) as caught:
-        recorded.counts(tmp_path / "a")
+        imported.counts(tmp_path / "a")
     assert str(tmp_path / "a") in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_counts_are_no_routes(tmp_path):
     engine_files.sglang_stat(tmp_path / "a.pt", INDEX)
     with pytest.raises(ValueError, match=r"is counts \(SGLang, stat\): must have the routes"):
-        recorded.routes(tmp_path / "a.pt")
+        imported.routes(tmp_path / "a.pt")
     np.save(tmp_path / "load.npy", np.array([engine_files.load(INDEX)] * 2))
     assert importing.read(tmp_path / "load.npy") is None  # counts as others.read takes them
-    assert recorded.counts(tmp_path / "load.npy")["count"].sum() == 2 * INDEX.size
+    assert imported.counts(tmp_path / "load.npy", 16)["count"].sum() == 2 * INDEX.size
     with pytest.raises(ValueError, match="is no recording"):
-        recorded.routes(tmp_path / "load.npy")
+        imported.routes(tmp_path / "load.npy")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,9 @@ def test_more_slots_and_other_texts():
     held = placement.device_load(turned[0], own, 8)
     assert table.other[2] == pytest.approx(held.max() / held.mean())
     both = placing.spares(asked(parts={"a": asked().load, "b": turned}), None).set_index("slots")
-    assert both.other[2] == pytest.approx(table.other[2])  # each judged on the mirror of its own
+    assert both.other[2] == pytest.approx(
+        table.other[2], rel=0.02
+    )  # each judged on the mirror of its own
     assert "memory_gb" not in table and np.isnan(placing.spares(asked(), None).other).all()
 
 

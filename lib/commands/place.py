@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.commands import advice, advise, placing, recorded
+from lib.commands import advice, advise, imported, placing
 from lib.engines import exporting, importing
 from lib.network import step
 from lib.paper import runs
@@ -65,9 +65,11 @@ def counted(a: argparse.Namespace) -> tuple[pd.DataFrame, np.ndarray | None, str
         found = importing.read(where, **given)
         if found is not None:
             a.layers = a.layers or found.of
-            return recorded.table(found, where.stem), found.steps, found.source
+            if not found.told:
+                print(f"{a.subject}: {found.experts} experts, the highest seen: --experts if more")
+            return imported.table(found, where.stem), found.steps, found.source
     if where.is_file():
-        return recorded.counts(where, **given), None, "counts"
+        return imported.counts(where, **given), None, "counts"
     paths = sorted(runs.existing(a.subject).glob("01*/trace_*.npz"))
     if not paths:
         raise ValueError(f"place: {a.subject}: this run has no profile (chapter 01)")
@@ -167,6 +169,7 @@ def main(arguments: Sequence[str]) -> None:
     frame, steps, source = counted(a)
     load, layer, k, name = loads(a, frame)
     checked(a, load, layer)
+    a.experts = load.shape[1]
     apart = {} if not a.on else _judged_on(a, layer, load.shape[1])
     own = placing.others_of(frame[frame.model == name], layer, load.shape[1])
     asked = placing.Asked(load, a.devices, a.slots, own, apart, a.method)
@@ -188,5 +191,5 @@ def main(arguments: Sequence[str]) -> None:
 
 def _judged_on(a: argparse.Namespace, layer: Sequence[int], experts: int) -> dict[str, np.ndarray]:
     given = dict(experts=a.experts, top_k=a.top_k, layers=a.layers)
-    found = pd.concat([recorded.counts(path, **given) for path in a.on])
+    found = pd.concat([imported.counts(path, **given) for path in a.on])
     return placing.others_of(found, layer, experts)

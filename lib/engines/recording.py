@@ -21,7 +21,8 @@ class Recording:
     from 0 over the layers that the engine numbers (dense ones too where it does); of: how many it
     numbers.  routes [layers, tokens, k]: expert numbers of every token, None where only counts were
     recorded; then top_k is 0.  step, position, token [tokens]: the step it stands in, its place in
-    the text, its id (-1: not recorded).
+    the text, its id (-1: not recorded).  told: whether the file or its reader says how many experts
+    a layer has; else they are those up to the highest number seen.
     """
 
     source: str
@@ -32,6 +33,7 @@ class Recording:
     step: np.ndarray | None = None
     position: np.ndarray | None = None
     token: np.ndarray | None = None
+    told: bool = True
 
     @property
     def load(self) -> np.ndarray:
@@ -108,6 +110,7 @@ def routed(
         step=step[kept],
         position=np.concatenate(places)[kept].astype(np.int64),
         token=np.concatenate(ids)[kept].astype(np.int64),
+        told=experts > 0,
     )
 
 

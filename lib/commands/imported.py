@@ -14,19 +14,26 @@ from lib.engines.recording import Recording
 from lib.routing import others, trace
 
 
-def counts(path: Path, *, experts: int = 0, top_k: int = 0, layers: int = 0) -> pd.DataFrame:
+def counts(path: Path, experts: int = 0, top_k: int = 0, layers: int = 0) -> pd.DataFrame:
     """Counts in a file, a table of others.COLUMNS: of an engine (`importing.read`), of a trace
     (.npz), or what others.read takes.
 
-    Refused in one line: any other.
+    experts, top_k, layers: what the file may leave untold (0: not given).  Refused in one line: any
+    other file, and routes of which nobody tells the number of experts: it is no smaller than the
+    highest seen, but may be larger.
     """
     if path.suffix == ".npz":
         t = trace.load(path)
         return others.of_trace(t, t.model)
-    if path.suffix == ".csv":
-        return others.read(path)
-    found = importing.read(path, experts=experts, top_k=top_k, layers=layers)
-    return others.read(path) if found is None else table(found, path.stem)
+    found = None
+    if path.suffix != ".csv":
+        found = importing.read(path, experts=experts, top_k=top_k, layers=layers)
+    if found is None:
+        return others.read(path, experts, top_k)
+    if not found.told:
+        seen = f"{found.experts} are seen ({found.source})"
+        raise ValueError(f"counts: {path}: does not tell the number of experts: {seen}")
+    return table(found, path.stem)
 
 
 def table(found: Recording, model: str) -> pd.DataFrame:
@@ -41,12 +48,14 @@ def table(found: Recording, model: str) -> pd.DataFrame:
     return pd.DataFrame(about | dict(tokens=tokens, expert=expert, count=load.ravel()))
 
 
-def known(source: str) -> pd.DataFrame:
+def known(source: str, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
     """others.judged of other routers: "published", or the file that `counts` reads."""
-    return others.published() if source == "published" else others.judged(counts(Path(source)))
+    if source == "published":
+        return others.published()
+    return others.judged(counts(Path(source).expanduser(), experts, top_k))
 
 
-def routes(path: Path, *, experts: int = 0, top_k: int = 0, layers: int = 0) -> trace.Trace:
+def routes(path: Path, experts: int = 0, top_k: int = 0, layers: int = 0) -> trace.Trace:
     """Routes in a file as a trace: one of this book (.npz), or an engine's recording of every
     token; its documents are the requests, or the forward passes where no requests are told.
 
