@@ -33,7 +33,7 @@ HEADS = {
     "better": "better",
     "ceiling": "no placement below",
     "other": "on other texts",
-    "memory_gb": "GB of copies a device",
+    "memory_gb": "GB of copies a device (bf16)",
     "slowdown": "layer slower by",
 }
 

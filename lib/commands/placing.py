@@ -8,13 +8,13 @@ with them (simulated).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from lib.commands import advice
-from lib.network import bound, cost, moving, placement, search, sharing, step
+from lib.network import bound, moving, placement, search, sharing, step
 
 METHODS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "greedy": placement.replicated,
@@ -138,25 +138,11 @@ def rivals(asked: Asked, case: advice.Case) -> pd.DataFrame:
         own = {name: home[layer] for name, home in homes.items()}
         batches = {"this": advice.batches(case, layer)}
         for name, load in asked.others.items():
-            batches[name] = advice.batches(_of(case, load), layer)
+            batches[name] = advice.batches(replace(case, load=load, seed=case.seed + 1), layer)
         found.append(
             sharing.rivals(own, batches, lambda counts, shares: layer_s(case, counts, shares))
         )
     return sharing.summary(pd.concat(found), even_s(case))
-
-
-def _of(case: advice.Case, load: np.ndarray) -> advice.Case:
-    return advice.Case(
-        load,
-        case.counted,
-        case.model,
-        case.fabric,
-        case.machine,
-        case.tokens,
-        case.spare,
-        case.draws,
-        case.seed + 1,
-    )
 
 
 def wire(case: advice.Case) -> float:
@@ -243,11 +229,5 @@ def shaped(model: step.Model, experts: int, k: int, layers: int) -> step.Model:
     """The model with these experts: as published where it is, else its layers are those of the
     file.
     """
-    shape = cost.Shape(model.shape.hidden, model.shape.width, experts, k)
-    return step.Model(
-        model.name,
-        shape,
-        model.layers if model.name else layers,
-        model.rest_parameters,
-        model.dispatch,
-    )
+    shape = replace(model.shape, experts=experts, k=k)
+    return replace(model, shape=shape, layers=model.layers if model.name else layers)
