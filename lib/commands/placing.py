@@ -130,19 +130,28 @@ def slowdown(case: advice.Case, homes: np.ndarray) -> float:
 
 def rivals(asked: Asked, case: advice.Case) -> pd.DataFrame:
     """sharing.summary over `chosen` layers: both placements, with each rule for the copies, on
-    batches drawn from this text's counts and from the others'.
+    batches drawn from the counts that they were made for ("own") and from the other texts'.
     """
     found = []
     homes = {name: asked.homes(asked.slots, name) for name in METHODS}
     for layer in chosen(case):
         own = {name: home[layer] for name, home in homes.items()}
-        batches = {"this": advice.batches(case, layer)}
+        batches = {"own": advice.batches(replace(case, load=asked.load), layer)}
         for name, load in asked.others.items():
             batches[name] = advice.batches(replace(case, load=load, seed=case.seed + 1), layer)
         found.append(
             sharing.rivals(own, batches, lambda counts, shares: layer_s(case, counts, shares))
         )
     return sharing.summary(pd.concat(found), even_s(case))
+
+
+def halves(asked: Asked, steps: np.ndarray) -> Asked:
+    """The same, placed for the first half of a recording's steps [steps, layers, experts], and with
+    the other half, held out, among the other texts.
+    """
+    middle = len(steps) // 2
+    first, second = (part.sum(0).astype(float) for part in (steps[:middle], steps[middle:]))
+    return replace(asked, load=first, others={"held out": second, **asked.others})
 
 
 def wire(case: advice.Case) -> float:
