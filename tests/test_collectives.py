@@ -234,7 +234,7 @@ def test_skews_by_definition(devices):
         and np.trace(grid.skewed("home", 64, devices)) == 64 * devices
     )
     assert cost.features(grid.skewed("one", 64, devices)) == dict(
-        wire_bytes=64 * (devices - 1), own_bytes=64 * devices, messages=devices - 1
+        wire_bytes=64 * (devices - 1), back_bytes=0, own_bytes=64 * devices, messages=devices - 1
     )
     with pytest.raises(ValueError, match="skew = 'odd'"):
         grid.skewed("odd", 64, devices)

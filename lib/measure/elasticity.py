@@ -8,9 +8,15 @@ import pandas as pd
 from lib import stats
 
 CALM = 0.1  # elasticity below which imbalance is said not to matter
+SEEN = 0.05  # slowdown from which its own error is told
+MANY = 1024  # tokens of one device from which β is validated
+FEW, MANY_TOKENS = 64, 256  # tokens of one device of the two regimes of what to watch
+WATCHED = dict(by_rho="rho", by_gini="gini", by_active="rank_active", by_tiles="rank_tile_rows")
 KEYS = ["machine", "shape", "tokens"]  # layers of one straight line
 TABLE = [*KEYS, "n", "rho_most", "t0_us", "beta", "beta_low", "beta_high"]
 TABLE += ["beta_arithmetic", "beta_wire"]
+COMPARED = [*KEYS, "placement", "n", "beta", "predicted", "difference", "time_error"]
+COMPARED += ["slowdown_error"]
 NAMES = {"olmoe": "OLMoE", "mixtral": "Mixtral", "qwen3": "Qwen3"}
 
 
@@ -94,24 +100,90 @@ def recorded(rows: pd.DataFrame) -> pd.DataFrame:
     return real.groupby(["machine", "arm", "tokens"])[numbers].mean().reset_index()
 
 
-def rivals(rows: pd.DataFrame) -> pd.DataFrame:
-    """Held-out relative errors of T(ρ) and T(Gini), straight lines per machine, shape and batch,
-    fitted on the first draw of routes (seed 0) and tested on the second: the configurations tested,
-    with columns by_rho and by_gini.
+def compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """β predicted beside β measured, a row per machine, shape, tokens and placement of layers with
+    s and predicted_s: columns n, beta, predicted, difference; time_error, the median error of the
+    time; slowdown_error, that of the slowdown where it exceeds SEEN (NaN where none does).
+
+    A slowdown is taken over even routes in whole rows where they were measured, else over the
+    line's intercept; the prediction's over its own.
     """
-    columns = [*KEYS, "level", "rho", "gini", "s", "by_rho", "by_gini"]
+    found = []
+    even = rows[rows.routes == "even"].set_index(KEYS)
+    for names, own in rows[rows.routes == "level"].groupby([*KEYS, "placement"]):
+        if len(own) < 3 or np.ptp(own.rho) == 0:
+            continue
+        (base, beta), (base_p, beta_p) = (fit(own.rho, own[x]) for x in ("s", "predicted_s"))
+        if names[:3] in even.index:
+            base, base_p = even.loc[names[:3], ["s", "predicted_s"]].to_numpy(float).reshape(-1)
+        slow, told = own.s / base - 1, own.predicted_s / base_p - 1
+        missed = (told / slow - 1).abs()[slow > SEEN].median()
+        late = (own.predicted_s / own.s - 1).abs().median()
+        found.append((*names, len(own), beta, beta_p, beta_p - beta, late, missed))
+    return pd.DataFrame(found, columns=COMPARED)
+
+
+def cost_errors(table: pd.DataFrame, at_least: int = MANY) -> pd.Series:
+    """Of `compared`, from `at_least` tokens a device on: cases, the most that β is off (beta_off)
+    and the medians over cases of the errors of the slowdown (slow_off) and the time (time_off);
+    beta_where, the case of beta_off in words.
+    """
+    own = table[table.tokens >= at_least]
+    if own.empty:
+        lacks = dict.fromkeys(["beta_off", "slow_off", "time_off"], np.nan)
+        return pd.Series(dict(cases=0, **lacks, beta_where="not measured"))
+    top = own.loc[own.difference.abs().idxmax()]
+    where = f"{NAMES.get(top['shape'], top['shape'])} at {top.tokens} tokens, {top.placement}"
+    return pd.Series(
+        dict(
+            cases=len(own),
+            beta_off=abs(top.difference),
+            slow_off=own.slowdown_error.median(),
+            time_off=own.time_error.median(),
+            beta_where=where,
+        )
+    )
+
+
+def rivals(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out relative errors of straight lines in each of WATCHED, per machine, shape and batch,
+    fitted on the first draw of routes (seed 0) and tested on the second: the configurations tested,
+    with columns by_rho, by_gini, by_active and by_tiles.
+    """
+    columns = [*KEYS, "level", "rho", "gini", "s", *WATCHED]
     found = []
     for _, own in rows[rows.routes == "level"].groupby(KEYS):
         known, test = own[own.seed == 0], own[own.seed == 1]
         if len(known) < 4 or test.empty:
             continue
-        lines = {name: np.polyfit(known[name], known.s, 1) for name in ("rho", "gini")}
-        missed = {
-            f"by_{name}": np.abs(np.polyval(line, test[name]) / test.s - 1)
-            for name, line in lines.items()
-        }
+        missed = {}
+        for name, column in WATCHED.items():
+            line = np.polyfit(known[column], known.s, int(known[column].nunique() > 1))
+            missed[name] = np.abs(np.polyval(line, test[column]) / test.s - 1)
         found.append(test.assign(**missed)[columns])
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def watched(tested: pd.DataFrame) -> pd.DataFrame:
+    """Of `rivals`, the mean error of each number at few (≤ FEW), many (≥ MANY_TOKENS) and any
+    number of tokens a device: columns when and those of WATCHED.
+    """
+    parts = {
+        "few": tested[tested.tokens <= FEW],
+        "many": tested[tested.tokens >= MANY_TOKENS],
+        "all": tested,
+    }
+    rows = [dict(when=when, **own[list(WATCHED)].mean()) for when, own in parts.items()]
+    return pd.DataFrame(rows)
+
+
+def balanced(table: pd.DataFrame, machine: str, arms: tuple[str, str]) -> pd.DataFrame:
+    """Of `recorded`, the layer's time with the routes of the second arm over that with the first's,
+    on one machine: columns tokens and ratio.
+    """
+    own = table[table.machine == machine].pivot(index="tokens", columns="arm", values="time_us")
+    ratio = own.reindex(columns=list(arms)).pipe(lambda t: t[arms[1]] / t[arms[0]])
+    return ratio.rename("ratio").rename_axis("tokens").reset_index()
 
 
 def judged(tested: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.Series:
