@@ -25,7 +25,7 @@ EXPERIMENTS = ("small exchange", "large exchange", "experts", "layer")
 PREDICTED = ["experiment", "machine", "case", "group", "part", "measured_us", "predicted_us"]
 PREDICTED += ["summed_us", "error"]
 LAYERS = ["machine", "shape", "tokens", "routes", "level", "seed", "part", "rho", "gini"]
-LAYERS += ["s", "predicted_s", "compute_s", "wire_s"]
+LAYERS += ["s", "predicted_s", "compute_s", "wire_s", "placement"]
 
 # ---- the measured tables: what is predicted from, and what is predicted ----
 

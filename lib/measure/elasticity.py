@@ -15,8 +15,17 @@ WATCHED = dict(by_rho="rho", by_gini="gini", by_active="rank_active", by_tiles="
 KEYS = ["machine", "shape", "tokens"]  # layers of one straight line
 TABLE = [*KEYS, "n", "rho_most", "t0_us", "beta", "beta_low", "beta_high"]
 TABLE += ["beta_arithmetic", "beta_wire"]
-COMPARED = [*KEYS, "placement", "n", "beta", "predicted", "difference", "time_error"]
-COMPARED += ["slowdown_error"]
+COMPARED = [
+    *KEYS,
+    "placement",
+    "n",
+    "beta",
+    "beta_low",
+    "beta_high",
+    "beta_predicted",
+    "beta_difference",
+]
+COMPARED += ["time_error", "slowdown_error"]
 NAMES = {"olmoe": "OLMoE", "mixtral": "Mixtral", "qwen3": "Qwen3"}
 
 
@@ -47,13 +56,18 @@ def table(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
         if len(own) < 3 or np.ptp(own.rho) == 0:
             continue
         base, beta = fit(own.rho, own.s)
-        drawn = own.level.astype(str) + "/" + own.seed.astype(str)
-        edges = stats.bootstrap_interval(own[["rho", "s"]], _beta, clusters=drawn, draws=draws)
-        low, high = edges or (np.nan, np.nan)
+        low, high = _interval(own, draws)
         arithmetic = np.polyfit(own.rho - 1, own.compute_s, 1)[0] / base
         most, time = own.rho.max(), 1e6 * base
         found.append((*names, len(own), most, time, beta, low, high, arithmetic, beta - arithmetic))
     return pd.DataFrame(found, columns=TABLE)
+
+
+def _interval(own: pd.DataFrame, draws: int) -> tuple[float, float]:
+    """The 95 % interval of β over draws of routes."""
+    drawn = own.level.astype(str) + "/" + own.seed.astype(str)
+    edges = stats.bootstrap_interval(own[["rho", "s"]], _beta, clusters=drawn, draws=draws)
+    return edges or (np.nan, np.nan)
 
 
 def _beta(data: np.ndarray) -> float:
@@ -100,10 +114,11 @@ def recorded(rows: pd.DataFrame) -> pd.DataFrame:
     return real.groupby(["machine", "arm", "tokens"])[numbers].mean().reset_index()
 
 
-def compared(rows: pd.DataFrame) -> pd.DataFrame:
+def compared(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
     """β predicted beside β measured, a row per machine, shape, tokens and placement of layers with
-    s and predicted_s: columns n, beta, predicted, difference; time_error, the median error of the
-    time; slowdown_error, that of the slowdown where it exceeds SEEN (NaN where none does).
+    s and predicted_s: columns n, beta with its interval (as in `table`), beta_predicted and
+    beta_difference; time_error, the median error of the time; slowdown_error, that of the slowdown
+    where it exceeds SEEN (NaN where none does).
 
     A slowdown is taken over even routes in whole rows where they were measured, else over the
     line's intercept; the prediction's over its own.
@@ -119,7 +134,9 @@ def compared(rows: pd.DataFrame) -> pd.DataFrame:
         slow, told = own.s / base - 1, own.predicted_s / base_p - 1
         missed = (told / slow - 1).abs()[slow > SEEN].median()
         late = (own.predicted_s / own.s - 1).abs().median()
-        found.append((*names, len(own), beta, beta_p, beta_p - beta, late, missed))
+        low, high = _interval(own, draws)
+        told_beta = beta, low, high, beta_p, beta_p - beta
+        found.append((*names, len(own), *told_beta, late, missed))
     return pd.DataFrame(found, columns=COMPARED)
 
 
@@ -132,12 +149,12 @@ def cost_errors(table: pd.DataFrame, at_least: int = MANY) -> pd.Series:
     if own.empty:
         lacks = dict.fromkeys(["beta_off", "slow_off", "time_off"], np.nan)
         return pd.Series(dict(cases=0, **lacks, beta_where="not measured"))
-    top = own.loc[own.difference.abs().idxmax()]
+    top = own.loc[own.beta_difference.abs().idxmax()]
     where = f"{NAMES.get(top['shape'], top['shape'])} at {top.tokens} tokens, {top.placement}"
     return pd.Series(
         dict(
             cases=len(own),
-            beta_off=abs(top.difference),
+            beta_off=abs(top.beta_difference),
             slow_off=own.slowdown_error.median(),
             time_off=own.time_error.median(),
             beta_where=where,
@@ -179,11 +196,13 @@ def watched(tested: pd.DataFrame) -> pd.DataFrame:
 
 def balanced(table: pd.DataFrame, machine: str, arms: tuple[str, str]) -> pd.DataFrame:
     """Of `recorded`, the layer's time with the routes of the second arm over that with the first's,
-    on one machine: columns tokens and ratio.
+    on one machine: columns size (few, some, many), recorded_tokens and balanced; NaN where it was
+    not measured.
     """
     own = table[table.machine == machine].pivot(index="tokens", columns="arm", values="time_us")
-    ratio = own.reindex(columns=list(arms)).pipe(lambda t: t[arms[1]] / t[arms[0]])
-    return ratio.rename("ratio").rename_axis("tokens").reset_index()
+    own = own.reindex(columns=list(arms)).reset_index()
+    found = pd.DataFrame(dict(recorded_tokens=own.tokens, balanced=own[arms[1]] / own[arms[0]]))
+    return found.reindex(range(3)).astype(float).assign(size=["few", "some", "many"])
 
 
 def judged(tested: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.Series:

@@ -85,11 +85,14 @@ def fit(
         _solve(model, features, times, names, first + away, limits)
         for away in [np.zeros(len(names)), *rng.normal(0, 1, (starts - 1, len(names)))]
     ]
-    best = min(tried, key=lambda answer: answer.cost).x
+    chosen = tried[0]  # a parameter that the points do not touch keeps its guess
+    for other in tried[1:]:
+        chosen = other if other.cost < (1 - 1e-6) * chosen.cost - 1e-12 else chosen
+    best = chosen.x
     for _ in range(draws):
-        chosen = rng.integers(len(times), size=len(times))
-        drawn = {name: values[chosen] for name, values in features.items()}
-        found.append(np.exp(_solve(model, drawn, times[chosen], names, best, limits, 15).x))
+        points = rng.integers(len(times), size=len(times))
+        drawn = {name: values[points] for name, values in features.items()}
+        found.append(np.exp(_solve(model, drawn, times[points], names, best, limits, 15).x))
     edges = np.full((len(start), 2), np.nan)
     if draws:
         edges = np.quantile(found, [0.025, 0.975], axis=0).T

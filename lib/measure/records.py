@@ -192,6 +192,14 @@ def described(facts: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame(rows or [dict(machine=None, experiment=None, configurations=None)])
 
 
+def fresh(facts: dict[str, dict]) -> str:
+    """The machine that was measured last among those with a grid of their own (a seed that is not
+    0): a test of what others were fitted on; "" if there is none.
+    """
+    own = {known["date"]: name.split("/")[0] for name, known in facts.items() if known["seed"]}
+    return own[max(own)] if own else ""
+
+
 def machines(facts: dict[str, dict]) -> str:
     """The names of the machines that were measured, as words."""
     return ", ".join(sorted({name.split("/")[0] for name in facts})) or "no machine yet"
