@@ -259,6 +259,21 @@ def test_rivals_are_judged_by_their_mean_errors():
 
 # ---- others' tables ----
 
+
+def test_nodes_that_were_not_fitted_are_predicted():
+    """Times made by hand: 10 µs, what leaves the node at 20 µs and 50 GB/s, NVLink at 200 GB/s."""
+    cases = [(n, t) for n in (8, 16, 32, 64) for t in (16, 64, 128, 256)]
+    table = pd.DataFrame(cases, columns=["devices", "tokens"])
+    table = table.assign(phase="dispatch", selections=8, bytes_per_selection=7000)
+    sent, away = table.tokens * 56_000, 1 - 8 / table.devices
+    table["time_us"] = 10 + np.maximum(away * (20 + sent / 5e4), sent * 7 / table.devices / 2e5)
+    found = published.by_nodes(table, [8, 16])
+    assert found.error.abs().max() < 1e-4 and set(found[found.part == "fit"].devices) == {8, 16}
+    assert published.node_errors(found).devices.tolist() == [32, 64]
+    with pytest.raises(ValueError, match=r"fitted = \[8, 12\]: must be of \[8, 16, 32, 64\]"):
+        published.by_nodes(table, [8, 12])
+
+
 RATES = dict(start_s=3e-5, nic_bytes_per_s=4e10, nvlink_bytes_per_s=2e11)
 
 

@@ -32,6 +32,7 @@ START = {  # first guesses, in SI units
     "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
     "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, join=1.0),
     "layer": dict(start_s=2e-5, source_bytes_per_s=6e11, order_bytes_per_s=1e12),
+    "nodes": dict(start_s=2e-5, away_s=1e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
     "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
 }
 
@@ -165,3 +166,16 @@ def published_s(p: Mapping[str, float], f: Features) -> np.ndarray:
     inside = np.minimum(8, devices)
     remote, local = f["bytes"] * (1 - inside / devices), f["bytes"] * (inside - 1) / devices
     return p["start_s"] + np.maximum(remote / p["nic_bytes_per_s"], local / p["nvlink_bytes_per_s"])
+
+
+def nodes_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + remote share · (away + bytes / NIC) or, where it is longer, local / NVLink: what
+    leaves the node, 1 − 8/N of all, costs by its share, its start too.  Features: those of
+    published_s.
+    """
+    devices = np.asarray(f["devices"], dtype=float)
+    share = 1 - np.minimum(8, devices) / devices
+    inside = f["bytes"] * (np.minimum(8, devices) - 1) / devices / p["nvlink_bytes_per_s"]
+    return p["start_s"] + np.maximum(
+        share * (p["away_s"] + f["bytes"] / p["nic_bytes_per_s"]), inside
+    )
