@@ -88,7 +88,7 @@ def fit(
     ]
     chosen = tried[0]  # a parameter that the points do not touch keeps its guess
     for other in tried[1:]:
-        chosen = other if other.cost < (1 - 1e-6) * chosen.cost - 1e-12 else chosen
+        chosen = other if other.cost < (1 - 1e-6) * chosen.cost - 1e-9 else chosen
     best = chosen.x
     for _ in range(draws):
         points = rng.integers(len(times), size=len(times))

@@ -164,16 +164,8 @@ def computes(tiny: bool = False) -> list[dict]:
                 for spread in spreads:
                     tiles = cost.tiled(expert_rows(2**i, active, spread, SHAPES[name].experts))
                     part = "fit" if fits and spread == "even" else "held_out"
-                    found.append(
-                        dict(
-                            shape=name,
-                            rows=2**i,
-                            active=active,
-                            spread=spread,
-                            tile_rows=tiles,
-                            part=part,
-                        )
-                    )
+                    case = dict(shape=name, rows=2**i, active=active, spread=spread)
+                    found.append(case | dict(tile_rows=tiles, part=part))
                 active *= 2
     return found
 
