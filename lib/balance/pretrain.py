@@ -24,7 +24,7 @@ import transformers
 from transformers import OlmoeForCausalLM
 
 from lib.balance import evaluate, train
-from lib.model import corpus, load, ngram, pack
+from lib.model import corpus, load, ngram, pack, vocabulary
 
 CUTS = (512, 0)  # tokens of each held-out document; 0: all of them
 SAMPLE = 64  # windows of held-out text whose loss is followed during training
@@ -83,7 +83,7 @@ def _tokenizer(folder: Path, documents: list[corpus.Document]):
     `folder`.
     """
     known = load.HOME / "tokenizer.json"
-    tokenizer = load.tokenizer() if known.is_file() else load.train_tokenizer(documents)
+    tokenizer = load.tokenizer() if known.is_file() else vocabulary.train(documents)
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer
 

@@ -41,10 +41,16 @@ class Trace:
             raise ValueError(f"trace: expert_index of shape {index.shape}: {rule}")
         if index.size == 0 or int(index.min()) < 0 or int(index.max()) >= self.experts:
             raise ValueError(f"trace: expert_index: must name experts from 0 to {self.experts - 1}")
-        for name in ("document", "position", "domain", "token"):
+        order = np.sort(index, axis=2)
+        if (twice := order[:, :, 1:] == order[:, :, :-1]).any():
+            layer, token, _ = np.argwhere(twice)[0]
+            rule = "must name different experts"
+            raise ValueError(f"trace: expert_index: layer {layer}, token {token}: {rule}")
+        sizes = dict.fromkeys(("document", "position", "domain", "token"), index.shape[1])
+        for name, size in (sizes | {"cluster": len(self.cluster)}).items():
             part = getattr(self, name)
-            if part.shape != index.shape[1:2] or part.dtype.kind not in "iu" or part.min() < 0:
-                rule = f"must be [{index.shape[1]}] whole numbers ≥ 0"
+            if part.shape != (size,) or part.dtype.kind not in "iu" or part.min() < 0:
+                rule = f"must be [{size}] whole numbers ≥ 0"
                 raise ValueError(f"trace: {name} of shape {part.shape}: {rule}")
         named = (("document", "cluster"), ("domain", "domains"), ("cluster", "clusters"))
         for name, names in named:
