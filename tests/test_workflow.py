@@ -400,7 +400,7 @@ def test_another_model_is_profiled_and_its_routes_go_on(tiny_model, tmp_path):
 
     resized = tiny_model.resize_token_embeddings(load.VOCABULARY) and tiny_model
     load.save(resized, tmp_path / "model")
-    shutil.copy(load.HOME / "tokenizer.json", tmp_path / "model")
+    load.tokenizer().save(str(tmp_path / "model/tokenizer.json"))
     folder = ROOT / "_build/runs/other"
     try:
         done = command(

@@ -1,10 +1,9 @@
-"""Open a language model and its tokenizer: the embedded checkpoints, a local folder, or a hub by
-name.
-"""
+"""Open a language model and its tokenizer: embedded, of a local folder, or of a hub by name."""
 
 from __future__ import annotations
 
 import copy
+import lzma
 import os
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -57,13 +56,16 @@ def device(name: str) -> torch.device:
 
 
 def tokenizer(path: Path | None = None) -> Tokenizer:
-    """The byte-level BPE tokenizer of the embedded model (8,192 entries)."""
+    """The byte-level BPE tokenizer of the embedded model (8,192 entries), from a file or its xz."""
     path = path or HOME / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
-        )
-    return Tokenizer.from_file(str(path))
+    for file in (path, path.with_name(f"{path.name}.xz")):
+        if file.is_file():
+            content = file.read_bytes()
+            packed = file.suffix == ".xz"
+            return Tokenizer.from_buffer(lzma.decompress(content) if packed else content)
+    raise FileNotFoundError(
+        f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
+    )
 
 
 def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
