@@ -6,9 +6,9 @@ the held-out part.
 
 from __future__ import annotations
 
-import lzma
 import hashlib
 import importlib.metadata
+import lzma
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath

@@ -137,7 +137,11 @@ def slim(result: dict) -> dict:
     if "decode" not in result:
         return result
     settings = [
-        {name: value for name, value in row.items() if name != "counts" or row["family"] == "native"}
+        {
+            name: value
+            for name, value in row.items()
+            if name != "counts" or row["family"] == "native"
+        }
         for row in result["decode"]["settings"]
     ]
     return result | {"decode": result["decode"] | {"settings": settings}}
