@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import OlmoeForCausalLM
 
 from lib.balance import evaluate, train
@@ -78,12 +79,28 @@ def facts(where: torch.device, parameters: dict, seconds: float) -> dict:
     }
 
 
+def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
+    """Train the byte-level BPE vocabulary on the training split."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=load.VOCABULARY,
+        special_tokens=[corpus.END_OF_TEXT],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    made.train_from_iterator((doc.text for doc in documents), trainer, length=len(documents))
+    return made
+
+
 def _tokenizer(folder: Path, documents: list[corpus.Document]):
     """The repository's tokenizer where there is one, else a new one trained on `documents`; kept in
     `folder`.
     """
     known = any(load.HOME.glob("tokenizer.json*"))
-    tokenizer = load.tokenizer() if known else load.train_tokenizer(documents)
+    tokenizer = load.tokenizer() if known else train_tokenizer(documents)
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer
 

@@ -3,8 +3,8 @@ the repository.
 
 `data/corpus.csv.xz` lists every document (made by `data/corpus_manifest.py`): its package, path,
 domain, cluster, split, length and the first `DIGITS` digits (128 bits) of the SHA-256 of its text,
-so that everyone computes on the same bytes.  A document of the domain *prose* is the docstrings of a module, one of *messages* the
-translations of a gettext catalogue; all others are whole files.
+so that everyone computes on the same bytes.  A document of the domain *prose* is the docstrings of
+a module, one of *messages* the translations of a gettext catalogue; all others are whole files.
 """
 
 from __future__ import annotations

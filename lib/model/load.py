@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,7 +24,7 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from lib import provenance
-from lib.model import corpus, pack
+from lib.model import pack
 
 DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
@@ -60,28 +60,11 @@ def tokenizer(path: Path | None = None) -> Tokenizer:
     path = path or HOME / "tokenizer.json"
     for file in (path, path.with_name(f"{path.name}.xz")):
         if file.is_file():
-            content = file.read_bytes()
-            packed = file.suffix == ".xz"
-            return Tokenizer.from_buffer(lzma.decompress(content) if packed else content)
+            packed = lzma.decompress if file.suffix == ".xz" else bytes
+            return Tokenizer.from_buffer(packed(file.read_bytes()))
     raise FileNotFoundError(
         f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
     )
-
-
-def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
-    """Train the byte-level BPE vocabulary on the training split."""
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[corpus.END_OF_TEXT],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.train_from_iterator((doc.text for doc in documents), trainer, length=len(documents))
-    return made
 
 
 def config(**changes) -> OlmoeConfig:
