@@ -1,6 +1,6 @@
 """Results of fine-tuning runs with values that can be followed by hand."""
 
-from lib.balance.trial import Job, Study
+from lib.balance.study import Job, Study
 
 STUDY = Study(
     coefficients={"none": [0.0], "switch": [0.3, 0.1], "entropy": [0.1], "max": [0.1]},

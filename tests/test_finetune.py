@@ -14,7 +14,7 @@ from scipy.stats import entropy
 
 from lib import stats
 from lib.balance import evaluate, finetune, numerics, objective
-from lib.balance.trial import Job, Study
+from lib.balance.study import Job, Study
 from lib.model.corpus import Document
 from lib.routing import adapter
 

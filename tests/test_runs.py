@@ -7,7 +7,7 @@ from results import STUDY, queue
 from scipy import stats as scipy_stats
 
 from lib.balance import runs
-from lib.balance.trial import Job
+from lib.balance.study import Job
 
 
 def half(samples):

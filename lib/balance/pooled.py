@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from lib import stats
 from lib.balance import runs
-from lib.balance.trial import Job, Study
+from lib.balance.study import Job, Study
 
 WORSE = 1.1  # times the Gini of the per-layer loss from which on the pooled one is advised against
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from lib import stats
-from lib.balance.trial import Job, Study
+from lib.balance.study import Job, Study
 
 
 def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:

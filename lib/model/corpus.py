@@ -205,10 +205,11 @@ def held_out(
 
 
 def stream(documents: Iterable[Document]) -> np.ndarray:
-    """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an
-    end-of-text token.
+    """All tokens of encoded documents in one row, [tokens], uint16 or, where an id needs more,
+    int32; each document begins with an end-of-text token.
     """
-    return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
+    whole = np.concatenate([np.asarray(doc.token_ids, dtype=np.int32) for doc in documents])
+    return whole.astype(np.uint16) if whole.max(initial=0) < 2**16 else whole
 
 
 def summary() -> pd.DataFrame:

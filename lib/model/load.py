@@ -1,6 +1,4 @@
-"""Open a language model and its tokenizer: the embedded checkpoints, a local folder, or a hub by
-name.
-"""
+"""Open a language model and its tokenizer: embedded, of a local folder, or of a hub by name."""
 
 from __future__ import annotations
 
@@ -163,9 +161,9 @@ def open(
         raise FileNotFoundError(f"load.open: model = {name!r}: must be one of {known}")
     source = str(path) if path.exists() else name
     options: dict[str, Any] = dict(revision=revision, trust_remote_code=code == name)
-    settings = _one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
+    settings = one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
     options |= _quantisation(name, settings)
-    kind = _dtype(name, dtype, settings, device)
+    kind = dtype_of(name, dtype, settings, device)
     _fits(name, settings, kind, torch.device(device), code == name)
     spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
     model = _pretrained(source, device, kind, **options, **spread)
@@ -173,7 +171,7 @@ def open(
     local = path / "tokenizer.json"
     if local.is_file():
         return model, Tokenizer.from_file(str(local))
-    whole = _one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options))
+    whole = one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options))
     return model, whole.backend_tokenizer
 
 
@@ -209,7 +207,7 @@ def timed(
     return random(shape, device=where), words
 
 
-def _one_line(name: str, action: Callable[[], Any]) -> Any:
+def one_line(name: str, action: Callable[[], Any]) -> Any:
     """The result of `action`; what transformers, safetensors or the hub say of a bad name or file
     becomes one line.
     """
@@ -240,7 +238,8 @@ def _quantisation(name: str, settings) -> dict:
     return {}
 
 
-def _dtype(name: str, wanted: str, settings, device: torch.device | str) -> torch.dtype:
+def dtype_of(name: str, wanted: str, settings, device: torch.device | str) -> torch.dtype:
+    """The number type that `open` loads a model in, by its `dtype`."""
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if wanted != "auto" and wanted not in kinds:
         raise ValueError(f"load: dtype = {wanted!r}: must be one of auto, {', '.join(kinds)}")
@@ -267,7 +266,7 @@ def available_bytes(device: torch.device) -> int:
 
 def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
     """Refuse a model that does not fit into memory, with both figures and what would fit."""
-    need = _one_line(name, lambda: needed_bytes(settings, dtype, code=code))
+    need = one_line(name, lambda: needed_bytes(settings, dtype, code=code))
     free = available_bytes(device)
     if need <= 0.9 * free:
         return
@@ -287,7 +286,7 @@ def _pretrained(
     source: Path | str, device: torch.device | str, dtype: torch.dtype, **options
 ) -> PreTrainedModel:
     """The model in evaluation mode."""
-    model = _one_line(
+    model = one_line(
         str(source), lambda: AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
     )
     return (model if "device_map" in options else model.to(device)).eval()
