@@ -24,8 +24,7 @@ from lib.model import load
 ROUTERS, BIAS, FACTS = "routers.safetensors", "selection_bias.safetensors", "repaired.json"
 WHOLE = ['model = AutoModelForCausalLM.from_pretrained("{folder}", dtype="auto")']
 PART = [
-    'options = dict(revision="{revision}", dtype="{dtype}")',
-    'model = AutoModelForCausalLM.from_pretrained("{model}", **options)',
+    'model, _ = load.open("{model}", dtype="{dtype}", revision="{revision}")  # of lib.model',
     'model.load_state_dict(load_file("{folder}/routers.safetensors"), strict=False)',
 ]
 BIASED = [
@@ -64,10 +63,16 @@ def save(
     if bias is not None:
         save_file({"bias": bias.contiguous()}, folder / BIAS)
         lines = lines + BIASED
-    code = "\n".join(lines).format(folder=folder.name, **about)
+    names = dict(about, model=_base(about))
+    code = "\n".join(lines).format(**names | {"folder": folder.name})
     (folder / "README.md").write_text(f"How to load this model:\n\n```python\n{code}\n```\n")
     with provenance.writing(folder / FACTS) as part:
         part.write_text(json.dumps(dict(about)) + "\n")
+
+
+def _base(about: Mapping[str, str]) -> str:
+    """What `load.open` calls the model that was repaired."""
+    return "without" if about["model"] == "embedded" else about["model"]
 
 
 def open(
@@ -82,9 +87,8 @@ def open(
     if about["trained"] == "all":
         model, tokenizer = load.open(str(folder), device=device, dtype=about["dtype"])
     else:
-        base = "without" if about["model"] == "embedded" else about["model"]
         options = dict(dtype=about["dtype"], revision=about["revision"], code=code)
-        model, tokenizer = load.open(base, device=device, **options)
+        model, tokenizer = load.open(_base(about), device=device, **options)
         model.load_state_dict(load_file(folder / ROUTERS, device=str(device)), strict=False)
     if (folder / BIAS).is_file():
         bias = load_file(folder / BIAS, device=str(device))["bias"]

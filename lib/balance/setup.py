@@ -100,9 +100,11 @@ def _texts(study: Study, stride: int) -> tuple[list[Document], list[Document]]:
     corpus_options: dict[str, Any] = dict(
         source=study.corpus_source, allow_partial=study.allow_partial
     )
-    options = dict(field=study.text_field, split=study.text_split) | corpus_options
-    held_out = texts.chosen(study.text, study.documents_per_domain, part="held-out", **options)
-    if study.text != texts.HELD_OUT:
-        return texts.chosen(study.text, MOST, part="training", **options), held_out
-    rows = corpus.manifest().query("split == 'train'").iloc[::stride]
-    return corpus.read(rows, **corpus_options), held_out
+    if study.text == texts.HELD_OUT:
+        rows = corpus.manifest().query("split == 'train'").iloc[::stride]
+        held_out = corpus.sample(study.documents_per_domain, **corpus_options)
+        return corpus.read(rows, **corpus_options), held_out
+    options: dict[str, Any] = dict(field=study.text_field, split=study.text_split)
+    training = texts.chosen(study.text, MOST, part="training", **options)
+    number = study.documents_per_domain
+    return training, texts.chosen(study.text, number, part="held-out", **options)

@@ -107,12 +107,17 @@ def only(model: PreTrainedModel, trained: str) -> Iterator[None]:
     for part in masters.values():
         part.data = part.data.to(torch.promote_types(part.dtype, torch.float32))
         part.requires_grad_(True)
-    if model.supports_gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    _computed_again(model, "enable", {"use_reentrant": False})
     try:
         yield
     finally:
-        if model.supports_gradient_checkpointing:
-            model.gradient_checkpointing_disable()
+        _computed_again(model, "disable")
         for name, part in masters.items():
             part.data, part.grad = part.data.to(kinds[name]), None
+
+
+def _computed_again(model: PreTrainedModel, switch: str, *options: dict) -> None:
+    """Turn on or off that layers are computed again in the backward pass, where a model can."""
+    if model.supports_gradient_checkpointing:
+        old = getattr(model, f"gradient_checkpointing_{switch}")  # its earlier name
+        getattr(model, f"activation_checkpointing_{switch}", old)(*options)
