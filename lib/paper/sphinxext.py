@@ -25,7 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import chapters, compare, markup, pages, publish, stale
+from lib.paper import architecture, chapters, compare, markup, pages, publish, stale
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -159,6 +159,13 @@ class Compared(SphinxDirective):
         )
 
 
+class Rooms(SphinxDirective):
+    """{rooms}: the rooms of `lib` with their imports."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.raw("", architecture.drawing(architecture.arrows()), format="html")]
+
+
 def _table(frame: pd.DataFrame, label: str) -> list[nodes.Node]:
     return [nodes.raw("", compare.to_html(frame, label), format="html")]
 
@@ -208,6 +215,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("fig", Fig)
     app.add_directive("claims", Claims)
     app.add_directive("compared", Compared)
+    app.add_directive("rooms", Rooms)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
     app.connect("html-page-context", _plain_citations)
