@@ -163,6 +163,19 @@ def kept(target: Path, study: Study, job: Job) -> Path | None:
     return target / f"{job.name}_model" if job == study.kept() else None
 
 
+def taken_home(folder: Path, study: Study) -> str:
+    """Where the repaired model of a study stands, below the folder of its run; or why there is
+    none.
+    """
+    job = study.kept()
+    if job is None:
+        return "none is kept"
+    target = kept(place(folder, study.settings(study.strides[0])), study, job)
+    if target is None or not target.is_dir():
+        return f"not there yet, as {job.name} was not trained here"
+    return target.relative_to(folder.parent).as_posix()
+
+
 @contextmanager
 def _processes(device: str) -> Iterator[None]:
     """Inside it the processes that torchrun started train together."""

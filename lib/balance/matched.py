@@ -20,6 +20,8 @@ from lib.balance import crossed, documents, reading, runs
 from lib.balance.study import Job, Study
 
 EQUAL = ("entropy", "gini")  # the losses that are held to cost what Switch costs
+COLUMNS = ["loss", "seeds", "target", "cost", "cost_low", "cost_high", "difference"]
+COLUMNS += ["difference_low", "difference_high", "p_equivalent"]
 Key = tuple[str, int]  # a loss and a seed
 
 
@@ -56,7 +58,7 @@ class Curves:
             reading.WAYS[way](self.balance[loss, seed], self.nats[loss, seed], at)
             for seed in self.seeds
         ]
-        return np.array(rows).reshape(len(rows), -1)
+        return np.array(rows) if rows else np.empty((0, 1))
 
 
 def curves(results: Mapping[Job, dict], seeds: Sequence[int], metric: str) -> Curves:
@@ -89,8 +91,8 @@ def compared(
     target, rows = own.target(share), []
     at = {loss: own.read(loss, target, way) for loss in own.losses}
     for loss in own.losses:
-        free = np.array([own.nats[loss, seed][0] for seed in own.seeds]).reshape(at[loss].shape)
-        costs = _reached(at[loss] - free)
+        free = [own.nats[loss, seed][0] for seed in own.seeds]
+        costs = _reached(at[loss] - (np.array(free) if free else at[loss]))
         gaps = _reached(at[loss] - at["switch"]) if loss != "switch" else costs[:0]
         rows.append(
             dict(loss=loss, seeds=len(costs), target=target)
@@ -98,7 +100,7 @@ def compared(
             | crossed.mean(gaps, "difference")
             | dict(p_equivalent=crossed.equivalence_p(gaps, margin))
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _reached(values: np.ndarray) -> np.ndarray:

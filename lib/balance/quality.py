@@ -10,6 +10,11 @@ import pandas as pd
 from lib.balance import crossed, documents, runs
 from lib.balance.study import Job, Study
 
+COLUMNS = ["loss", "coefficient", "seeds", "gini", "max_violation", "added", "added_low"]
+COLUMNS += ["added_high", "perplexity_before", "perplexity", "perplexity_ratio"]
+COLUMNS += ["perplexity_ratio_low", "perplexity_ratio_high", "accuracy_points"]
+COLUMNS += ["accuracy_points_low", "accuracy_points_high"]
+
 
 def ratio(row: Mapping[str, float], nats: str, name: str) -> dict[str, float]:
     """What perplexity is multiplied by: exp of a difference in nats per token, and its interval."""
@@ -39,7 +44,7 @@ def by_loss(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
         row |= ratio(row, "added", "perplexity_ratio")
         hits = 100 * _gained(own, starts[0], "correct")
         rows.append(row | crossed.mean(hits, "accuracy_points"))
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _gained(own: list[dict], start: dict, what: str) -> np.ndarray:
@@ -55,12 +60,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         f"{one:.3f} → {other:.3f}"
         for one, other in zip(table.perplexity_before, table.perplexity, strict=True)
     ]
-    names = ["loss", "coefficient", "seeds", "gini", "max_violation", "added", "added_low"]
-    names += ["added_high", "perplexity_ratio", "perplexity_ratio_low", "perplexity_ratio_high"]
-    own = table[names].copy()
+    own = table.drop(columns=["perplexity_before", "perplexity"])
     own.insert(8, "perplexity_both", both)
-    points = table[[name for name in table if name.startswith("accuracy_points")]]
-    return own.join(points if points.accuracy_points.notna().any() else points[[]])
+    points = [name for name in own if name.startswith("accuracy_points")]
+    return own if own.accuracy_points.notna().any() else own.drop(columns=points)
 
 
 def matched(table: pd.DataFrame) -> pd.DataFrame:

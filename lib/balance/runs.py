@@ -15,6 +15,7 @@ from scipy import stats as scipy_stats
 from lib import stats
 from lib.balance import worth
 from lib.balance.study import Job, Study
+from lib.model import texts
 
 
 def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:
@@ -86,7 +87,10 @@ def averaged(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> p
     """Per group of `by`, in the order of appearance: seeds (rows), and `mean` of each of
     `columns`.
     """
-    found = []
+    found: list[dict] = []
+    if rows.empty:
+        ends = [name + end for name in columns for end in ("", "_low", "_high")]
+        return pd.DataFrame(columns=[*by, "seeds", *ends])
     for key, part in rows.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True)) | {"seeds": len(part)}
         for name in columns:
@@ -165,10 +169,11 @@ def layers(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
 def extent(study: Study, jobs: Sequence[Job], results: Mapping[Job, dict]) -> pd.Series:
     """How much was done on a text: runs finished, runs_asked, runs_diverged, complete seeds,
     documents held out, million tokens of a run (tokens_m) and of the text (unique_tokens_m),
-    thousand tokens of a batch (batch_kilotokens), stride, and on what (training_device).
+    thousand tokens of a batch (batch_kilotokens), what was trained, on what (training_device), on
+    which text, and whether the model knew it (seen), in words.
     """
     known = evaluated(results)
-    start = known[jobs[0]]["held_out"]
+    start, book = known[jobs[0]]["held_out"], study.text == texts.HELD_OUT
     devices = {r["provenance"]["device"] for job, r in known.items() if job.loss != "start"}
     return pd.Series(
         dict(
@@ -180,7 +185,13 @@ def extent(study: Study, jobs: Sequence[Job], results: Mapping[Job, dict]) -> pd
             tokens_m=study.tokens / 1e6,
             unique_tokens_m=start["training_tokens"] / 1e6,
             batch_kilotokens=study.finetune_sequences * study.sequence_tokens / 1e3,
-            stride=study.training_strides[0],
+            trained="all of the model" if study.trained == "all" else "its routers' weights alone",
+            text=f"one in {study.strides[0]} documents of this book's training text"
+            if book
+            else "the training part of the text given",
+            seen="was seen before in pre-training"
+            if book and study.model == "embedded"
+            else "may have been seen before in pre-training",
             training_device=" and ".join(sorted(devices)) or "none",
         )
     )
