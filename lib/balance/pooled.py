@@ -34,6 +34,24 @@ def seen(load: ArrayLike) -> dict[str, float]:
     )
 
 
+def layers(load: ArrayLike) -> pd.DataFrame:
+    """Of a load [layers, experts], a row per layer (from 1): gini, dead experts, and of what the
+    pool shows of it pooled_agreement and pooled_wrong (`seen`).
+    """
+    count = np.asarray(load, dtype=float)
+    share = count / count.sum(1, keepdims=True)
+    pool, mean = share.mean(0), 1 / share.shape[1]
+    return pd.DataFrame(
+        dict(
+            layer=range(1, len(share) + 1),
+            gini=stats.gini(count),
+            dead=stats.dead_experts(count),
+            pooled_agreement=[float(np.corrcoef(pool, own)[0, 1]) for own in share],
+            pooled_wrong=(np.sign(pool - mean) != np.sign(share - mean)).mean(1),
+        )
+    )
+
+
 def by_loss(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
     """Per loss at its middle coefficient: loss, and `seen` of its held-out load, over seeds."""
     own = runs.at_middle(study, results)
