@@ -11,6 +11,7 @@ import csv
 import json
 import lzma
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def records(stride):
 def interval(values):
     """(mean, low, high) of [seeds, 1 + clusters]: s²/n of seeds plus the jackknife of clusters."""
     n, m = len(values), values.shape[1] - 1
-    if n < 2:
+    if n < 2 or not m > 1 or not np.ptp(values):
         return (values[:, 0].mean() if n else np.nan, np.nan, np.nan)
     seeds = np.var(values[:, 0], ddof=1) / n
     left = values[:, 1:].mean(axis=0)
@@ -105,14 +106,14 @@ def costs(stride, metric):
 def line(points, at):
     """The value at `at` on straight lines between points in order of x; None beyond the ends."""
     points = sorted(points, key=lambda point: point[0])
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 <= at <= x1:
             return y0 + (at - x0) / (x1 - x0) * (y1 - y0)
     return None
 
 
 def perplexities(stride):
-    """Per loss at its middle coefficient: perplexity before, after, and both ends of their ratio."""
+    """Per loss at its middle coefficient: perplexity before, after, ends of their ratio."""
     runs = records(stride)
     start = runs["start", 0.0, 0][1]
     found = {}

@@ -2,13 +2,14 @@
 nothing of this library, the rest is worked by hand.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import independent_training
 import numpy as np
 import pandas as pd
 import pytest
-from results import queue, result
+from results import STUDY, queue, result
 from scipy.interpolate import CubicHermiteSpline
 from scipy.stats import t
 
@@ -42,7 +43,10 @@ def test_costs_of_the_published_runs_are_those_of_an_independent_script(stride, 
 
 
 def test_perplexity_of_the_published_runs_is_that_of_an_independent_script():
-    table = quality.by_loss(_Study, published(4)).set_index("loss")
+    coefficients = {"none": [0.0], "switch": [0.03, 0.1, 0.17, 0.3], "gini": [0.1, 0.3, 0.55, 1.0]}
+    study = replace(STUDY, coefficients=coefficients)
+    known = {job: one for job, one in published(4).items() if job.loss in ("start", *coefficients)}
+    table = quality.by_loss(study, known).set_index("loss")
     for loss, (before, after, low, high) in independent_training.perplexities(4).items():
         row = table.loc[loss]
         assert row.perplexity_before == pytest.approx(before)
@@ -52,12 +56,6 @@ def test_perplexity_of_the_published_runs_is_that_of_an_independent_script():
         assert np.isnan(row.accuracy_points)  # the published records hold no hits
 
 
-class _Study:
-    """The middle coefficients of the published run."""
-
-    coefficients = {"none": [0.0], "switch": [0.03, 0.1, 0.17, 0.3], "gini": [0.1, 0.3, 0.55, 1.0]}
-
-
 def test_the_withdrawn_ranking_changes_with_what_is_asked():
     asked = surface.over(published(4), list(published(4)), 0.005)
     first = asked[(asked.level == "lowest") & (asked.way == "straight lines")]
@@ -65,7 +63,9 @@ def test_the_withdrawn_ranking_changes_with_what_is_asked():
     assert most["MaxVio, P95"] < 0 < most["Gini"]
     gini = asked[(asked.loss == "gini") & (asked.level == "lowest")]
     gini = gini[gini.metric == "MaxVio, P95"].set_index("way").difference
-    assert gini["straight lines"] > gini["monotone cubic"] > 0 > gini["local parabola"]
+    assert gini["straight lines"] > 1.3 * gini["monotone cubic"] > 0
+    cheapest = surface.cheapest(asked).groupby("metric").loss.agg(set)
+    assert "max" in cheapest["MaxVio, P95"] and "max" not in cheapest["Gini"]
     told = surface.told(asked)
     assert told.cheapest > 1 and told.gap_most_entropy_high < 0.005 < told.gap_most_gini_high
 

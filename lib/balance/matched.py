@@ -173,5 +173,6 @@ def sizes(table: pd.DataFrame) -> np.ndarray:
     limits = table[["difference_low", "difference_high"]].to_numpy(dtype=float)
     known = np.isfinite(limits).all(1)
     found = np.full(limits.shape, np.nan)
-    found[known] = [stats.size_interval((low, high)) for low, high in limits[known]]
+    for row in np.flatnonzero(known):
+        found[row] = stats.size_interval(tuple(limits[row]))
     return found
