@@ -25,7 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import architecture, chapters, compare, markup, pages, publish, stale
+from lib.paper import architecture, chapters, compare, markup, pages, publish, slides, stale
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -209,6 +209,13 @@ def _scripts(app: Sphinx, error: Exception | None) -> None:
             target.write_bytes(lzma.decompress(packed.read_bytes()))
 
 
+def _slides(app: Sphinx, error: Exception | None) -> None:
+    """Put the slides beside the pages."""
+    if error is None:
+        text = slides.deck(Path(app.config.paper_run))
+        (Path(app.outdir) / "slides.html").write_text(text)
+
+
 def setup(app: Sphinx) -> dict:
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
     app.add_role("val", Val())
@@ -221,4 +228,5 @@ def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", _plain_citations)
     app.connect("html-page-context", _no_role_is_left)
     app.connect("build-finished", _scripts)
+    app.connect("build-finished", _slides)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
