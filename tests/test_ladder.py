@@ -100,7 +100,6 @@ def told(result: dict) -> dict:
         {name: value for name, value in row.items() if name != "tokens_per_s"}
         for row in result["curve"]
     ]
-    result = ladder.slim(result)
     return {name: value for name, value in result.items() if name != "provenance"} | {
         "curve": curve
     }

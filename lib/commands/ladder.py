@@ -123,28 +123,13 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def pack(folder: Path, queues: Sequence[str], p: SimpleNamespace, found: dict[str, dict]) -> None:
-    """Write what was found of each queue to folder/QUEUE.packed, `slim`."""
+    """Write what was found of each queue to folder/QUEUE.packed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in queues:
-        own = [slim(found[job.file]) for job in ladder_queue.queue([name], p) if job.file in found]
+        own = [found[job.file] for job in ladder_queue.queue([name], p) if job.file in found]
         if own:
             with provenance.writing(folder / f"{name}.packed") as part:
                 part.write_bytes(rows.pack(own))
-
-
-def slim(result: dict) -> dict:
-    """A result without the decode counts of what is not the native choice: their quantiles tell."""
-    if "decode" not in result:
-        return result
-    settings = [
-        {
-            name: value
-            for name, value in row.items()
-            if name != "counts" or row["family"] == "native"
-        }
-        for row in result["decode"]["settings"]
-    ]
-    return result | {"decode": result["decode"] | {"settings": settings}}
 
 
 def main(arguments: Sequence[str]) -> int:
