@@ -6,7 +6,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from lib import stats
-from lib.routing import comparison
+from lib.routing import beside, comparison
 
 NAMES = list("abcdefghij")
 
@@ -123,10 +123,27 @@ def test_the_family_is_all_that_was_tested():
 def test_what_is_told_has_a_row_for_what_was_not_run():
     runs = pd.DataFrame(dict(arm=["x", "x", "y"], setting=["native", "drop 1", "drop 1"]))
     runs = runs.assign(family=["native", "drop", "drop"], delta=[0.0, 0.4, 0.7])
-    found = comparison.told(runs, ["drop 1", "reroute 1"], ["x", "y"])
+    found = comparison.told(runs, ["drop", "reroute"], ["x", "y"])
     assert found.index.tolist() == found.family.tolist() == ["drop", "reroute"] * 2
     assert found.arm.tolist() == ["x", "x", "y", "y"] and found.tag.tolist() == ["", "", "y", "y"]
     assert found.delta.tolist()[::2] == [0.4, 0.7] and found.delta["reroute"].isna().all()
+
+
+def test_of_every_strategy_one_setting_is_told():
+    runs = pd.DataFrame(
+        [
+            ("x", "native", "native", np.nan),
+            ("x", "drop 1", "native", 1.0),
+            ("x", "drop 1.25", "native", 1.25),
+            ("x", "drop 1.25", "mass", 1.25),
+            ("x", "biased 1", "native", np.nan),
+            ("x", "biased 0.5", "native", np.nan),
+        ],
+        columns=["arm", "setting", "policy", "gamma"],
+    )
+    runs["family"] = runs.setting.str.split().str[0]
+    found = comparison.one_each(runs, 1.25)
+    assert found.index.tolist() == [0, 2, 3, 4]
 
 
 def test_gaps_of_pairs_by_hand():
@@ -165,7 +182,9 @@ def test_gaps_stand_by_policy_and_their_largest_p_is_told():
     assert found.index.tolist() == ["native", "mass"]
     assert found.one.tolist() == pytest.approx([0.5 + noise.mean() / 10, -0.5 + noise.mean() / 10])
     wanted = scipy_stats.ttest_1samp(1 + noise, 0, alternative="greater").pvalue
-    assert found.p["native"] == pytest.approx(wanted)
+    assert found.p["native"] == found.p_holm["native"] == pytest.approx(wanted)
+    eight = comparison.gaps(decoded, pairs, ["x"], others=7).set_index("policy")
+    assert eight.p_holm["native"] == pytest.approx(min(8 * wanted, 1))
     assert np.isnan(found.two["mass"]) and np.isnan(found.p["mass"])
 
 
@@ -176,14 +195,18 @@ def test_policies_are_held_against_each_other():
             a_run(1, "drop 1", 20),
             a_run(2, "drop 1", 23, policy="mass"),
             a_run(3, "drop 2", 30, policy="mass"),
+            a_run(4, "drop 3", 22),
+            a_run(5, "drop 3", 29, policy="mass"),
         ]
     )
-    found = comparison.policy_gaps(documents, ["x"])
-    assert found.setting.tolist() == ["drop 1"] and found.tag.tolist() == [""]
+    found = beside.policy_gaps(documents, ["x", "y"])
+    assert found.setting.tolist() == ["drop 1", ""] and found.tag.tolist() == ["", "y"]
     assert found.mass_over_native[0] == found.mass_over_native_low[0] == pytest.approx(0.3)
-    wide = comparison.by_policy(comparison.against_native(documents))
+    assert np.isnan(found.mass_over_native[1])
+    wide = beside.by_policy(comparison.against_native(documents))
     assert wide[["setting", "delta_native", "delta_mass"]].values.tolist() == [
-        ["drop 1", pytest.approx(1.0), pytest.approx(1.3)]
+        ["drop 3", pytest.approx(1.2), pytest.approx(1.9)],
+        ["drop 1", pytest.approx(1.0), pytest.approx(1.3)],
     ]
 
 
@@ -224,7 +247,7 @@ def decoded():
 def test_costs_at_one_level_by_hand(decoded):
     level = comparison.at_level(decoded, {"x": 2.0})
     assert set(level.family) == {"biased", "rob", "sam"}  # one is out of reach
-    assert comparison.halves(level).family.tolist() == ["rob", "biased", "sam"]
+    assert comparison.halves(level).family.tolist() == ["biased", "rob", "sam"]
     found = comparison.halves(level).set_index("family")
     assert found.loc["biased", ["validation", "test"]].tolist() == pytest.approx([0.3, 0.3])
     assert found.loc["rob", ["validation", "test"]].tolist() == pytest.approx([0.2, 0.5])
@@ -268,7 +291,7 @@ def test_protocols_stand_side_by_side():
             p95=[1.0, 2.0, 3.0],
         )
     )
-    found = comparison.side_by_side(runs).set_index("setting")
+    found = beside.side_by_side(runs).set_index("setting")
     assert found.loc["a"].drop("arm").to_dict() == dict(
         delta_prefill=0.2, delta_prefix=0.1, p95_prefill=2.0, p95_prefix=1.0
     )

@@ -8,6 +8,7 @@ points of accuracy; the unit of resampling is the cluster.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -138,63 +139,51 @@ def family_wise(runs: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(p_holm=pd.Series(stats.holm(runs.p[tested]), index=runs.index[tested]))
 
 
-def told(runs: pd.DataFrame, settings: Sequence[str], arms: Sequence[str]) -> pd.DataFrame:
-    """The rows of `settings` of every checkpoint, in that order and indexed by their families (with
-    columns arm, family, `tag`); NaN where a setting was not run.
+def one_each(runs: pd.DataFrame, gamma: float) -> pd.DataFrame:
+    """Of each checkpoint, policy and strategy the setting at that capacity factor, or of a strategy
+    without one its first.
+    """
+    own = runs[runs.gamma.isna() | (runs.gamma == gamma)]
+    return own.drop_duplicates(["arm", "policy", "family"])
+
+
+def told(runs: pd.DataFrame, families: Sequence[str], arms: Sequence[str]) -> pd.DataFrame:
+    """The rows of strategies of every checkpoint, in that order and indexed by their names (with
+    columns arm, family, `tag`); NaN where one was not run.  runs: one of each (`one_each`).
     """
     parts = []
     for arm in arms:
-        found = runs[runs.arm == arm].set_index("setting").reindex(list(settings)).reset_index()
-        families = [setting.split()[0] for setting in settings]
-        parts.append(found.assign(arm=arm, tag=tag(arm, arms), family=families))
-    return pd.concat(parts).set_index("family", drop=False)
+        found = runs[runs.arm == arm].set_index("family").reindex(list(families))
+        parts.append(found.assign(arm=arm, tag=tag(arm, arms), family=found.index))
+    return pd.concat(parts)
 
 
 def gaps(
-    documents: pd.DataFrame, pairs: Mapping[str, tuple[str, str]], arms: Sequence[str]
+    documents: pd.DataFrame,
+    pairs: Mapping[str, tuple[str, str]],
+    arms: Sequence[str],
+    others: int = 0,
 ) -> pd.DataFrame:
     """A row per checkpoint, and per policy of weights with which any of the settings was decoded:
     for every name of `pairs` how much its first setting costs more than its second, with the
-    interval; p: the largest of their one-sided p-values; `tag`.  NaN where a setting was not run.  `documents`: of one protocol.
+    interval; p: the largest of their one-sided p-values; p_holm: it by Holm's procedure, `others`
+    hypotheses of the family counting as 1; `tag`.  NaN where a setting was not run.  `documents`:
+    of one protocol.
     """
     rows = []
     wanted = documents[documents.setting.isin([name for pair in pairs.values() for name in pair])]
-    for arm in arms:
-        for policy in dict.fromkeys(wanted.policy):
-            own = only(wanted, arm=arm, policy=policy)
-            row: dict[str, object] = dict(arm=arm, tag=tag(arm, arms), policy=policy)
-            values = []
-            for name, (more, less) in pairs.items():
-                one, two = own[own.setting == more], own[own.setting == less]
-                both = difference(one, two) if len(one) and len(two) else np.empty((0, 2))
-                row |= estimate(name, both, one.cluster.to_numpy())
-                values.append(p_value(both, one.cluster.to_numpy(), above=True))
-            rows.append(row | dict(p=np.max(values)))
-    return pd.DataFrame(rows)
-
-
-def by_policy(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row per checkpoint and setting that was decoded with all policies of weights: delta of each
-    with its interval (columns delta_<policy>).
-    """
-    parts = []
-    for policy, own in runs[runs.family != "native"].groupby("policy", sort=False):
-        columns = {f"delta{end}": f"delta_{policy}{end}" for end in ("", "_low", "_high")}
-        parts.append(own.set_index(["arm", "setting"])[list(columns)].rename(columns=columns))
-    wide = pd.concat(parts, axis=1).dropna(how="any")
-    return wide.reset_index()
-
-
-def policy_gaps(documents: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """A row per checkpoint and setting decoded with both: what mass-preserving weights cost more
-    than the router's own rule (columns arm, tag, setting, mass_over_native with its interval).
-    """
-    rows = []
-    for (arm, setting), own in documents.groupby(["arm", "setting"], sort=False):
-        mass, native = only(own, policy="mass"), only(own, policy="native")
-        if len(mass) and len(native):
-            gap = estimate("mass_over_native", difference(mass, native), mass.cluster.to_numpy())
-            rows.append(dict(arm=arm, tag=tag(arm, arms), setting=setting) | gap)
+    for arm, policy in itertools.product(arms, dict.fromkeys(wanted.policy)):
+        own = only(wanted, arm=arm, policy=policy)
+        row: dict[str, object] = dict(arm=arm, tag=tag(arm, arms), policy=policy)
+        values = []
+        for name, (more, less) in pairs.items():
+            one, two = own[own.setting == more], own[own.setting == less]
+            both = difference(one, two) if len(one) and len(two) else np.empty((0, 2))
+            row |= estimate(name, both, one.cluster.to_numpy())
+            values.append(p_value(both, one.cluster.to_numpy(), above=True))
+        p = np.max(values)
+        adjusted = np.nan if np.isnan(p) else stats.holm([p, *[1.0] * others])[0]
+        rows.append(row | dict(p=p, p_holm=adjusted))
     return pd.DataFrame(rows)
 
 
@@ -255,17 +244,18 @@ def at_level(documents: pd.DataFrame, levels: Mapping[str, float]) -> pd.DataFra
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=LEVEL)
 
 
-def halves(level: pd.DataFrame) -> pd.DataFrame:
-    """Nats per token over native of what `at_level` found, on both halves of the clusters, the
-    cheapest on the deciding half first: a row per checkpoint and family (columns arm, family,
-    between, validation, test).
+def halves(level: pd.DataFrame, own: str = "biased") -> pd.DataFrame:
+    """Nats per token over native of what `at_level` found, on both halves of the clusters, `own`
+    first, then the cheapest on the deciding half: a row per checkpoint and family (columns arm,
+    family, between, validation, test).
     """
     rows = []
     for (arm, family, between), part in level.groupby(["arm", "family", "between"], sort=False):
         pairs, half = part[["nats", "tokens"]].to_numpy(dtype=float), part.validation.astype(bool)
         rows.append((arm, family, between, per_token(pairs[half]), per_token(pairs[~half])))
     found = pd.DataFrame(rows, columns=["arm", "family", "between", "validation", "test"])
-    return found.sort_values(["arm", "validation"], ignore_index=True)
+    first = found.assign(rival=found.family != own).sort_values(["arm", "rival", "validation"])
+    return first.drop(columns="rival").reset_index(drop=True)
 
 
 def against_rival(level: pd.DataFrame, arms: Sequence[str], own: str = "biased") -> pd.DataFrame:
@@ -287,14 +277,3 @@ def against_rival(level: pd.DataFrame, arms: Sequence[str], own: str = "biased")
         about: dict[str, object] = dict(arm=arm, tag=tag(arm, arms), rival=name)
         rows.append(about | estimate("bias_over_rival", pairs, mine.cluster.to_numpy()))
     return pd.DataFrame(rows)
-
-
-def side_by_side(runs: pd.DataFrame) -> pd.DataFrame:
-    """A row per checkpoint and setting that has both, delta and p95 of the protocols prefix and
-    prefill beside each other (columns delta_prefill, delta_prefix, p95_prefill, p95_prefix).
-    """
-    both = runs[runs.protocol.isin(["prefix", "prefill"]) & runs.authors.astype(bool)]
-    wide = both.pivot_table(
-        index=["arm", "setting"], columns="protocol", values=["delta", "p95"], sort=False
-    ).dropna()
-    return wide.set_axis([f"{what}_{how}" for what, how in wide.columns], axis=1).reset_index()

@@ -53,7 +53,9 @@ def native(scores: Tensor, k: int, *, weigh: Weigh = NATIVE) -> Assignment:
     return _weighed(scores, capacity.best(scores, k), k, weigh)
 
 
-def random(scores: Tensor, k: int, *, seed: int | Sequence[int], weigh: Weigh = NATIVE) -> Assignment:
+def random(
+    scores: Tensor, k: int, *, seed: int | Sequence[int], weigh: Weigh = NATIVE
+) -> Assignment:
     """k distinct experts, uniformly; the same for the same seed, e.g. (seed, step, layer), on every
     device.  Causal.
     """

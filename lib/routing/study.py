@@ -232,14 +232,16 @@ def stored(documents: pd.DataFrame) -> pd.DataFrame:
 
 
 def leaks(plan: Study, subject: Subject, tokens: int = 128) -> pd.DataFrame:
-    """What another second half changes in the first `tokens` / 2 of a document, for every setting
-    at the plan's capacity factor (`assignment.leak`).
+    """What another second half changes in the first half of `tokens` tokens of a document, for one
+    setting of every strategy (`assignment.leak`).
     """
     layer = adapter.layers(subject.model)[0]
     suited = bind.suited(plan.settings, layer.k, layer.num_experts)
-    settings = [setting for setting in suited if plan.single(setting)]
+    first: dict[str, Mapping] = {}
+    for setting in filter(plan.single, suited):
+        first.setdefault(setting["family"], setting)
     one, other = subject.ids[:2, :tokens]
-    return assignment.leak(subject.model, one, other, settings, subject.fits)
+    return assignment.leak(subject.model, one, other, [*first.values()], subject.fits)
 
 
 def prices(subjects: Mapping[str, Subject]) -> pd.DataFrame:
