@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import OlmoeForCausalLM
 
-from lib.commands import declared
+from lib.commands import declared, ladder_balance
+from lib.model import load
 from lib.routing import adapter, assignment, bind, comparison, study, table
 from lib.routing.rule import Rule
 
@@ -205,6 +207,61 @@ def test_a_capacity_that_nobody_exceeds_changes_nothing(family):
             found = run(model, ids, setting, groups=group)
             assert found["churn"] == found["dropped"] == 0, (policy, name)
             np.testing.assert_allclose(found["nats"], native["nats"], rtol=1e-4)
+
+
+def _olmoe(experts, k, layers):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=layers)
+    return OlmoeForCausalLM(
+        load.config(**sizes, num_experts=experts, num_experts_per_tok=k)
+    ).eval()
+
+
+def _collapsed():
+    """Every token of every layer goes to the same experts, by a margin that leaves the gates of all
+    others exactly 0.
+    """
+    model = families.build(families.families()["GptOssForCausalLM"])
+    for layer in adapter.layers(model):
+        router = model.get_submodule(layer.name.rpartition(".")[0]).router
+        router.bias.data = torch.cat([torch.tensor([900.0, 850.0]), torch.zeros(14)])
+        router.weight.data *= 1e-3
+    return model
+
+
+MODELS = {
+    "one layer, top-1": lambda: _olmoe(4, 1, 1),
+    "every expert": lambda: _olmoe(4, 4, 2),
+    "two experts": lambda: _olmoe(2, 1, 2),
+    "collapsed": _collapsed,
+}
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("name", MODELS)
+def test_every_strategy_is_told_of_the_oddest_router(name):
+    """From the passes to each table of the chapter, for all strategies and policies."""
+    text = documents(10, 24)
+    own = study.subject(MODELS[name](), text, text, documents=9, tokens=16, fit_steps=20)
+    names = [name for name in table.STRATEGIES if name != "native"]
+    settings = bind.settings(["native", *names], [1.0, 1.25], [1.0, 2.0], [4, 8])
+    plan = study.Study(settings, group_sizes=[8], prefill_tokens=16)
+    tried = study.measured(plan, {"model": own})
+    runs = comparison.against_native(tried)
+    assert np.isfinite(runs[["delta", "perplexity_ratio", "accuracy_points", "p95"]]).all(None)
+    each = comparison.one_each(comparison.only(runs, protocol="prefix", authors=True), 1.25)
+    assert each.family.tolist() == ["native", *names]
+    legal = comparison.only(tried, protocol="prefix", authors=True, slow=False)
+    target = ladder_balance.target(9, *study.size(own)[["experts", "k"]].tolist())
+    reach = comparison.reach(runs, target, ["model"], "biased")
+    level = comparison.at_level(legal, {"model": float(reach.level[0])})
+    assert len(comparison.against_rival(level, ["model"])) == 1
+    pairs = {"gap": ("drop 1.25", "reroute 1.25")}
+    gaps = comparison.gaps(comparison.only(tried, protocol="prefix"), pairs, ["model"], others=7)
+    assert gaps.policy.tolist() == ["native", "mass", "rank"] and gaps.gap.notna().all()
+    leaks = study.leaks(plan, own, tokens=16)
+    assert (leaks.leak[leaks.causal] == 0).all() and len(leaks) == len(table.STRATEGIES)
+    assert len(study.prices({"model": own})) == len(adapter.layers(own.model))
 
 
 def test_prices_and_biases_are_held_together_per_layer(fits):

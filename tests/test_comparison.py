@@ -200,7 +200,7 @@ def test_policies_are_held_against_each_other():
         ]
     )
     found = beside.policy_gaps(documents, ["x", "y"])
-    assert found.setting.tolist() == ["drop 1", ""] and found.tag.tolist() == ["", "y"]
+    assert found.mass_least.tolist() == ["drop 1", ""] and found.tag.tolist() == ["", "y"]
     assert found.mass_over_native[0] == found.mass_over_native_low[0] == pytest.approx(0.3)
     assert np.isnan(found.mass_over_native[1])
     wide = beside.by_policy(comparison.against_native(documents))

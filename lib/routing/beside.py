@@ -10,6 +10,14 @@ import pandas as pd
 from lib.routing import comparison
 
 
+def by_sight(runs: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The runs of strategies that never look ahead in a text ("stream"), and of those that need all
+    tokens of their group ("group").
+    """
+    causal = runs.causal.astype(bool)
+    return {"stream": runs[causal], "group": runs[~causal]}
+
+
 def by_policy(runs: pd.DataFrame) -> pd.DataFrame:
     """A row per checkpoint and setting that was decoded with all policies of weights: delta of each
     with its interval (columns delta_<policy>), the one that depends most on them first.
@@ -26,14 +34,15 @@ def by_policy(runs: pd.DataFrame) -> pd.DataFrame:
 
 def policy_gaps(documents: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     """A row per checkpoint: the setting for which mass-preserving weights cost least beyond the
-    router's own rule, of all that were decoded with both, and how much (columns arm, tag, setting,
+    router's own rule, of all that were decoded with both, and how much (columns arm, tag, mass_least,
     mass_over_native with its interval); NaN where none was.
     """
     rows = []
     for arm in arms:
         found = [
             dict(
-                setting="", **comparison.estimate("mass_over_native", np.empty((0, 2)), np.empty(0))
+                mass_least="",
+                **comparison.estimate("mass_over_native", np.empty((0, 2)), np.empty(0)),
             )
         ]
         for setting, own in comparison.only(documents, arm=arm).groupby("setting", sort=False):
@@ -44,7 +53,8 @@ def policy_gaps(documents: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
             if len(mass) and len(native):
                 both, clusters = comparison.difference(mass, native), mass.cluster.to_numpy()
                 found.append(
-                    dict(setting=setting) | comparison.estimate("mass_over_native", both, clusters)
+                    dict(mass_least=setting)
+                    | comparison.estimate("mass_over_native", both, clusters)
                 )
         least = pd.DataFrame(found).sort_values("mass_over_native").iloc[0]
         rows.append(dict(arm=arm, tag=comparison.tag(arm, arms)) | least.to_dict())

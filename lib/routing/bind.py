@@ -1,9 +1,10 @@
 """Strategies bound to a model: what each needs to know beforehand, and one call for every layer.
 
 A setting is a dict: "strategy" (a name of `table.STRATEGIES`), its arguments, and perhaps "policy"
-of the weights, without which those of its authors are taken.  `fit` learns from training text what some need (a table by token, a bias and thresholds
-per layer); `bound` makes of a setting what `lib.routing.adapter.assign` takes.  What differs from
-one strategy to another is read from their rows.
+of the weights, without which those of its authors are taken.  `fit` learns from training text what
+some need (a table by token, a bias and thresholds per layer); `bound` makes of a setting what
+`lib.routing.adapter.assign` takes.  What differs from one strategy to another is read from their
+rows.
 """
 
 from __future__ import annotations

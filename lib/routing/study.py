@@ -105,6 +105,7 @@ class Job:
             size=np.nan if self.size is None else self.size,
             layer=np.nan if self.layer is None else self.layer,
             causal=bind.causal(self.setting),
+            slow=table.find(self.setting["strategy"]).slow,
             gamma=self.setting.get("gamma", np.nan),
         )
 

@@ -25,7 +25,7 @@ class Strategy:
     fixed: keywords that are the same in all its settings.
     sweep: the keyword that a study varies, "" for none; values: which values it then takes, empty
         where the study says (`bind.settings`).
-    needs: keywords that `bind` hands it in every layer: names of `bind.GIVEN` or fields of `bind.Fits`.
+    needs: keywords that `bind` hands it in every layer: names of `bind.GIVEN`, or of `bind.Fits`.
     policy: the weights that its authors define, one of `weighing.POLICIES`; "native", the router's
         own rule at the new experts, also where they say nothing or have no router.  A study judges
         it with these, whatever others it tries.

@@ -92,8 +92,8 @@ def by_rule(
 ) -> Tensor:
     """[tokens, slots] the weights of experts `index` under a router's whole rule.
 
-    logits: [tokens, width] the router's own, those of shared experts last; ranked: [tokens, experts]
-    finite, what it chooses its k by; marked: [tokens, slots] the `marks` of a strategy.
+    logits: [tokens, width] the router's own, those of shared experts last; ranked: [tokens,
+    experts] finite, what it chooses its k by; marked: [tokens, slots] the `marks` of a strategy.
     """
     gates = SCORES[rule.score](logits.float())
     always = gates[:, gates.shape[1] - rule.shared :].sum(-1, keepdim=True)
