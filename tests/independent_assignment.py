@@ -44,7 +44,10 @@ def largest_p(table: pd.DataFrame, arm: str, policy: str, gammas: tuple[str, ...
     found = []
     for gamma in gammas:
         kept = table[(table.arm == arm) & (table.policy == policy) & (table.protocol == "prefix")]
-        two = [kept[kept.setting == f"{name} {gamma}"].set_index("name") for name in ("drop", "reroute")]
+        two = [
+            kept[kept.setting == f"{name} {gamma}"].set_index("name")
+            for name in ("drop", "reroute")
+        ]
         gap, cluster, tokens = two[0].nats - two[1].nats, two[0].cluster, two[0].tokens
         names = sorted(set(cluster))
         left = np.array(

@@ -212,9 +212,7 @@ def test_a_capacity_that_nobody_exceeds_changes_nothing(family):
 def _olmoe(experts, k, layers):
     torch.manual_seed(0)
     sizes = dict(vocab_size=97, hidden_size=32, intermediate_size=16, num_hidden_layers=layers)
-    return OlmoeForCausalLM(
-        load.config(**sizes, num_experts=experts, num_experts_per_tok=k)
-    ).eval()
+    return OlmoeForCausalLM(load.config(**sizes, num_experts=experts, num_experts_per_tok=k)).eval()
 
 
 def _collapsed():

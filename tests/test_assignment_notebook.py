@@ -3,6 +3,7 @@ bad values.
 """
 
 import json
+import random
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from conftest import ROOT
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from lib.model import load
+from lib.paper import rules
 from lib.routing import bind
 
 SMALL = {
@@ -27,7 +29,9 @@ SMALL = {
 
 def assigned(folder, **changes):
     """Papermill by hand, from any folder."""
-    given = [part for name, value in (SMALL | changes).items() for part in ("-y", f"{name}: {value}")]
+    given = [
+        part for name, value in (SMALL | changes).items() for part in ("-y", f"{name}: {value}")
+    ]
     source = ROOT / "notebooks/02_assignment.ipynb"
     command = [sys.executable, "-m", "papermill", str(source), "out.ipynb", "-k", "python3", *given]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
@@ -54,10 +58,9 @@ def own(tmp_path_factory):
     MixtralForCausalLM(MixtralConfig(**sizes)).save_pretrained(folder)
     load.tokenizer().save(str(folder / "tokenizer.json"))
     words = ["router", "expert", "token", "layer", "balance", "load", "loss", "wire"]
-    lines = [
-        json.dumps({"text": " ".join(words[(i * j * j + j) % 8] for j in range(1, 90)), "cluster": i})
-        for i in range(1, 40)
-    ]
+    draw = random.Random(0)
+    texts = [" ".join(draw.choices(words, k=90)) for _ in range(40)]
+    lines = [json.dumps({"text": text, "cluster": f"c{i}"}) for i, text in enumerate(texts)]
     (folder / "texts.jsonl").write_text("\n".join(lines) + "\n")
     return folder
 
@@ -79,7 +82,9 @@ def test_a_model_of_ones_own_gets_the_whole_chapter(made, own):
     assert all(name.isidentifier() for name in (*values, *record["claims"]))
     assert not any(name.endswith(("_with", "_without")) for name in (*values, *record["claims"]))
     assert "without balance loss" not in json.dumps([record["claims"], record["figures"]])
-    assert {"H2a_native", "H2a_mass", "H2a_rank", "mass_dearer"} == set(record["claims"])
+    assert {"H2a_native", "H2a_mass", "H2a_rank", "dearer_mass_over_native"} == set(
+        record["claims"]
+    )
     documents = pd.read_csv(made / "02_assignment/documents.csv.gz")
     assert documents.name.str.startswith("texts.jsonl:").all() and documents.name.nunique() == 12
 
@@ -95,16 +100,18 @@ def test_the_fitted_bias_is_where_it_is_said(made, own):
     ("changes", "message"),
     [
         ({"documents": -2}, "02_assignment: documents = -2: must be a whole number from 2 to"),
-        ({"arms": '["wihtout"]'}, "arms = ['wihtout']: must be a list; each item must be one of"),
-        ({"strategy_names": '["reroot"]'}, "'reroot': must be one of"),
-        ({"model": "no/such/model"}, "load.open: model = 'no/such/model': must be one of"),
-        (
-            {"tokens_per_document": 2048, "documents": 2},
-            "tokens_per_document = 2048: must be at most 1024, the model's context",
-        ),
+        ({"arms": ["wihtout"]}, "arms = ['wihtout']: must be a list; each item must be one of"),
+        ({"policies": ["mas"]}, "policies = ['mas']: must be a list; each item must be one of"),
+        ({"strategy_names": ["reroot"]}, "'reroot': must be one of"),
     ],
 )
-def test_a_bad_value_is_one_line_and_writes_nothing(tmp_path, changes, message):
-    done = assigned(tmp_path, **changes)
+def test_a_bad_value_is_refused_before_any_chapter_runs(changes, message):
+    (line,) = rules.refused("02_assignment", changes)
+    assert message in line
+
+
+def test_a_document_beyond_the_context_is_one_line_and_writes_nothing(tmp_path):
+    done = assigned(tmp_path, tokens_per_document=2048, documents=2)
+    message = "tokens_per_document = 2048: must be at most 1024, the model's context"
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "02_assignment").exists()

@@ -159,7 +159,8 @@ def test_gaps_of_pairs_by_hand():
     found = comparison.gaps(decoded, pairs, ["x", "y"])
     assert found.arm.tolist() == ["x", "y"] and found.tag.tolist() == ["", "y"]
     assert found.loc[0, ["more", "more_low", "more_high"]].tolist() == pytest.approx([0.3] * 3)
-    assert found.loc[1].drop(["arm", "tag", "policy"]).isna().all()
+    assert found.loc[1].drop(["arm", "tag", "policy", "name"]).isna().all()
+    assert found.name.tolist() == ["native", "native_y"]
     assert found[["less", "less_low", "p"]].isna().all(None)
 
 
@@ -200,7 +201,7 @@ def test_policies_are_held_against_each_other():
         ]
     )
     found = beside.policy_gaps(documents, ["x", "y"])
-    assert found.mass_least.tolist() == ["drop 1", ""] and found.tag.tolist() == ["", "y"]
+    assert found.mass_least.tolist() == ["drop 1", "none"] and found.tag.tolist() == ["", "y"]
     assert found.mass_over_native[0] == found.mass_over_native_low[0] == pytest.approx(0.3)
     assert np.isnan(found.mass_over_native[1])
     wide = beside.by_policy(comparison.against_native(documents))

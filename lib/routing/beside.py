@@ -26,38 +26,34 @@ def by_policy(runs: pd.DataFrame) -> pd.DataFrame:
     for policy, own in runs[runs.family != "native"].groupby("policy", sort=False):
         columns = {f"delta{end}": f"delta_{policy}{end}" for end in ("", "_low", "_high")}
         parts.append(own.set_index(["arm", "setting"])[list(columns)].rename(columns=columns))
+    if not parts:
+        return pd.DataFrame(columns=["arm", "setting"])
     wide = pd.concat(parts, axis=1, join="inner")
-    means = wide[[f"delta_{policy}" for policy in runs.policy.unique()]]
+    means = wide[[column for column in wide if not column.endswith(("_low", "_high"))]]
     span = means.max(axis=1) - means.min(axis=1)
     return wide.loc[span.sort_values(ascending=False, kind="stable").index].reset_index()
 
 
 def policy_gaps(documents: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     """A row per checkpoint: the setting for which mass-preserving weights cost least beyond the
-    router's own rule, of all that were decoded with both, and how much (columns arm, tag, mass_least,
-    mass_over_native with its interval); NaN where none was.
+    router's own rule, of all that were decoded with both, and how much (columns arm, tag,
+    mass_least, mass_over_native with its interval, and name, that of the value); NaN where none
+    was.
     """
     rows = []
     for arm in arms:
-        found = [
-            dict(
-                mass_least="",
-                **comparison.estimate("mass_over_native", np.empty((0, 2)), np.empty(0)),
-            )
-        ]
+        nothing = comparison.estimate("mass_over_native", np.empty((0, 2)), np.empty(0))
+        found: list[dict] = [dict(mass_least="none") | nothing]
         for setting, own in comparison.only(documents, arm=arm).groupby("setting", sort=False):
-            mass, native = (
-                comparison.only(own, policy="mass"),
-                comparison.only(own, policy="native"),
-            )
+            mass, native = (comparison.only(own, policy=name) for name in ("mass", "native"))
             if len(mass) and len(native):
-                both, clusters = comparison.difference(mass, native), mass.cluster.to_numpy()
-                found.append(
-                    dict(mass_least=setting)
-                    | comparison.estimate("mass_over_native", both, clusters)
-                )
+                pairs, clusters = comparison.difference(mass, native), mass.cluster.to_numpy()
+                gap = comparison.estimate("mass_over_native", pairs, clusters)
+                found.append(dict(mass_least=setting) | gap)
         least = pd.DataFrame(found).sort_values("mass_over_native").iloc[0]
-        rows.append(dict(arm=arm, tag=comparison.tag(arm, arms)) | least.to_dict())
+        ending = comparison.tag(arm, arms)
+        name = "_".join(filter(None, ("mass_over_native", ending)))
+        rows.append(dict(arm=arm, tag=ending, name=name) | least.to_dict())
     return pd.DataFrame(rows)
 
 

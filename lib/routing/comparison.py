@@ -178,12 +178,13 @@ def gaps(
     """A row per checkpoint, and per policy of weights with which any of the settings was decoded:
     for every name of `pairs` how much its first setting costs more than its second, with the
     interval; p: the largest of their one-sided p-values; p_holm: it by Holm's procedure, `others`
-    hypotheses of the family counting as 1; `tag`.  NaN where a setting was not run.  `documents`:
-    of one protocol.
+    hypotheses of the family counting as 1; name: policy and `tag`.  NaN where a setting was not
+    run.  `documents`: of one protocol.
     """
     rows = []
     wanted = documents[documents.setting.isin([name for pair in pairs.values() for name in pair])]
-    for arm, policy in itertools.product(arms, dict.fromkeys(wanted.policy)):
+    policies = dict.fromkeys(wanted.policy if len(wanted) else documents.policy)
+    for arm, policy in itertools.product(arms, policies):
         own = only(wanted, arm=arm, policy=policy)
         row: dict[str, object] = dict(arm=arm, tag=tag(arm, arms), policy=policy)
         values = []
@@ -194,7 +195,8 @@ def gaps(
             values.append(p_value(both, one.cluster.to_numpy(), above=True))
         p = np.max(values)
         adjusted = np.nan if np.isnan(p) else stats.holm([p, *[1.0] * others])[0]
-        rows.append(row | dict(p=p, p_holm=adjusted))
+        name = "_".join(filter(None, (policy, tag(arm, arms))))
+        rows.append(row | dict(p=p, p_holm=adjusted, name=name))
     return pd.DataFrame(rows)
 
 
