@@ -224,6 +224,7 @@ class Chapter:
             "sources": self.sources,
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
+            **provenance.peak_gpu(),
         }
         parts = dict(values=self.values, figures=self.figures, claims=self.claims)
         content = dict(chapter=self.name, left=self.left, **parts, provenance=facts)
