@@ -2,7 +2,9 @@
 # Execute the notebooks themselves on a machine with a GPU.
 #   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
 #   notebooks/gpu.sh measure OUT   the hardware: all-to-all, expert compute and expert-parallel layers on all GPUs (about
-#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured
+#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured.
+#                                  What follows OUT changes the declared grid, for a test of what was fitted on it:
+#                                    --experiments --sizes --skews --shapes --tokens --levels --rhos, each with its values
 #   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
 #                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
 #                                  `execute` reads them
@@ -79,7 +81,7 @@ if [ "$mode" = measure ]; then
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
   python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.measure.collectives "$out/measured" \
-    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz
+    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz "${@:3}"
 elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
   python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"

@@ -103,6 +103,8 @@ def provenance(facts: dict) -> str:
         "parameters": ", ".join(f"{k} = {html.escape(repr(v))}" for k, v in given.items()),
         "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
     }
+    if facts.get("changed_data"):
+        rows["data changed on purpose"] = html.escape(", ".join(facts["changed_data"]))
     when = {
         "computed": facts["date"],
         "time": f"{facts['seconds']:.0f} s",
