@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import traces
 
-from lib.routing import locality
+from lib.routing import locality, trace
 
 
 def test_one_where_domains_cancel_and_zero_where_they_agree():
@@ -34,8 +34,36 @@ def test_the_test_holds_its_rate():
     assert 0 <= np.mean(np.array(p) <= 0.05) <= 0.12
 
 
+def test_the_null_is_that_of_permuted_labels():
+    rng = np.random.default_rng(1)
+    given = rng.integers(0, 9, (24, 2, 4))
+    cluster, group = np.repeat(np.arange(8), 3), np.repeat([0, 1, 2, 3], 6)
+    first = group[::3]
+    found = locality.null(given, group, cluster, 5, np.random.default_rng(2))
+    draw = np.random.default_rng(2)
+    slow = [locality.phi(given, np.repeat(draw.permutation(first), 3)) for _ in range(5)]
+    assert found == pytest.approx(slow)
+    row = locality.tested(given, group, cluster, 5, np.random.default_rng(2))
+    assert row["locality_null"] == pytest.approx(np.mean(slow))
+    ends = row["locality_null_low"], row["locality_null_high"]
+    assert ends == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+    with pytest.raises(ValueError, match="a cluster in two groups: must lie in one"):
+        locality.null(given, np.arange(24), cluster, 5, rng)
+
+
+def test_a_cluster_in_two_groups_counts_as_one_of_each():
+    rng = np.random.default_rng(3)
+    given = rng.integers(1, 9, (8, 1, 3))
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    one = locality.tested(given, group, np.array([0, 0, 1, 1, 1, 1, 2, 2]), 9, rng)
+    apart = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    two = locality.tested(given, group, apart, 9, np.random.default_rng(4))
+    assert one["locality"] == two["locality"] and 0 < one["locality_p"] <= 1
+
+
 def test_a_trace_is_grouped_by_domain_and_python_by_package():
-    """Three documents a package, each with six tokens at the package's own expert of four.
+    """Three documents a package, each with six tokens at the package's own expert of four; packages
+    are named by what stands before the first slash of a cluster.
 
     CV²_U of a package is 4 (18² − 3 · 6²) / (18² − 3 · 6²) − 1 = 3, of a domain of two of them
     4 (2 · 18² − 6 · 6²) / (36² − 6 · 6²) − 1 = 3/5, of both domains 4 · 864 / 4752 − 1 = −3/11.
@@ -48,10 +76,16 @@ def test_a_trace_is_grouped_by_domain_and_python_by_package():
     assert table.locality["domain"] == pytest.approx(1 + 3 / 11 * 5 / 3)
     assert table.locality["package within python"] == pytest.approx(1 - 3 / 5 / 3)
     assert table.locality_low.isna().all()  # four and six clusters are too few
-    assert locality.between_domains(table.reset_index()).groups.tolist() == ["domain"]
+    assert table.within.tolist() == ["", "python"]
+    parted = traces.made(index, document, domain=domain, names=("c", "python"))  # own clusters
+    named = vars(parted) | {"clusters": np.array([f"{n // 3}/{n}" for n in range(12)])}
+    table = locality.of_trace(trace.Trace(**named), 19, np.random.default_rng(0))
+    assert table.locality[1] == pytest.approx(1 - 3 / 5 / 3)
+    assert table.locality_p[1] < 0.5 and table.locality_null[1] < table.locality[1]
 
 
 def test_one_domain_alone_has_no_locality():
     t = traces.made([[[0], [1], [2]]], [0, 1, 2])
-    row = locality.of_trace(t, 19, np.random.default_rng(0)).iloc[0]
-    assert row.groups == "domain" and row.drop("groups").isna().all()
+    table = locality.of_trace(t, 19, np.random.default_rng(0))
+    assert table.groups.tolist() == ["domain", "package within python"]
+    assert table[list(locality.TESTED)].isna().all(None)

@@ -21,7 +21,9 @@ def test_layers_are_those_of_the_metrics_and_never_added_up(random):
     assert table.layer.tolist() == [1, 2, 3]
     for name, metric in profile.METRICS.items():
         np.testing.assert_allclose(table[name], [metric(load) for load in random.load])
-    assert (table.cv2_low <= table.cv2).all() and (table.null_mean < table.null).all()
+    assert (table.cv2_low <= table.cv2).all()
+    for kind in ("document", "cluster"):
+        assert (table[f"{kind}_mean"] < table[f"{kind}_null"]).all()
 
 
 def test_a_serving_engine_s_mistake_cannot_happen():
@@ -64,8 +66,9 @@ def test_summary_and_comparison_by_hand():
             arm=["without", "without", "with", "with"],
             layer=[1, 2, 1, 2],
             gini=[0.4, 0.6, 0.1, 0.3],
-            null=[0.1, 0.2, 0.1, 0.1],
-            null_mean=[0.05, 0.07, 0.1, 0.1],
+            cluster_null=[0.1, 0.2, 0.1, 0.1],
+            document_mean=[0.05, 0.07, 0.1, 0.1],
+            cluster_mean=[0.1, 0.3, 0.2, 0.2],
             max_violation=[1.0, 3.0, 0.5, 0.5],
             dead=[0, 1, 0, 0],
             effective=[10.0, 12.0, 15.0, 15.0],
@@ -76,12 +79,27 @@ def test_summary_and_comparison_by_hand():
     assert (row.gini, row.gini_least, row.gini_most) == pytest.approx((0.5, 0.4, 0.6))
     assert (row.maxvio, row.busiest, row.dead) == (2.0, 4.0, 1)
     assert row.effective == 11 and np.isnan(row.router_entropy)
-    chance = profile.chance(traces.made([[[0, 1]] * 8], [0] * 8), table[:2])
-    assert chance.gini_document_null == pytest.approx(0.06)
-    assert chance.gini_null == pytest.approx(np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi))
-    worst = profile.compared(table)
-    assert worst.gini_over_null_least == pytest.approx(3)
-    assert worst.gini_ratio_most == pytest.approx(0.5)
+    assert row.over_null == pytest.approx(3)
+    chance = profile.chance(traces.made([[[0, 1]] * 8], [0] * 8), table)
+    found = chance.set_index(["null", "arm"]).gini
+    assert found["document_null", "without"] == pytest.approx(0.06)
+    assert found["cluster_null", "without"] == pytest.approx(0.2) == found["cluster_null", "with"]
+    formula = np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi)
+    assert found["null", ""] == pytest.approx(formula)
+    assert profile.compared(table).gini_ratio_most == pytest.approx(0.5)
+
+
+def test_a_cluster_s_documents_are_permuted_together():
+    """One cluster of two documents at one expert each, of three: permuted together Gini is that of
+    the cluster in every draw, permuted apart the documents meet at one expert in a third of them.
+    """
+    routed = np.array([[2, 0, 0], [0, 2, 0]])
+    null = profile.nulls(routed, np.array([5, 5]), 300, np.random.default_rng(0))
+    assert null.cluster.to_numpy() == pytest.approx(1 / 3)
+    assert sorted(set(null.document.round(6))) == [0.333333, 0.666667]
+    assert (null.document > 0.5).mean() == pytest.approx(1 / 3, abs=0.1)
+    apart = profile.nulls(routed, np.array([5, 6]), 300, np.random.default_rng(0))
+    assert sorted(set(apart.cluster.round(6))) == [0.333333, 0.666667]
 
 
 def test_domains_and_documents_are_parts_of_the_whole(random):

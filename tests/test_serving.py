@@ -6,7 +6,7 @@ import pytest
 import traces
 
 from lib import stats
-from lib.routing import serving
+from lib.routing import serving, trace
 
 
 def test_samples_are_batches_of_each_trace_and_of_the_null():
@@ -45,3 +45,19 @@ def test_the_curve_falls_for_the_null_as_its_formula_says():
     assert null.gini.to_numpy() == pytest.approx(formula, rel=0.2)
     assert serving.largest(table)["null"] == null.gini.iloc[-1]
     assert ((table.gini_low <= table.gini) & (table.gini <= table.gini_high)).all()
+
+
+def test_a_prompt_repeated_is_as_uneven_as_the_prompt():
+    """Document 0 begins with experts 0 and 1, document 1 stays at expert 2; of the third there is
+    one token only.  Any number of copies has the same load over its mean.
+    """
+    index = [[[0], [1], [3], [2], [2], [2], [3]]]
+    t = traces.made(index, [0, 0, 0, 1, 1, 1, 2])
+    table = serving.repeated({"a": t, "b": t}, 2)
+    assert table.arm.tolist() == ["repeated_a"] * 3 + ["repeated_b"] * 3
+    assert table.gini[:3].tolist() == [0.5, 0.75, 0.75]
+    assert table.max_violation[:3].tolist() == [1, 3, 3]
+    copies = trace.counts(np.tile([[0, 1]], 50), 4)
+    assert stats.max_violation(copies) == table.max_violation[0]
+    both = serving.tail(serving.samples({"a": t}, 3, 5, np.random.default_rng(0)), table)
+    assert both.arm.tolist() == ["a", "null", "repeated_a", "repeated_b"]

@@ -1,13 +1,11 @@
-"""What domains share of an imbalance, Φ under permuted labels, and what is left of a placement's
-gain.
-"""
+"""What domains share of an imbalance, and what is left of a placement's gain."""
 
 import numpy as np
 import pytest
 
 from lib import stats
 from lib.commands import drift
-from lib.routing import locality, shared
+from lib.routing import shared
 
 
 def counts(*documents) -> np.ndarray:
@@ -44,19 +42,6 @@ def test_the_parts_add_up_to_the_unbiased_square_within_domains():
     assert common + own == pytest.approx(within)
     with pytest.raises(ValueError, match="1 groups of at least 2 documents: must be at least 2"):
         shared.split(given[:5], np.array([0, 0, 0, 0, 1]))
-
-
-def test_the_null_of_locality_is_that_of_permuted_labels():
-    rng = np.random.default_rng(1)
-    given = rng.integers(0, 9, (24, 2, 4))
-    cluster, group = np.repeat(np.arange(8), 3), np.repeat([0, 1, 2, 3], 6)
-    first = group[::3]
-    found = shared.locality_null(given, group, cluster, 5, np.random.default_rng(2))
-    draw = np.random.default_rng(2)
-    slow = [locality.phi(given, np.repeat(draw.permutation(first), 3)) for _ in range(5)]
-    assert found == pytest.approx(slow)
-    with pytest.raises(ValueError, match="a cluster in two groups: must lie in one"):
-        shared.locality_null(given, np.arange(24), cluster, 5, rng)
 
 
 def test_drift_by_hand():

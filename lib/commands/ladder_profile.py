@@ -11,6 +11,7 @@ from lib import stats
 from lib.commands import declared, drift
 from lib.commands.ladder_results import Results, left_out, mean, of, p_above, verdict
 from lib.routing import shared
+from lib.routing.locality import null as phi_null
 from lib.routing.locality import phi as phi_of
 
 
@@ -61,7 +62,7 @@ def models(results: Results) -> pd.DataFrame:
 def _null(result: dict, draws: int) -> np.ndarray:
     """Φ [draws] of one model where whole clusters change their domain."""
     counts, domain, cluster = arrays(result)
-    return shared.locality_null(counts, domain, cluster, draws, np.random.default_rng(0))
+    return phi_null(counts, domain, cluster, draws, np.random.default_rng(0))
 
 
 def locality(
@@ -114,7 +115,7 @@ def within(results: Results, name: str = "none", domain: str = declared.PYTHON) 
         if (np.bincount(group) > 1).sum() > 1:
             phi = phi_of(counts[mine], group)
             rng = np.random.default_rng(0)
-            null = shared.locality_null(counts[mine], group, cluster[mine], 200, rng)
+            null = phi_null(counts[mine], group, cluster[mine], 200, rng)
         rows.append(
             {
                 "seed": result["job"]["seed"],

@@ -46,11 +46,32 @@ def samples(
     return pd.concat(tables, ignore_index=True)
 
 
-def tail(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `samples`, by arm, the percentiles 50, 95 and 99 over batches and layers: columns
-    batch_maxvio_p50 …, batch_gini_p50 ….
+def repeated(traces: Mapping[str, Trace], tokens: int) -> pd.DataFrame:
+    """gini and max_violation of batches of one prompt repeated, a row per document and layer; arm:
+    "repeated_" and that of the trace.
+
+    The prompt is a document's first `tokens` tokens (all of a shorter one).  Copies choose alike,
+    so the batch is as uneven as one of them, however many fill it.
     """
-    named = table.rename(columns={"max_violation": "maxvio"})
+    tables = []
+    for arm, t in traces.items():
+        first = t.position < tokens
+        part = t.expert_index[:, first]
+        key = t.document[first].astype(np.int64)[:, None] * t.experts
+        size = len(t.cluster) * t.experts
+        load = np.stack([np.bincount((key + row).ravel(), minlength=size) for row in part])
+        load = load.reshape(len(part), len(t.cluster), t.experts)
+        gini, violation = stats.gini(load).ravel(), stats.max_violation(load).ravel()
+        rows = dict(arm=f"repeated_{arm}", gini=gini, max_violation=violation)
+        tables.append(pd.DataFrame(rows))
+    return pd.concat(tables, ignore_index=True)
+
+
+def tail(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Of `samples` and `repeated`, by arm, the percentiles 50, 95 and 99 over batches and layers:
+    columns batch_maxvio_p50 …, batch_gini_p50 ….
+    """
+    named = pd.concat(tables).rename(columns={"max_violation": "maxvio"})
     found = named.groupby("arm")[["maxvio", "gini"]].quantile([0.5, 0.95, 0.99]).unstack()
     found.columns = [f"batch_{name}_p{100 * q:.0f}" for name, q in found.columns]
     return found.reset_index()
