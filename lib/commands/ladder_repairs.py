@@ -56,6 +56,22 @@ def cost(results: Results, base: str = "start") -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def over_prevention(results: Results, name: str = "switch") -> pd.DataFrame:
+    """Per loss and coefficient the nats per token of a repaired model above the one of the same
+    seed that was trained with configuration `name` from the start: `mean` over pairs.
+    """
+    prevented = {r["job"]["seed"]: r["profile"] for r in of(results, name, "profile")}
+    found = []
+    for key in rows(results)[["loss", "coefficient"]].drop_duplicates().itertuples(index=False):
+        gaps = []
+        for result in of(results, "repairs", "repairs"):
+            one, other = _profile(result, *key), prevented[result["job"]["seed"]]
+            gap = np.array(one["nats"]) - np.array(other["nats"])
+            gaps.append(per_token(gap, np.array(one["tokens"]), one["cluster"]))
+        found.append(key._asdict() | mean(gaps))
+    return pd.DataFrame(found)
+
+
 def _profile(result: dict, loss: str, coefficient: float) -> dict:
     """The profile of one repair."""
     return next(

@@ -35,10 +35,30 @@ def split(counts: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray
         pairs = (total**2).sum(1) - (own**2).sum((0, 2))
         within.append(experts * pairs / (n.sum(0) ** 2 - (n**2).sum(0)) - 1)
         shares.append(total / total.sum(1, keepdims=True))
-    between = [
-        experts * (shares[a] * shares[b]).sum(1) - 1
-        for a in range(len(names))
-        for b in range(a + 1, len(names))
-    ]
-    shared = np.mean(between, axis=0)
+    shared = _between(np.array(shares))
     return shared, np.mean(within, axis=0) - shared
+
+
+def of_totals(loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`split` of totals [groups, layers, experts], where documents are not known.
+
+    within is then the plain squared CV of a group, so specific also holds the burstiness of its
+    documents, and is too large rather than too small.  Refused: fewer than two groups.
+    """
+    loads = np.asarray(loads, dtype=float)
+    if len(loads) < 2:
+        raise ValueError(f"shared.of_totals: {len(loads)} groups: must be at least 2")
+    shares = loads / loads.sum(2, keepdims=True)
+    within = loads.shape[2] * (shares**2).sum(2).mean(0) - 1
+    common = _between(shares)
+    return common, within - common
+
+
+def _between(shares: np.ndarray) -> np.ndarray:
+    """[layers] mean over pairs of groups of E Σ_e P_ae P_be − 1; P [groups, layers, experts]."""
+    products = [
+        (shares[a] * shares[b]).sum(1)
+        for a in range(len(shares))
+        for b in range(a + 1, len(shares))
+    ]
+    return shares.shape[2] * np.mean(products, axis=0) - 1
