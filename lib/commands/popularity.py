@@ -26,7 +26,15 @@ SHOWN = {  # rows of the table for readers, and the configurations that each cov
     "embedded_without": ("embedded-without",),
     "embedded_with": ("embedded-with",),
 }
-COLUMNS = ["shared", "specific", "share", "random", "fresh", "other", "kept"]
+COLUMNS = [
+    "shared",
+    "specific",
+    "shared_share",
+    "rho_random",
+    "rho_fresh",
+    "rho_other",
+    "gain_kept",
+]
 
 
 def counts() -> dict[str, np.ndarray]:
@@ -41,7 +49,8 @@ def counts() -> dict[str, np.ndarray]:
 
 
 def others() -> pd.DataFrame:
-    """A row per model of `counts`: name and `COLUMNS`; other is ρ under packing for another domain.
+    """A row per model of `counts`: name and `COLUMNS`; rho_other is ρ where experts were packed for
+    another domain.
 
     Totals of a domain have no documents, so specific holds their burstiness too.
     """
@@ -54,16 +63,19 @@ def others() -> pd.DataFrame:
             for place, load in enumerate(loads)
         ]
         rho = pd.DataFrame(each)[["random", "fresh", "stale"]].mean()
-        row = dict(name=name, shared=common.mean(), specific=own.mean(), **rho)
-        rows.append(row | {"kept": (rho.random - rho.stale) / (rho.random - rho.fresh)})
-    found = pd.DataFrame(rows).rename(columns={"stale": "other"})
-    return found.assign(share=found.shared / (found.shared + found.specific))
+        row = dict(name=name, shared=common.mean(), specific=own.mean(), rho_random=rho.random)
+        row |= dict(rho_fresh=rho.fresh, rho_other=rho.stale)
+        rows.append(row | {"gain_kept": (rho.random - rho.stale) / (rho.random - rho.fresh)})
+    found = pd.DataFrame(rows)
+    return found.assign(shared_share=found.shared / (found.shared + found.specific))
 
 
 def each(models: pd.DataFrame) -> pd.DataFrame:
     """`COLUMNS` of each of the ladder's models (`ladder_profile.models`), with name and seed."""
+    ends = {name: f"rho_{name}" for name in ("random", "fresh", "other")}
     share = models.shared / (models.shared + models.specific)
-    return models.assign(share=share, kept=models.kept_other)[["name", "seed", *COLUMNS]]
+    named = models.rename(columns=ends | {"kept_other": "gain_kept"}).assign(shared_share=share)
+    return named[["name", "seed", *COLUMNS]]
 
 
 def table(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
@@ -83,13 +95,13 @@ def apart(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def order(own: pd.DataFrame) -> pd.Series:
-    """Spearman's correlation of share and kept over the models of `each`: all, those with a loss of
-    each layer's own (even) and the others (uneven), and how many they are (models_…).
+    """Spearman's correlation of shared_share and gain_kept over the models of `each`: all, those
+    with a loss of each layer's own (even) and the others (uneven); models_…: how many they are.
     """
     uneven = own.name.str.contains("none|without|stock")
     found: dict[str, float] = {}
     for name, part in (("all", own), ("even", own[~uneven]), ("uneven", own[uneven])):
-        found[f"order_{name}"] = part.share.corr(part.kept, method="spearman")
+        found[f"order_{name}"] = part.shared_share.corr(part.gain_kept, method="spearman")
         found[f"models_{name}"] = len(part)
     return pd.Series(found)
 
@@ -100,8 +112,8 @@ def stages() -> pd.DataFrame:
 
     change: served are the counts of the model after `CHANGES`, placed by those of its base on the
     same text; or those of the base, placed by its counts on each of the texts of `counts`
-    ("another text").  random: ρ of random placements; packed_, copied_: fresh, stale and kept of
-    `drift.between`, packed and with a copy per device.
+    ("another text").  rho_random: ρ of random placements; packed_, copied_: fresh, stale and
+    kept of `drift.between`, packed and with a copy per device.
     """
     known = pd.read_csv(STAGES)
     layers = known.layer.nunique()
@@ -115,7 +127,7 @@ def stages() -> pd.DataFrame:
             row: dict = dict(change=words, devices=devices)
             for way, redundant in (("packed", 0), ("copied", devices)):
                 found = drift.between(made, served, devices, redundant)
-                row["random"] = found.pop("random")
+                row["rho_random"] = found.pop("random")
                 row |= {f"{way}_{name}": value for name, value in found.items()}
             rows.append(row)
     return pd.DataFrame(rows)
