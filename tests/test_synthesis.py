@@ -77,6 +77,14 @@ def test_shapes_that_reach_what_was_declared(results):
     assert table.asked.iloc[0] == pytest.approx(declared.TRANSFER_SHARE * embedded)
 
 
+def test_when_imbalance_begins_and_settles():
+    """A placement that happens to fit once is not settled."""
+    table = pd.DataFrame({"tokens_m": [1.0, 2, 3, 4], "gini": 0.5, "settled": [0.9, 0.1, 0.6, 1]})
+    found = synthesis.begins(table).set_index("when")
+    assert found.tokens_m.to_dict() == {"first": 1, "half": 3}
+    assert found.settled.to_dict() == {"first": 0.9, "half": 0.6}
+
+
 def test_nats_as_perplexity_by_hand():
     """A cost of ln 2 doubles perplexity; a gain of it, up to ln 4, halves it, down to a quarter."""
     two = np.log(2)
