@@ -72,20 +72,22 @@ def test_a_trace_is_grouped_by_domain_and_python_by_package():
     domain, cluster = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], 3)
     index = cluster[document][None, :, None]
     t = traces.made(index, document, domain=domain, cluster=cluster, names=("c", "python"))
-    table = locality.of_trace(t, 19, np.random.default_rng(0)).set_index("groups")
-    assert table.locality["domain"] == pytest.approx(1 + 3 / 11 * 5 / 3)
-    assert table.locality["package within python"] == pytest.approx(1 - 3 / 5 / 3)
-    assert table.locality_low.isna().all()  # four and six clusters are too few
-    assert table.within.tolist() == ["", "python"]
+    rng = np.random.default_rng(0)
+    domains = locality.by_domain(t, 19, rng).iloc[0]
+    packages = locality.by_package(t, "python", 19, rng).iloc[0]
+    assert domains.locality == pytest.approx(1 + 3 / 11 * 5 / 3)
+    assert packages.locality == pytest.approx(1 - 3 / 5 / 3)
+    assert np.isnan(domains.locality_low) and np.isnan(packages.locality_low)  # too few clusters
+    assert (domains.within, packages.within) == ("", "python")
     parted = traces.made(index, document, domain=domain, names=("c", "python"))  # own clusters
     named = vars(parted) | {"clusters": np.array([f"{n // 3}/{n}" for n in range(12)])}
-    table = locality.of_trace(trace.Trace(**named), 19, np.random.default_rng(0))
-    assert table.locality[1] == pytest.approx(1 - 3 / 5 / 3)
-    assert table.locality_p[1] < 0.5 and table.locality_null[1] < table.locality[1]
+    row = locality.by_package(trace.Trace(**named), "python", 19, rng).iloc[0]
+    assert row.locality == pytest.approx(1 - 3 / 5 / 3)
+    assert row.locality_p < 0.5 and row.locality_null < row.locality
 
 
 def test_one_domain_alone_has_no_locality():
     t = traces.made([[[0], [1], [2]]], [0, 1, 2])
-    table = locality.of_trace(t, 19, np.random.default_rng(0))
-    assert table.groups.tolist() == ["domain", "package within python"]
-    assert table[list(locality.TESTED)].isna().all(None)
+    rng = np.random.default_rng(0)
+    for table in (locality.by_domain(t, 19, rng), locality.by_package(t, "python", 19, rng)):
+        assert len(table) == 1 and table[list(locality.TESTED)].isna().all(None)

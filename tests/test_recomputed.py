@@ -6,7 +6,7 @@ import pytest
 import recomputed
 
 from lib.commands import ladder_profile, popularity, synthesis
-from lib.routing import locality, profile, sampling, trace
+from lib.routing import locality, parts, profile, sampling, trace
 
 ARMS = ("without", "with")
 
@@ -34,11 +34,13 @@ def results():
 
 def test_both_nulls(traces, routes):
     """The Gini of a router that is balanced over documents, and over whole clusters."""
-    table = profile.each(profile.layers, traces, draws=60, rng=np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    table = profile.each(parts.nulls, traces, parts=parts.whole, draws=60, rng=rng)
     found = profile.chance(traces["without"], table).set_index(["null", "arm"]).gini
     for arm in ARMS:
         counts, _, cluster = routes[arm]
-        assert table[table.arm == arm].gini.mean() == pytest.approx(recomputed.gini(counts.sum(0)))
+        own = parts.measured(traces[arm], parts.whole)
+        assert own.gini.mean() == pytest.approx(recomputed.gini(counts.sum(0)))
         by_document = recomputed.null_gini(counts, 4)
         by_cluster = recomputed.null_gini(recomputed.by_group(counts, cluster), 60)
         assert found["document_null", arm] == pytest.approx(by_document, rel=0.1)
@@ -48,7 +50,7 @@ def test_both_nulls(traces, routes):
 
 def test_phi_and_its_null(traces, routes):
     for arm in ARMS:
-        row = locality.of_trace(traces[arm], 200, np.random.default_rng(0)).iloc[0]
+        row = locality.by_domain(traces[arm], 200, np.random.default_rng(0)).iloc[0]
         counts, domain, cluster = routes[arm]
         assert row.locality == pytest.approx(recomputed.phi(counts, domain))
         null = recomputed.phi_null(counts, domain, cluster, 60)
@@ -58,7 +60,8 @@ def test_phi_and_its_null(traces, routes):
 
 def test_phi_within_python_is_by_package(traces, routes):
     for arm in ARMS:
-        row = locality.of_trace(traces[arm], 20, np.random.default_rng(0)).iloc[1]
+        rng = np.random.default_rng(0)
+        row = locality.by_package(traces[arm], "python", 20, rng).iloc[0]
         counts, domain, cluster = routes[arm]
         mine = domain == "python"
         package = np.array([str(name).split("/")[0] for name in cluster[mine]])

@@ -12,18 +12,19 @@ from lib.routing import serving, trace
 def test_samples_are_batches_of_each_trace_and_of_the_null():
     """A router that sends all to expert 0 has Gini 3/4 and MaxVio 3 in every batch."""
     hot = traces.made(np.zeros((2, 40, 1), int), np.repeat(np.arange(4), 10))
-    table = serving.samples({"hot": hot}, 8, 5, np.random.default_rng(0))
-    assert table.groupby("arm").size().to_dict() == {"hot": 2 * 5, "null": 5}
-    assert (table[table.arm == "hot"].gini == 3 / 4).all()
-    assert (table[table.arm == "hot"].max_violation == 3).all()
-    even = table[table.arm == "null"].gini
+    table = serving.samples(hot, 8, 5, np.random.default_rng(0))
+    assert len(table) == 2 * 5
+    assert (table.gini == 3 / 4).all() and (table.max_violation == 3).all()
+    null = serving.perfect(hot, 8, 5, np.random.default_rng(0))
+    assert null.arm.tolist() == ["null"] * 5
+    even = null.gini
     assert 0 < even.mean() < 2 * stats.gini_null(8, 4, 1)
 
 
 def test_a_short_text_is_one_batch():
     t = traces.made([[[0], [1], [2], [3]]], [0, 0, 1, 1])
-    table = serving.samples({"all": t}, 1000, 3, np.random.default_rng(0))
-    assert (table[table.arm == "all"].gini == 0).all()
+    table = serving.samples(t, 1000, 3, np.random.default_rng(0))
+    assert (table.gini == 0).all()
 
 
 def test_percentiles_by_hand():
@@ -53,11 +54,11 @@ def test_a_prompt_repeated_is_as_uneven_as_the_prompt():
     """
     index = [[[0], [1], [3], [2], [2], [2], [3]]]
     t = traces.made(index, [0, 0, 0, 1, 1, 1, 2])
-    table = serving.repeated({"a": t, "b": t}, 2)
-    assert table.arm.tolist() == ["repeated_a"] * 3 + ["repeated_b"] * 3
-    assert table.gini[:3].tolist() == [0.5, 0.75, 0.75]
-    assert table.max_violation[:3].tolist() == [1, 3, 3]
+    table = serving.repeated(t, 2)
+    assert table.gini.tolist() == [0.5, 0.75, 0.75]
+    assert table.max_violation.tolist() == [1, 3, 3]
     copies = trace.counts(np.tile([[0, 1]], 50), 4)
     assert stats.max_violation(copies) == table.max_violation[0]
-    both = serving.tail(serving.samples({"a": t}, 3, 5, np.random.default_rng(0)), table)
-    assert both.arm.tolist() == ["a", "null", "repeated_a", "repeated_b"]
+    null = serving.perfect(t, 3, 5, np.random.default_rng(0))
+    both = serving.tail(null, table.assign(arm="repeated_a"))
+    assert both.arm.tolist() == ["null", "repeated_a"]

@@ -73,15 +73,16 @@ def layers_and_domains(table: pd.DataFrame) -> Figure:
     """Gini per layer, a panel per domain, a line per checkpoint; the band is its
     cluster-permutation null.
 
-    Columns: domain, layer (from 1), arm, gini, null_low, null_high.
+    Columns: domain, layer (from 1), arm, gini, cluster_null_low, cluster_null_high.
     """
-    needs("plots_profile.layers_and_domains", table, "null_low", "null_high")
+    ends = "cluster_null_low", "cluster_null_high"
+    needs("plots_profile.layers_and_domains", table, *ends)
     fig = lines(
         table, "layer", "gini", by="arm", panel="domain", xlabel="layer", ylabel="Gini", ylim=(0, 1)
     )
     for ax, (_, own) in zip(fig.axes, conditions(table, "domain"), strict=True):
         for arm, part in own.groupby("arm"):
-            band(ax, part.sort_values("layer"), "layer", "null", style(arm).colour)
+            band(ax, part.sort_values("layer"), "layer", "cluster_null", style(arm).colour)
     return fig
 
 

@@ -124,21 +124,24 @@ def tested(
     return dict(zip(TESTED, map(float, found), strict=True))
 
 
-def of_trace(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """`tested` of a trace in two groupings, a row each: its documents by domain; those of the
-    domain "python" by package, which is the first part of a cluster's name (NaN without any).
-    Columns groups: words for the grouping; within: "" or "python", for names of values.
+def _counts(t: Trace) -> np.ndarray:
+    """[documents, layers, experts] of a trace."""
+    return np.stack([t.per_document(layer) for layer in range(len(t.expert_index))], 1)
+
+
+def by_domain(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """`tested` of a trace's documents by domain, one row; within: "", for names of values."""
+    found = tested(_counts(t), t.document_domain(), t.cluster, draws, rng)
+    return pd.DataFrame([dict(groups="domain", within="") | found])
+
+
+def by_package(t: Trace, domain: str, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """`tested` of the documents of one domain by package, the first part of a cluster's name, one
+    row (NaN without such documents); within: that domain.
     """
-    counts = np.stack([t.per_document(layer) for layer in range(len(t.expert_index))], 1)
-    domain = t.document_domain()
-    python = np.flatnonzero(t.domains[domain] == "python")
-    cluster = t.cluster[python]
+    mine = np.flatnonzero(t.domains[t.document_domain()] == domain)
+    cluster = t.cluster[mine]
     names = [str(name).split("/")[0] for name in t.clusters[cluster]]
     package = np.unique(names, return_inverse=True)[1].astype(int)
-    return pd.DataFrame(
-        [
-            dict(groups="domain", within="") | tested(counts, domain, t.cluster, draws, rng),
-            dict(groups="package within python", within="python")
-            | tested(counts[python], package, cluster, draws, rng),
-        ]
-    )
+    found = tested(_counts(t)[mine], package, cluster, draws, rng)
+    return pd.DataFrame([dict(groups=f"package within {domain}", within=domain) | found])

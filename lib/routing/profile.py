@@ -63,59 +63,13 @@ def maps(t: Trace) -> dict[str, np.ndarray]:
     return {"all domains": t.load, **t.domain_load()}
 
 
-def _cv2(routed: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """cv2: unbiased squared CV of counts [documents, experts]; cv2_low, cv2_high: its 95 % interval
-    by jackknife over clusters (NaN: none).
-    """
-    limits = stats.jackknife_interval(routed, clusters, stats.cv2_unbiased) or (np.nan, np.nan)
-    return dict(cv2=stats.cv2_unbiased(routed), cv2_low=limits[0], cv2_high=limits[1])
-
-
-def _summed(routed: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """[clusters, experts] sums of counts [documents, experts] over the documents of a cluster."""
-    names, own = np.unique(clusters, return_inverse=True)
-    found = np.zeros((len(names), routed.shape[1]), routed.dtype)
-    np.add.at(found, own, routed)
-    return found
-
-
-def nulls(
-    routed: np.ndarray, clusters: np.ndarray, draws: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    """Gini [draws] of counts [documents, experts] whose experts' labels are permuted: columns
-    document, for each document by itself; cluster, alike for all documents of a cluster.
-
-    What a router shows that is balanced over documents (clusters), but as uneven within each as
-    this one.  Documents of a cluster resemble each other, so that the second lies higher.
-    """
-    parts = dict(document=routed, cluster=_summed(routed, clusters))
-    return pd.DataFrame(
-        {kind: stats.gini(stats.permutation_null(part, draws, rng)) for kind, part in parts.items()}
-    )
-
-
-def layers(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Per layer (from 1) over all documents: the metrics; of Gini under each of the `nulls` the
-    upper 97.5 % end (document_null, cluster_null) and the mean (document_mean, cluster_mean);
-    `cv2` with its interval.
-    """
-    rows = []
-    for layer in range(len(t.expert_index)):
-        routed = t.per_document(layer)
-        null = nulls(routed, t.cluster, draws, rng)
-        ends = null.quantile(0.975).add_suffix("_null").to_dict()
-        rows.append(ends | null.mean().add_suffix("_mean").to_dict() | _cv2(routed, t.cluster))
-    numbers = pd.Series(range(1, len(rows) + 1), name="layer")
-    return pd.concat([numbers, metrics(t.load), pd.DataFrame(rows)], axis=1)
-
-
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per trace of its `layers` (column arm): means over layers of Gini, MaxVio (maxvio),
+    """One row per trace of its layers (column arm): means over layers of Gini, MaxVio (maxvio),
     effective experts and the router's entropy; the extremes of Gini (gini_least, gini_most);
     busiest: the largest load over its layer's mean; dead: experts without a token, of all layers;
-    over_null: the least Gini over the upper end of its cluster-permutation null.
+    over_null: the least Gini over the upper end of the cluster-permutation null.
     """
-    over = table.gini / table.cluster_null
+    over = table.gini / table.cluster_null_high
     named = table.assign(busiest=1 + table.max_violation, over_null=over)
     return (
         named.groupby("arm", sort=False)
@@ -135,58 +89,31 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def chance(t: Trace, table: pd.DataFrame) -> pd.DataFrame:
-    """The Gini that chance would give, mean over layers, a row per null and trace of `layers`
-    (column arm): null: "null", if tokens chose independently (arm: ""); "document_null" and
+    """The Gini that chance would give, mean over layers, a row per null and trace of its
+    layers (column arm): null: "null", if tokens chose independently (arm: ""); "document_null" and
     "cluster_null", with labels permuted by document and by cluster; gini.
     """
     _, tokens, k = t.expert_index.shape
     independent = dict(null="null", arm="", gini=stats.gini_null(tokens, t.experts, k))
-    means = table.groupby("arm", sort=False)[["document_mean", "cluster_mean"]].mean()
-    named = means.set_axis(["document_null", "cluster_null"], axis=1)
-    long = named.melt(var_name="null", value_name="gini", ignore_index=False).reset_index()
+    means = table.groupby("arm", sort=False)[["document_null", "cluster_null"]].mean()
+    long = means.melt(var_name="null", value_name="gini", ignore_index=False).reset_index()
     return pd.concat([pd.DataFrame([independent]), long], ignore_index=True)
 
 
 def compared(table: pd.DataFrame) -> pd.Series:
-    """Both checkpoints' `layers` held against each other, at the worst of the layers:
+    """Both checkpoints' layers held against each other, at the worst of the layers:
     gini_ratio_most, the largest Gini with the balance loss over that without it.
     """
     gini = table.pivot(index="layer", columns="arm", values="gini")
     return pd.Series(dict(gini_ratio_most=(gini["with"] / gini["without"]).max()))
 
 
-def domains(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Per domain and layer: documents, clusters, the 95 % band of Gini under the
-    cluster-permutation null (null_low, null_high), the upper end of the document-permutation null
-    (document_null), `cv2` with its interval, and the metrics.
-    """
-    parts = []
-    for number, domain in enumerate(t.domains):
-        mine = np.flatnonzero(t.document_domain() == number)
-        own = t.cluster[mine]
-        about = dict(domain=domain, documents=len(mine), clusters=len(set(own)))
-        for layer in range(len(t.expert_index)):
-            routed = t.per_document(layer)[mine]
-            null = nulls(routed, own, draws, rng)
-            low, high = null.cluster.quantile([0.025, 0.975])
-            band = dict(null_low=low, null_high=high, document_null=null.document.quantile(0.975))
-            row = about | dict(layer=layer + 1) | band | _cv2(routed, own)
-            parts.append(pd.concat([pd.DataFrame([row]), metrics(routed.sum(0)[None])], axis=1))
-    return pd.concat(parts, ignore_index=True)
-
-
-def domain_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over layers of `domains` (column arm): arm, domain, documents, clusters, metrics."""
-    shown = ["documents", "clusters", "gini", "cv", "cv2", "entropy", "max_violation"]
-    found = table.groupby(["arm", "domain"])[shown].mean().reset_index()
-    return found.astype({"documents": int, "clusters": int})
-
-
 def inside(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `domains` (column arm), a row per trace: arm, gini_domain: mean over domains and layers;
-    above_null: share of them whose Gini lies above the band of the null.
+    """Of layers by domain (column arm), a row per trace: arm, gini_domain: mean over domains and
+    layers; above_null: share of them whose Gini lies above the band of the cluster-permutation
+    null.
     """
-    above = table.assign(above_null=table.gini > table.null_high, gini_domain=table.gini)
+    above = table.assign(above_null=table.gini > table.cluster_null_high, gini_domain=table.gini)
     return above.groupby("arm")[["gini_domain", "above_null"]].mean().reset_index()
 
 
