@@ -70,7 +70,7 @@ def nulls(t: Trace, parts: Parts, draws: int, rng: np.random.Generator) -> pd.Da
     """
 
     def row(routed: np.ndarray, clusters: np.ndarray) -> dict:
-        found = {}
+        found: dict[str, float] = {}
         kinds = dict(document_null=routed, cluster_null=_summed(routed, clusters))
         for kind, counts in kinds.items():
             gini = stats.gini(stats.permutation_null(counts, draws, rng))
