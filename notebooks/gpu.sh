@@ -2,7 +2,9 @@
 # Execute the notebooks themselves on a machine with a GPU.
 #   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
 #   notebooks/gpu.sh measure OUT   the hardware: all-to-all, expert compute and expert-parallel layers on all GPUs (about
-#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured
+#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured.
+#                                  What follows OUT changes the declared grid, for a test of what was fitted on it:
+#                                    --experiments --sizes --skews --shapes --tokens --levels --rhos, each with its values
 #   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
 #                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
 #                                  `execute` reads them
@@ -15,6 +17,8 @@
 #                                    CORPUS=_build/corpus.xz RUNS=out/pairs.jsonl.xz notebooks/gpu.sh ladder more
 #   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
 #                                  small matrices the network engine bounds in a second
+#   notebooks/gpu.sh bars OUT      what 01, 02 and 03 take of a GPU's memory on a model of 13 GB (random weights of a real shape,
+#                                  for cost only), as a table
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
@@ -23,7 +27,7 @@
 #   CHAPTERS     which to execute; default: all
 #   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count;
 #                files that an earlier `ladder` left
-#   QUEUE        of `ladder`: pairs (default), losses, repairs, shapes, sizes; several are worked on one after the other
+#   QUEUE        of `ladder`: pairs (default), losses, repairs, cheap, shapes, sizes; several are worked on one after the other
 #   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
 #   WORKERS      processes per GPU of `finetune` and `ladder`; default: 4 and 3, as one alone cannot fill a GPU with so small
 #                a model
@@ -31,8 +35,8 @@
 #   BUDGET_S     seconds for measure; default: 390; for ladder; default: 510
 #   SEED         of measure; another one than 0 draws other routes, and names its folder so; default: 0
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}
-mkdir -p "${2:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}"
+mode=${1:?usage: gpu.sh execute|finetune|ladder|measure|bench|bars|train OUT}
+mkdir -p "${2:?usage: gpu.sh execute|finetune|ladder|measure|bench|bars|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -47,8 +51,8 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   mkdir -p "$2"
   corpus=auto
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
-  given=$(python3 -m lib.paper.given "$1" --params paper --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
-  (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
+  given=$(python3 -m lib.paper.given "$1" --params "${PARAMS:-paper}" --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
+  (cd "$2" && PAPER_RUN_NAME=${PARAMS:-paper} PAPER_PARAMETERS_FILE=${PARAMS:-paper}.yml \
     python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"
 }
@@ -77,7 +81,7 @@ if [ "$mode" = measure ]; then
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
   python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.measure.collectives "$out/measured" \
-    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz
+    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz "${@:3}"
 elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
   python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"
@@ -97,6 +101,15 @@ elif [ "$mode" = finetune ]; then
   for worker in "${workers[@]}"; do wait "$worker" || status=1; done
   tar -C "$out/03_finetune" --exclude '.*' -cf "$out/runs.tar" runs && rm -r "$out/03_finetune"
   exit "$status"
+elif [ "$mode" = bars ]; then
+  giant=$(mktemp -d)
+  python3 -m lib.commands.random_model "$giant"
+  given="{\"model\": \"$giant\"}"
+  for chapter in 01_profile 02_assignment 03_finetune; do
+    case " ${CHAPTERS:-$chapter} " in *" $chapter "*) PARAMS=bars run "$chapter" "$out" "$given" || echo "$chapter failed" >&2 ;; esac
+  done
+  rm -r "$giant"
+  python3 -m lib.commands.bars "$out" | tee "$out/bars.txt"
 elif [ "$mode" = execute ]; then
   for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
     chapter=$(basename "$notebook" .ipynb)

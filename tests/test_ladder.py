@@ -1,5 +1,6 @@
 """The ladder: a queue of toy models on the CPU, killed and gone on with."""
 
+import copy
 import json
 import os
 import subprocess
@@ -12,11 +13,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-from lib.balance import losses, train
+from lib.balance import losses, pretrain, train
 from lib.commands import (
     ladder,
     ladder_balance,
     ladder_measure,
+    ladder_mend,
     ladder_profile,
     ladder_queue,
     ladder_results,
@@ -187,6 +189,22 @@ def test_the_results_are_read(whole):
     table = ladder_summary.hypotheses(whole, draws=20)
     assert table.hypothesis.tolist() == ["H1", "H2a", "H2a", "H2b", "H5"]
     assert ladder_summary.verdicts(table, whole).n.tolist() == [1] * 4
+
+
+def test_a_repair_changes_what_it_says_and_no_more():
+    model = pretrain.untrained(1, torch.device("cpu"), **P.SHAPE)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rng = np.random.default_rng(0)
+    stream = rng.integers(0, 8000, 4000)
+    text = ladder_measure.Text(stream, {"one": stream}, [])
+    for trained, loss in [("routers", "switch"), ("bias", "bias"), ("all", "switch")]:
+        own = copy.deepcopy(model)
+        ladder_mend.mended(own, trained, ladder_mend.plan(P, loss, 1.0, 1.0, 1), P, text, "float32")
+        changed = {name for name in before if not torch.equal(own.state_dict()[name], before[name])}
+        routers = {name for name in before if name.endswith("mlp.gate.weight")}
+        assert changed == {"routers": routers, "bias": set(), "all": set(before)}[trained]
+        assert hasattr(own, "selection_bias") == (trained == "bias")
+        assert all(parameter.requires_grad for parameter in own.parameters())
 
 
 def test_an_unknown_number_or_queue_is_refused_with_the_nearest():

@@ -57,6 +57,7 @@ def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(ch
         "commit",
         "date",
         "hardware",
+        "changed_data",
         "versions",
         "run",
         "parameters",

@@ -77,6 +77,18 @@ REPAIRS = {
     "gini": (0.3, 0.55),
 }
 
+# Cheaper repairs of the same checkpoints, told without a test: what is trained (all weights, the
+# routers' alone, a bias beside weights that stay), loss, coefficient (of the bias: a multiple of
+# the one fitted as for H2b), and the learning rate over that of the fine-tuning chapter.
+CHEAP = (
+    ("all", "none", 0.0, 1.0),
+    ("all", "switch", 0.1, 1.0),
+    *(("routers", "switch", value, rate) for rate in (1.0, 10.0) for value in (0.1, 1.0, 10.0)),
+    ("bias", "bias", 0.5, 0.0),
+    ("bias", "bias", 1.0, 0.0),
+)
+CHEAP_SEEDS = 4  # of `SEEDS`, the first
+
 # H5: where the pairs' difference must be found again.
 PRICE_GAMMA = 1.25  # capacity factor at which the price of balancing is taken
 TRANSFER_SHAPES = ((8, 1), (8, 2), (32, 4), (64, 8))  # (experts, k); the pairs have (16, 2)

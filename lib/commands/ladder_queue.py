@@ -35,9 +35,9 @@ MEASURES = ("profile", "prefix", "decode")
 @dataclass(frozen=True)
 class Job:
     """One model.  start: "" trains it from random weights; an arm of the embedded pair is evaluated
-    only; "repairs" trains the model without a loss, then repairs of it.  shape: changes of the
-    embedded architecture.  learning_rate: its peak, 0 for the declared one.  path: profiled at
-    fractions of its training too.
+    only; "repairs" and "cheap" train the model without a loss, then repairs of it.  shape: changes
+    of the embedded architecture.  learning_rate: its peak, 0 for the declared one.  path: profiled
+    at fractions of its training too.
     """
 
     name: str
@@ -105,6 +105,11 @@ def _repairs(p: SimpleNamespace) -> list[Job]:
     return [Job("repairs", seed, start="repairs", measures=()) for seed in p.SEEDS]
 
 
+def _cheap(p: SimpleNamespace) -> list[Job]:
+    """The same models of the first seeds, repaired by less than training all of them."""
+    return [Job("cheap", seed, start="cheap", measures=()) for seed in p.SEEDS[: p.CHEAP_SEEDS]]
+
+
 def _both(name: str, p: SimpleNamespace, shape: tuple, rate: float, measures=MEASURES) -> list[Job]:
     arms = [("none", 0.0), ("switch", p.COEFFICIENT)]
     return [
@@ -147,6 +152,7 @@ QUEUES = {
     "pairs": _pairs,
     "losses": _losses,
     "repairs": _repairs,
+    "cheap": _cheap,
     "shapes": _shapes,
     "sizes": _sizes,
 }

@@ -6,13 +6,11 @@ it goes on from there.
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,14 +19,14 @@ from transformers import PreTrainedModel
 
 from lib import provenance
 from lib.balance import checkpoint, numerics, pretrain, train
-from lib.commands import ladder_measure
+from lib.commands import ladder_measure, ladder_mend
 from lib.commands.ladder_measure import Text
 from lib.commands.ladder_queue import Job, described, settings
 from lib.model import load
-from lib.paper import settings as given
 
 CURVE = 48  # rows of a training curve
 KEPT = 10  # checkpoints of a run, where they are written in a moment
+REPAIRED = ("repairs", "cheap")  # starts whose model is trained without a loss, then repaired
 LARGE = 50_000_000  # parameters from which on a run leaves a checkpoint only when time is up
 
 
@@ -59,8 +57,10 @@ def result(
     middle = time.monotonic()
     found["parameters"] = model.num_parameters()
     found["training_tokens"] = len(text.stream)
-    if job.start == "repairs":
-        found["repairs"] = repaired(model, job, p, text, device)
+    if job.start in REPAIRED:
+        found["repairs"] = ladder_mend.repaired(
+            model, job.start, job.seed, p, text, precision(device)
+        )
     for name in job.measures:
         started = time.monotonic()
         try:
@@ -120,12 +120,12 @@ def trained(
     kept = folder.parent / f"start_{job.seed}.pt"
     shape = dict(job.shape) | p.SHAPE
     model = pretrain.untrained(job.seed, device, **shape)
-    if job.start == "repairs" and kept.is_file():
+    if job.start in REPAIRED and kept.is_file():
         model.load_state_dict(torch.load(kept, map_location=device))
         numerics.use_precision(model, precision(device))
         return model.eval(), [], []
     curve, path = _train(model, job, p, text, folder, deadline)
-    if job.name in ("none", "repairs"):
+    if job.name in ("none", *REPAIRED):
         with provenance.writing(kept) as part:
             torch.save(model.state_dict(), part)
     return model, curve, path
@@ -167,45 +167,3 @@ def _train(
     columns = history.drop(columns="held_out").to_json(orient="records", double_precision=4)
     path = [json.loads(file.read_text()) for file in sorted(folder.glob("path-*.json"))]
     return json.loads(columns), path
-
-
-def repaired(
-    model: torch.nn.Module, job: Job, p: SimpleNamespace, text: Text, device: torch.device
-) -> list[dict]:
-    """The model trained on with each loss and coefficient of `REPAIRS`, as the fine-tuning chapter
-    trains: profile and price of each, and of the start.
-    """
-    known: dict = given.load("paper")
-    rows = [{"loss": "start", "coefficient": 0.0} | _worth(model, text, p)]
-    for loss, coefficients in p.REPAIRS.items():
-        for coefficient in coefficients:
-            own = copy.deepcopy(model)
-            steps = min(known["finetune_steps"], p.STEPS)
-            way = train.Plan(
-                steps=steps,
-                batch_sequences=min(known["finetune_sequences"], p.BATCH_SEQUENCES),
-                sequence_tokens=p.SEQUENCE_TOKENS,
-                learning_rate=known["finetune_learning_rate"],
-                warmup_steps=max(1, steps // 10),
-                loss=loss,
-                coefficient=coefficient,
-                seed=job.seed,
-                log_every=steps,
-                evaluate_every=steps,
-            )
-            history = train.run(own, text.stream, way, precision=precision(device), title=loss)
-            say(f"{job.file}: {loss} {coefficient:g}: gini {history.gini.iloc[-1]:.3f}")
-            about = asdict(way) | {"tokens_per_s": round(history.tokens_per_s.median())}
-            rows.append(about | _worth(own, text, p))
-    return rows
-
-
-def _worth(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
-    """Profile without counts by document, and the price of balancing under the primary policy."""
-    found = ladder_measure.profile(model, text, p)
-    found.pop("counts")
-    price = dict(vars(p)) | {"GAMMAS": (p.PRICE_GAMMA,)}
-    return {
-        "profile": found,
-        "prefix": ladder_measure.prefix(model, text, SimpleNamespace(**price), p.POLICIES[:1]),
-    }

@@ -43,6 +43,7 @@ def skew(table: pd.DataFrame) -> pd.DataFrame:
     """
     of_ranks = table[(table.phase == "total") & (table["rank"] >= 0)]
     even = of_ranks[(of_ranks["skew"] == "even") & (of_ranks.aligned == 1)]
+    even = even[even.launch == "queued"]
     ends = even.groupby(["machine", "size_bytes", "call"]).p50_us.agg(["min", "max"])
     found = pd.DataFrame(
         dict(s=1e-6 * (ends["max"] - ends["min"]), ratio=ends["max"] / ends["min"])
@@ -89,7 +90,7 @@ def misaligned(tables: Tables) -> pd.DataFrame:
     rows = slowest(tables["exchange"]) if "exchange" in tables else pd.DataFrame()
     if not len(rows) or rows.aligned.nunique() < 2:
         return pd.DataFrame(columns=[*keys, "ratio"], dtype=float)
-    split = rows[rows.call == "split"]
+    split = rows[(rows.call == "split") & (rows.launch == "queued")]
     pair = split.pivot_table(index=keys, columns="aligned", values="s").dropna()
     return (pair[0] / pair[1]).rename("ratio").reset_index()
 
@@ -113,11 +114,13 @@ def exchanges(table: pd.DataFrame, base: str, **options) -> tuple[pd.DataFrame, 
     of call, "split" and "single"; and the fits, with "summed", the starting form of a split one,
     whose predictions are summed_s.
 
-    Of other machines every row is a test; misaligned splits are an experiment of their own and left
-    to `misaligned`.
+    Of other machines every row is a test; calls that are not queued are left out, and misaligned
+    splits are an experiment of their own, left to `misaligned`.
     """
     rows = slowest(table)
-    rows = rows[rows.aligned == 1].assign(predicted_s=np.nan, summed_s=np.nan)
+    rows = rows[(rows.aligned == 1) & (rows.launch == "queued")].assign(
+        predicted_s=np.nan, summed_s=np.nan
+    )
     fits = {}
     for name, call, column, model, start in (
         ("split", "split", "predicted_s", cost.exchange_s, START["exchange"]),
@@ -156,7 +159,7 @@ def layers(
     """
     whose = table["shape"].replace("trace", "olmoe")
     table = table.assign(experts_of=whose)[whose.isin(list(expert))]
-    keys = ["machine", "shape", "tokens", "routes", "level", "rho_wanted", "seed"]
+    keys = ["machine", "shape", "tokens", "routes", "level", "rho_wanted", "seed", "placement"]
     compute = slowest(table, "compute")[[*keys, "s"]].rename(columns={"s": "compute_s"})
     rows = slowest(table).reset_index(drop=True).merge(compute, on=keys)
     ranks = table[(table["rank"] >= 0) & (table.phase == "total")].copy()

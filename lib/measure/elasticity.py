@@ -84,7 +84,7 @@ def recorded(rows: pd.DataFrame) -> pd.DataFrame:
     """Layers under recorded routes, mean over the layers of a trace: columns machine, arm (the
     trace), tokens, rho, gini, time_us and, of it, arithmetic_us.
     """
-    real = rows[rows.routes != "level"]
+    real = rows[~rows.routes.isin(["level", "even"])]
     real = real.assign(
         arm=real.routes.str.rsplit("_", n=1).str[0],
         time_us=1e6 * real.s,

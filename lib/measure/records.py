@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ from lib import provenance
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 # lists, a number per rank; see grid.described
 OF_RANK = ("rank_rows", "rank_active", "rank_tile_rows")
+# columns that earlier tables lack, from their other columns
+UNTOLD: dict[str, dict[str, Callable[[pd.DataFrame], object]]] = {
+    "exchange": {"launch": lambda rows: "queued"},
+    "layer": {"placement": lambda rows: np.where(rows.routes == "level", "aimed", "in order")},
+}
 PHASES = {
     "exchange": ["total"],
     "compute": ["total"],
@@ -130,6 +136,8 @@ def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list
             )
         known = facts[f"{machine}/{name}"] = json.loads(source.read_text())
         made = pd.read_csv(path, dtype={"skew": str, "routes": str})
+        for column, value in UNTOLD.get(name, {}).items():
+            made[column] = made[column] if column in made else value(made)
         tables.setdefault(name, []).append(made.assign(machine=machine, devices=known["devices"]))
         files += [source, path]
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}

@@ -103,11 +103,15 @@ def provenance(facts: dict) -> str:
         "parameters": ", ".join(f"{k} = {html.escape(repr(v))}" for k, v in given.items()),
         "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
     }
+    if facts.get("changed_data"):
+        rows["data changed on purpose"] = html.escape(", ".join(facts["changed_data"]))
     when = {
         "computed": facts["date"],
         "time": f"{facts['seconds']:.0f} s",
         "peak memory": f"{facts['peak_memory_bytes'] / 2**30:.1f} GiB",
     }
+    if "peak_gpu_bytes" in facts:
+        when["peak memory of a GPU"] = f"{facts['peak_gpu_bytes'] / 2**30:.1f} GiB"
     body = "".join(f"<tr><th>{name}</th><td>{text}</td></tr>" for name, text in rows.items())
     body += "".join(
         f'<tr class="paper-when"><th>{name}</th><td>{text}</td></tr>' for name, text in when.items()

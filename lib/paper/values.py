@@ -20,7 +20,7 @@ from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 from lib import provenance
-from lib.paper import chapters, claims, columns, markup
+from lib.paper import chapters, claims, columns, intact, markup
 
 KINDS = ("measured", "simulated", "synthetic", "published", "setting")
 # relative, of the same computation elsewhere
@@ -47,12 +47,15 @@ def find(run_dir: str, chapter: str, pattern: str) -> list[Path]:
 class Chapter:
     """The results of one notebook.
 
-    Created after its parameters were checked; nothing is written before that.  Where it is created
-    stands, after `close`, the chapter's prose with this run's numbers.
+    Created after its parameters were checked; nothing is written before that, nor where data that
+    it reads differ from their inventory.  Where it is created stands, after `close`, the chapter's
+    prose with this run's numbers.
     """
 
     def __init__(self, name: str, parameters: SimpleNamespace) -> None:
         self.name, self.parameters = name, parameters
+        known = chapters.source(name).is_file()
+        self.changed = intact.check(intact.places(name)) if known else []
         self.folder = Path(parameters.run_dir) / name
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         self.values: dict[str, dict] = {}
@@ -61,7 +64,7 @@ class Chapter:
         self.files: dict[str, str] = {}
         self.left = ""  # work that the same command goes on with: "3 of 9 runs left"
         self.commit, self.started = provenance.commit(), time.time()
-        self.sources = chapters.sources(name) if chapters.source(name).is_file() else {}
+        self.sources = chapters.sources(name) if known else {}
         self._top = display(
             Markdown("*The answer appears here when the notebook has run to its end.*"),
             metadata=SENTENCES,
@@ -224,6 +227,8 @@ class Chapter:
             "sources": self.sources,
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
+            "changed_data": self.changed,
+            **provenance.peak_gpu(),
         }
         parts = dict(values=self.values, figures=self.figures, claims=self.claims)
         content = dict(chapter=self.name, left=self.left, **parts, provenance=facts)
