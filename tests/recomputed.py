@@ -1,16 +1,12 @@
-"""Results of the book computed again without `lib`, from the committed data and their definitions:
-NumPy, pandas and loops.
+"""Results of the book computed again from their definitions, in NumPy, pandas and loops.
 
-    python tests/recomputed.py
-
-prints them; `test_recomputed.py` holds the book's own computations against them.
+Nothing of `lib` is used here: `test_recomputed.py` hands over what the committed files of routes
+and results hold, and holds the book's own computations against what comes out.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
-import lzma
 from pathlib import Path
 
 import numpy as np
@@ -19,29 +15,17 @@ import pandas as pd
 DATA = Path(__file__).parents[1] / "data"
 
 
-def routes(arm: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(counts [documents, layers, experts], names of domains, names of clusters [documents]) of the
-    published routes of an embedded checkpoint.
+def routes(fields: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(counts [documents, layers, experts], names of domains, names of clusters [documents]) of
+    what a file of routes holds.
     """
-    with np.load(DATA / f"reference/01/trace_{arm}.npz") as file:
-        index, document, domain, cluster, experts, domains, clusters = (
-            file[name]
-            for name in (
-                "expert_index",
-                "document",
-                "domain",
-                "cluster",
-                "experts",
-                "domains",
-                "clusters",
-            )
-        )
-    counts = np.zeros((len(cluster), len(index), int(experts)))
+    index, document, cluster = (fields[name] for name in ("expert_index", "document", "cluster"))
+    counts = np.zeros((len(cluster), len(index), int(fields["experts"])))
     for layer, chosen in enumerate(index):
         for slot in chosen.T:
             np.add.at(counts, (document, layer, slot), 1)
-    home = pd.Series(domain).groupby(document).first().to_numpy()
-    return counts, domains[home], clusters[cluster]
+    home = pd.Series(fields["domain"]).groupby(document).first().to_numpy()
+    return counts, fields["domains"][home], fields["clusters"][cluster]
 
 
 def gini(load: np.ndarray) -> float:
@@ -118,12 +102,6 @@ def of_samples(counts: np.ndarray, size: int, draws: int) -> dict[str, float]:
     return dict(zip(("gini", "dead", "hot"), np.mean(found, axis=0), strict=True))
 
 
-def ladder(queue: str) -> list[dict]:
-    """The published results of one queue of the ladder."""
-    with lzma.open(DATA / f"reference/ladder/{queue}.jsonl.xz", "rt") as file:
-        return [json.loads(line) for line in file]
-
-
 def profiled(rows: list[dict], name: str) -> dict[int, dict]:
     """By seed the profile of the ladder's models of one configuration."""
     own = [row for row in rows if row["job"]["name"] == name and "profile" in row]
@@ -194,14 +172,3 @@ def stage_rho(devices: int) -> dict[str, float]:
         moved = [rho(own.base.to_numpy(), packed(other, devices)) for other in others]
         found.setdefault("text", []).append(float(np.mean(moved)))
     return {name: float(np.mean(values)) for name, values in found.items()}
-
-
-if __name__ == "__main__":
-    for arm in ("without", "with"):
-        counts, domain, cluster = routes(arm)
-        print(arm, "gini", gini(counts.sum(0)), "null by document", null_gini(counts, 3))
-        print("  null by cluster", null_gini(by_group(counts, cluster), 20))
-        null = phi_null(counts, domain, cluster, 20)
-        print("  phi", phi(counts, domain), "null", null.mean(), np.quantile(null, [0.025, 0.975]))
-        print("  eight documents", of_samples(counts, 8, 100))
-    print("OLMoE's stages", stage_rho(8))

@@ -14,22 +14,22 @@ ARMS = ("without", "with")
 @pytest.fixture(scope="module")
 def traces():
     folder = recomputed.DATA / "reference/01"
-    return {arm: trace.load(folder / f"trace_{arm}.npz") for arm in ARMS}
+    return {arm: trace.load(next(folder.glob(f"trace_{arm}.*"))) for arm in ARMS}
 
 
 @pytest.fixture(scope="module")
-def routes():
-    return {arm: recomputed.routes(arm) for arm in ARMS}
-
-
-@pytest.fixture(scope="module")
-def pairs():
-    return recomputed.ladder("pairs")
+def routes(traces):
+    return {arm: recomputed.routes(vars(t)) for arm, t in traces.items()}
 
 
 @pytest.fixture(scope="module")
 def results():
     return synthesis.published()
+
+
+@pytest.fixture(scope="module")
+def rows(results):
+    return list(results.values())
 
 
 def test_both_nulls(traces, routes):
@@ -87,15 +87,15 @@ def test_holm_over_all_that_was_declared(results):
     assert len(entered) == 8 and table.p_holm.tolist() == pytest.approx(recomputed.holm(entered))
     assert recomputed.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     rests = table.set_index("hypothesis").checkpoints
-    seeds = {row["job"]["seed"] for row in recomputed.ladder("pairs") if row["job"]["seed"]}
+    seeds = recomputed.profiled(list(results.values()), "none").keys()
     assert rests["H1"] == rests["H2a"] == rests["H5"] == len(seeds)
 
 
-def test_what_a_balance_loss_takes_away(pairs, results):
+def test_what_a_balance_loss_takes_away(rows, results):
     """Shared and own CV² of every pair, and that the former falls in each."""
     found = {}
     for name in ("none", "switch"):
-        for seed, own in recomputed.profiled(pairs, name).items():
+        for seed, own in recomputed.profiled(rows, name).items():
             counts = np.array(own["counts"], dtype=float)
             found[name, seed] = recomputed.split(counts, np.array(own["domain"]))
     shares = synthesis.shares(results).set_index(["arm", "quantity"]).estimate
@@ -109,16 +109,16 @@ def test_what_a_balance_loss_takes_away(pairs, results):
     assert max(falls) < 0 and shares["change", "shared"] == pytest.approx(np.mean(falls))
 
 
-def test_prevention_and_repair(pairs, results):
-    without, prevented = (recomputed.profiled(pairs, name) for name in ("none", "switch"))
+def test_prevention_and_repair(rows, results):
+    without, prevented = (recomputed.profiled(rows, name) for name in ("none", "switch"))
     repaired = {
         row["job"]["seed"]: next(
             part["profile"]
             for part in row["repairs"]
             if part["loss"] == "switch" and part["coefficient"] == 0.1
         )
-        for row in recomputed.ladder("repairs")
-        if "repairs" in row
+        for row in rows
+        if row["job"]["name"] == "repairs"
     }
     dearer = [recomputed.nats_apart(repaired[seed], prevented[seed]) for seed in prevented]
     above = [recomputed.nats_apart(repaired[seed], without[seed]) for seed in prevented]
