@@ -129,6 +129,20 @@ def test_what_is_held_is_neither_published_to_nor_removed(repository, default):
             assert refused.returncode == 2 and default.is_dir()
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"chapter": 7', '{"chapter": "00_first"}'])
+def test_a_damaged_run_is_one_line_and_hides_no_other(repository, content):
+    damaged = repository / "_build/runs/damaged/00_first"
+    damaged.mkdir(parents=True)
+    (damaged / "values.json").write_text(content)
+    (damaged.parent / "run.json").write_text('{"name": "da')
+    told = small.command(repository, "list")
+    shown = small.command(repository, "show", "damaged")
+    shutil.rmtree(damaged.parent)
+    assert told.returncode == 0 and "damaged: unreadable: " in told.stdout
+    assert told.stdout.splitlines()[-1].startswith("reference:")
+    assert shown.returncode == 2 and len(shown.stderr.splitlines()) == 1
+
+
 def test_what_cannot_be_written_is_one_line(repository):
     (repository / "_build/runs/file").touch()
     refused = small.command(repository, "run", "--name", "file")

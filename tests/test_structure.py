@@ -67,3 +67,9 @@ def test_pairs_are_the_cells_of_the_maps():
         ["b", 0, 1, 0.5],
     ]
     assert structure.strongest(table).to_dict() == {"a": 2.0, "b": 2.0}
+
+
+def test_of_a_router_that_always_chooses_the_same_nothing_is_left_to_know():
+    t = traces.made([[[2], [2], [2]], [[0], [1], [0]]], [0, 0, 1], domain=[0, 1])
+    table = structure.known(t, 2, np.random.default_rng(0))
+    assert (table[table.layer == 1].share == 0).all() and table.share.notna().all()

@@ -141,7 +141,7 @@ def test_texts_state_values_and_figures_tell_their_data(chapter):
 
 def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
     chapter = values.Chapter("00_base_model", SimpleNamespace(run_dir=str(tmp_path)))
-    chapter.uses(provenance.repository() / "data/corpus.csv.gz")
+    chapter.uses(provenance.repository() / "data/corpus.csv.xz")
     with pytest.raises(
         ValueError, match="reads data/published/step.csv: must be named by the notebook"
     ):
@@ -149,7 +149,7 @@ def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
     own = chapter.path("own.txt")
     own.write_text("x")
     chapter.uses(own)
-    assert list(chapter.files) == ["data/corpus.csv.gz", "00_base_model/own.txt"]
+    assert list(chapter.files) == ["data/corpus.csv.xz", "00_base_model/own.txt"]
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):

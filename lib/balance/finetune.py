@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import os
 import shutil
 import sys
@@ -26,7 +25,7 @@ from tqdm import tqdm
 from lib import provenance
 from lib.balance import losses, objective, trial
 from lib.balance.trial import Job, Study
-from lib.model import load
+from lib.model import load, rows
 
 Results = dict[Job, dict]
 USAGE = "usage: python -m lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS [PUBLISHED]]"
@@ -89,14 +88,13 @@ def _file(home: Path, job: Job) -> Path:
 
 
 def pack(results: Iterable[dict]) -> bytes:
-    """Results as one file, a line each; equal results give equal bytes."""
-    lines = "".join(json.dumps(result, sort_keys=True) + "\n" for result in results)
-    return lzma.compress(lines.encode(), preset=9)
+    """Results as one file; equal results give equal bytes."""
+    return rows.pack(results)
 
 
 def unpack(file: Path) -> list[dict]:
     """The results that were packed in a file."""
-    return [json.loads(line) for line in lzma.decompress(file.read_bytes()).decode().splitlines()]
+    return rows.read(file)
 
 
 @contextmanager
