@@ -24,7 +24,7 @@ def test_what_is_known_is_what_was_put_in():
     rng = np.random.default_rng(1)
     token, document = rng.integers(0, 4, 4000), np.repeat(np.arange(40), 100)
     other = rng.integers(0, 4, 4000)
-    index = np.stack([[token, (token + 1) % 4], [other, (token + other) % 4]])
+    index = np.stack([[token, (token + 1) % 4], [other, (other + 1 + token % 3) % 4]])
     t = traces.made(index.transpose(0, 2, 1), document, token=token)
     share = structure.known(t, 5, rng).set_index(["layer", "source"]).share
     assert share[1, "token"] == pytest.approx(1, abs=0.01)

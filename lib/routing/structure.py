@@ -84,7 +84,7 @@ def coactivation(t: Trace, layer: int) -> np.ndarray:
     expected = np.outer(share, share)
     np.fill_diagonal(expected, 0)
     np.fill_diagonal(together, 0)
-    total = together.sum() / expected.sum()
+    total = together.sum() / (expected.sum() or np.inf)
     return np.divide(
         together, expected * total, out=np.full(expected.shape, np.nan), where=expected > 0
     )
