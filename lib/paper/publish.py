@@ -18,7 +18,7 @@ from PIL import Image
 from lib import provenance
 from lib.paper import chapters, compare, stale
 
-LARGE = 80_000  # bytes of a table above which its published copy is compressed
+LARGE = 16_000  # bytes of a table above which its published copy is compressed
 
 
 def publish(run: Path, record: dict) -> Path:
