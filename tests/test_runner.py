@@ -69,8 +69,8 @@ def test_only_what_differs_is_computed(repository, default):
     edited(repository / "notebooks/01_second.ipynb", "seed = 0", "shift = 0  # b\\nseed = 0")
     edited(
         repository / "notebooks/01_second.ipynb",
-        "seed=params",
-        "shift=params.whole(0), seed=params",
+        "level=ranges",
+        "shift=ranges.whole(0), level=ranges",
     )
     done = compute(repository, "shifted", "01_second", shift=2)
     assert small.ran(done) == ["00_first: taken over from default", "01_second (1 of 1)"]
@@ -79,8 +79,8 @@ def test_only_what_differs_is_computed(repository, default):
     edited(repository / "notebooks/01_second.ipynb", "shift = 0  # b\\nseed = 0", "seed = 0")
     edited(
         repository / "notebooks/01_second.ipynb",
-        "shift=params.whole(0), seed=params",
-        "seed=params",
+        "shift=ranges.whole(0), level=ranges",
+        "level=ranges",
     )
 
 

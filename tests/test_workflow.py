@@ -74,6 +74,9 @@ def test_fingerprint_follows_imports_and_data():
     assert {"lib/balance/train.py", "lib/stats.py", "lib/routing/adapter.py"} <= files
     assert not any(name.startswith("lib/network") for name in files)
     assert chapters.needs("04_network") == ["01_profile"]
+    found = chapters.sources("06_synthesis")
+    assert "lib/paper/values.py" in found and not any(map(chapters.looks, found))
+    assert chapters.looks("lib/paper/plots_style.py") and not chapters.looks("lib/stats.py")
 
 
 @pytest.fixture(scope="module")
