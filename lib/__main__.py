@@ -1,5 +1,7 @@
 """``python -m lib``."""
 
-from lib.paper.cli import main
+from lib.commands import line
+from lib.paper import cli
 
-main()
+line.add(cli.app)
+cli.main()

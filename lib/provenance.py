@@ -9,6 +9,7 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +114,18 @@ def versions() -> dict[str, str]:
 def peak_memory_bytes() -> int:
     """The most memory this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def peak_gpu() -> dict[str, int]:
+    """{"peak_gpu_bytes": the most that this process has held on one GPU}; empty without one in use.
+
+    Torch is looked at only where it is loaded.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    peaks = [torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())]
+    return {"peak_gpu_bytes": max(peaks)}
 
 
 def environment(**more: str) -> dict[str, str]:

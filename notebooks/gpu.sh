@@ -10,20 +10,22 @@
 #                                  `execute` reads them
 #   notebooks/gpu.sh ladder OUT    other checkpoints: QUEUE trained and evaluated, WORKERS processes on each visible GPU; nothing
 #                                  is begun that would hardly end within BUDGET_S.  What is finished comes back as
-#                                  OUT/QUEUE.jsonl.xz, with which (RUNS) the same command goes on; then move it to
+#                                  OUT/QUEUE.packed, with which (RUNS) the same command goes on; then move it to
 #                                  data/reference/ladder.  The eight pairs:
 #                                    make corpus STRIDES=3      (where the GPU machine has other packages; it travels along)
 #                                    CORPUS=_build/corpus.xz notebooks/gpu.sh ladder out
-#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.jsonl.xz notebooks/gpu.sh ladder more
+#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.packed notebooks/gpu.sh ladder more
 #   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
 #                                  small matrices the network engine bounds in a second
+#   notebooks/gpu.sh bars OUT      what 01, 02 and 03 take of a GPU's memory on a model of 13 GB (random weights of a real shape,
+#                                  for cost only), as a table
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
-#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count;
+#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.packed) where they count;
 #                files that an earlier `ladder` left
 #   QUEUE        of `ladder`: pairs (default), losses, repairs, cheap, shapes, sizes; several are worked on one after the other
 #   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
@@ -33,8 +35,8 @@
 #   BUDGET_S     seconds for measure; default: 390; for ladder; default: 510
 #   SEED         of measure; another one than 0 draws other routes, and names its folder so; default: 0
 set -euo pipefail
-mode=${1:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}
-mkdir -p "${2:?usage: gpu.sh execute|finetune|ladder|measure|bench|train OUT}"
+mode=${1:?usage: gpu.sh execute|finetune|ladder|measure|bench|bars|train OUT}
+mkdir -p "${2:?usage: gpu.sh execute|finetune|ladder|measure|bench|bars|train OUT}"
 out=$(cd "$2" && pwd)
 root=$(cd "$(dirname "$0")/.." && pwd)
 if [ -n "${WHEELS:-}" ]; then
@@ -49,8 +51,8 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   mkdir -p "$2"
   corpus=auto
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
-  given=$(python3 -m lib.paper.given "$1" --params paper --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
-  (cd "$2" && PAPER_RUN_NAME=paper PAPER_PARAMETERS_FILE=paper.yml \
+  given=$(python3 -m lib.paper.given "$1" --params "${PARAMS:-paper}" --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
+  (cd "$2" && PAPER_RUN_NAME=${PARAMS:-paper} PAPER_PARAMETERS_FILE=${PARAMS:-paper}.yml \
     python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"
 }
@@ -69,7 +71,7 @@ fi
 published=""
 for file in ${RUNS:-}; do
   case "$file" in
-    *.xz) published=$(realpath "$file") ;;
+    *.packed | *.xz) published=$(realpath "$file") ;;
     *) mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$file" ;;
   esac
 done
@@ -99,6 +101,15 @@ elif [ "$mode" = finetune ]; then
   for worker in "${workers[@]}"; do wait "$worker" || status=1; done
   tar -C "$out/03_finetune" --exclude '.*' -cf "$out/runs.tar" runs && rm -r "$out/03_finetune"
   exit "$status"
+elif [ "$mode" = bars ]; then
+  giant=$(mktemp -d)
+  python3 -m lib.commands.random_model "$giant"
+  given="{\"model\": \"$giant\"}"
+  for chapter in 01_profile 02_assignment 03_finetune; do
+    case " ${CHAPTERS:-$chapter} " in *" $chapter "*) PARAMS=bars run "$chapter" "$out" "$given" || echo "$chapter failed" >&2 ;; esac
+  done
+  rm -r "$giant"
+  python3 -m lib.commands.bars "$out" | tee "$out/bars.txt"
 elif [ "$mode" = execute ]; then
   for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
     chapter=$(basename "$notebook" .ipynb)

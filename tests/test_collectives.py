@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from lib import stats
+from lib import choices, stats
 from lib.measure import calibrate, grid, records
 from lib.network import cost
 
@@ -285,7 +285,7 @@ def test_a_grid_that_cannot_be_is_refused(name, value):
 
 def test_recorded_routes_are_layers_too():
     with np.load(ROOT / "data/reference/01/trace_with.npz") as file:
-        routes = file["expert_index"]
+        routes = choices.unpacked(file)["expert_index"]
     found = grid.recorded(4, {"trace_with": routes, "other": routes[:, :, :1]}, (64, 256))
     assert len(found) == 2 * len(routes) and {c["part"] for c in found} == {"held_out"}
     assert all(

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import data_script
+from tokenizers import Tokenizer, models, pre_tokenizers
 
-from lib.model import corpus, load, texts
+from lib.model import corpus, load
 
 PYTHON = '''"""Module."""
 def f():
@@ -97,6 +98,21 @@ def test_a_difference_is_named_or_left_out():
         corpus.read(rows, source="nowhere.xz")
 
 
+def test_training_text_that_varies_with_the_platform_is_left_out_and_said_so(tmp_path):
+    rows = corpus.manifest()
+    varies = rows[rows.path.str.contains(corpus.VARIES)]
+    assert set(varies.split) == {"train"} and 55 < len(varies) < 60
+    part = pd.concat([varies.iloc[:2], rows[rows.split == "train"].iloc[:1]])
+    elsewhere = part.assign(sha256=["0" * 64, *part.sha256[1:]])
+    with pytest.warns(UserWarning, match="1 training texts differ with the platform and are left"):
+        assert len(corpus.read(elsewhere)) == 2
+    with pytest.warns(UserWarning, match="1 training texts differ"):
+        corpus.write_pack(elsewhere, tmp_path / "pack.xz")
+    assert len(corpus.read(part.iloc[1:], source=str(tmp_path / "pack.xz"))) == 2
+    with pytest.raises(ValueError, match="has SHA-256"):
+        corpus.read(elsewhere.assign(split="held-out"))
+
+
 def test_a_packed_file_gives_the_same_documents(tmp_path):
     rows = corpus.manifest().query("split == 'held-out'").iloc[::60]
     corpus.write_pack(rows, tmp_path / "pack.xz")
@@ -120,6 +136,37 @@ def test_held_out_takes_clusters_in_turn_and_counts_bytes():
     assert corpus.stream(few).dtype == np.uint16
 
 
+def one(text):
+    return corpus.Document("x", "d", "c", text)
+
+
+def test_a_text_is_encoded_whole_even_where_its_tokens_are_long():
+    spaces = " " * 2000  # one token, far longer than the cut that saves time elsewhere
+    whole = corpus.encode([one(f"{spaces}a b c d")], long_words())[0]
+    assert (
+        corpus.encode([one(f"{spaces}a b c d")], long_words(), 4)[0].token_ids
+        == (whole.token_ids[:4])
+    )
+
+
+def long_words():
+    made = Tokenizer(models.WordLevel({"[U]": 0, "a": 1, "b": 2, "c": 3, "d": 4}, "[U]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+def test_a_text_of_no_token_is_refused():
+    silent = Tokenizer(models.BPE({"a": 0}, []))
+    with pytest.raises(ValueError, match="corpus.encode: x: 0 tokens: must be at least one"):
+        corpus.encode([one("b b")], silent)
+
+
+def test_a_stream_holds_numbers_of_any_vocabulary():
+    rows = [corpus.Document("x", "d", "c", "t", ids) for ids in ((1, 65_535), (65_536, 2))]
+    assert corpus.stream(rows).tolist() == [1, 65_535, 65_536, 2]
+    assert corpus.stream(rows[:1]).dtype == np.uint16
+
+
 def test_the_summary_counts_the_manifest_and_its_shares_by_hand():
     table = corpus.summary()
     rows = corpus.manifest()
@@ -134,70 +181,3 @@ def test_the_summary_counts_the_manifest_and_its_shares_by_hand():
     )
     found = corpus.shares(small)
     assert found.to_dict() == dict(held_out_share_left=0.75, training_megabytes=3.5)
-
-
-def test_a_chapter_s_text_is_held_out_or_the_user_s_own(tmp_path):
-    (tmp_path / "one.txt").write_text("eins")
-    own = texts.chosen(str(tmp_path), 5, field="text", split="test")
-    assert [doc.text for doc in own] == ["eins"] and texts.weights(str(tmp_path)) == {}
-    few = texts.chosen("held-out", 2, field="text", split="test")
-    assert few == corpus.sample(2) and len(few) == 2 * len({doc.domain for doc in few})
-    train = corpus.manifest().query("split == 'train' and domain == 'python'")
-    assert texts.weights("held-out")["python"] == train.bytes.sum()
-
-
-def test_text_of_the_user_s_own(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/one.txt").write_text("eins")
-    (tmp_path / "two.txt").write_text("zwei")
-    (tmp_path / "empty.txt").write_text(" ")
-    found = texts.read(str(tmp_path), 5)
-    assert [(doc.name, doc.domain, doc.text) for doc in found] == [
-        ("a/one.txt", "a", "eins"),
-        ("two.txt", tmp_path.name, "zwei"),
-    ]
-    assert texts.read(str(tmp_path / "two.txt"), 5)[0].text == "zwei"
-    lines = tmp_path / "rows.jsonl"
-    lines.write_text('{"body": "x", "domain": "d", "cluster": "c"}\n{"body": "y"}\n')
-    found = texts.read(str(lines), 5, field="body")
-    assert [(doc.domain, doc.cluster, doc.text) for doc in found] == [
-        ("d", "c", "x"),
-        ("rows", "rows.jsonl:2", "y"),
-    ]
-    assert len(texts.read(str(lines), 1, field="body")) == 1
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("x.txt", b"ab\xff", r"x.txt: byte 2 is not UTF-8: the text must be"),
-        ("x.txt", b"  ", r"x.txt'?: holds no text: at least one document must"),
-        ("x.jsonl", b'{"other": 1}', r"x.jsonl: line 1: must be an object with 'text'"),
-        ("x.jsonl", b"{", r"x.jsonl: line 1: must be an object with 'text'"),
-    ],
-)
-def test_text_that_is_none_is_one_line(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message) as error:
-        texts.read(str(tmp_path / name), 5)
-    assert "\n" not in str(error.value)
-    with pytest.raises(FileNotFoundError, match="no such file or folder"):
-        texts.read("./nowhere", 5)
-
-
-def test_a_data_set_is_read_as_a_stream_from_one_split(tmp_path, monkeypatch):
-    """The hub's own library, here on a folder: what cannot be reached is one line."""
-    import datasets
-
-    (tmp_path / "test.jsonl").write_text('{"text": "x"}\n{"text": "y"}\n')
-    (tmp_path / "train.jsonl").write_text('{"text": "no"}\n')
-    real = datasets.load_dataset
-    monkeypatch.setattr(datasets, "load_dataset", lambda name, **more: real(str(tmp_path), **more))
-    assert [doc.text for doc in texts.read("owner/name", 9)] == ["x", "y"]
-    monkeypatch.setattr(
-        datasets, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("no\nhub"))
-    )
-    with pytest.raises(
-        OSError, match="text = 'owner/name': no such file, and not read as a data set: no$"
-    ):
-        texts.read("owner/name", 9)

@@ -172,4 +172,29 @@ def test_repairs_at_matched_balance_by_hand():
     assert cost.estimate["switch", 0.2] == pytest.approx(7 / 20)
     assert cost.price["switch", 0.2] == pytest.approx(0.1)
     assert ladder_repairs.cost(results, "none").loss.tolist()[0] == "start"
-    assert ladder_repairs.equal({}).empty
+    assert ladder_repairs.equal({}).empty and ladder_repairs.cheap({}).empty
+
+
+def test_cheap_repairs_by_hand():
+    def row(trained, loss, nats, **more):
+        own = {"serving": [[[15, 5]]], "nats": nats, "tokens": [10, 10], "cluster": [0, 1]}
+        key = {"trained": trained, "loss": loss, "coefficient": 1.0, "rate": 1.0, "tokens": 2e6}
+        return key | {"profile": own, "memory_bytes": 3e9} | more
+
+    price = {"prefix": toy("", 0, (0.1, 0.1))["prefix"]}
+    rows = [
+        row("", "start", [20, 30], **price),
+        row("all", "none", [19, 30], **price),
+        row("routers", "switch", [21, 33], **price),
+        row("bias", "bias", [20, 31]),
+    ]
+    job = {"name": "cheap", "seed": 1}
+    diverged = {name: rows[2][name] for name in ("loss", "coefficient", "rate", "tokens")}
+    rows.append(diverged | {"trained": "all", "diverged": "step 3"})
+    found = ladder_repairs.cheap({"cheap_1": {"job": job, "repairs": rows}}).set_index("trained")
+    assert found.index.tolist() == ["all", "routers", "bias"]
+    assert found.above_start["routers"] == pytest.approx(4 / 20)
+    assert found.above_none["routers"] == pytest.approx(5 / 20)
+    assert found.max_violation.tolist() == [0.5] * 3 and found.megatokens["bias"] == 2
+    assert found.price["routers"] == pytest.approx(0.1) and np.isnan(found.price["bias"])
+    assert found.memory_gb["all"] == 3

@@ -116,8 +116,8 @@ def message_s(most_bytes: int = 65536) -> float:
     slopes = []
     for size in {row["bytes"] for row in rows}:
         own = [(int(r["devices"]) - 1, float(r["time_us"])) for r in rows if r["bytes"] == size]
-        messages, times = np.array(own).T
-        slopes.append(np.polyfit(messages, times, 1)[0])
+        others, times = np.array(own).T
+        slopes.append(np.polyfit(others, times, 1)[0])
     return 1e-6 * float(np.median(slopes))
 
 

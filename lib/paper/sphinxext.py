@@ -25,7 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import chapters, compare, markup, pages, publish, stale
+from lib.paper import architecture, chapters, compare, markup, pages, publish, slides, stale
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -159,6 +159,13 @@ class Compared(SphinxDirective):
         )
 
 
+class Rooms(SphinxDirective):
+    """{rooms}: the rooms of `lib` with their imports."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.raw("", architecture.drawing(architecture.arrows()), format="html")]
+
+
 def _table(frame: pd.DataFrame, label: str) -> list[nodes.Node]:
     return [nodes.raw("", compare.to_html(frame, label), format="html")]
 
@@ -202,15 +209,24 @@ def _scripts(app: Sphinx, error: Exception | None) -> None:
             target.write_bytes(lzma.decompress(packed.read_bytes()))
 
 
+def _slides(app: Sphinx, error: Exception | None) -> None:
+    """Put the slides beside the pages."""
+    if error is None:
+        text = slides.deck(Path(app.config.paper_run))
+        (Path(app.outdir) / "slides.html").write_text(text)
+
+
 def setup(app: Sphinx) -> dict:
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
     app.add_role("val", Val())
     app.add_directive("fig", Fig)
     app.add_directive("claims", Claims)
     app.add_directive("compared", Compared)
+    app.add_directive("rooms", Rooms)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
     app.connect("html-page-context", _plain_citations)
     app.connect("html-page-context", _no_role_is_left)
     app.connect("build-finished", _scripts)
+    app.connect("build-finished", _slides)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

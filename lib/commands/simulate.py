@@ -1,0 +1,88 @@
+"""``python -m lib simulate``: what an exchange costs at levels of imbalance, in seconds.
+
+It is the first table of the network chapter, by the chapter's own parameters, defaults and rules.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from lib import provenance
+from lib.network import exchange, fabric, predecessor
+from lib.paper import chapters, plots_network, rules, values
+
+CHAPTER = "04_network"
+NAMES = (
+    *("num_tokens", "num_experts", "top_k", "imbalance_levels", "family", "num_devices"),
+    *("devices_per_node", "hidden_size", "bytes_per_element", "nvlink_bytes_per_s"),
+    *("nic_bytes_per_s", "seeds", "seed"),
+)
+FOLDER = Path("results/simulation")
+SHOWN = ["fabric", "level", "mean_us", "p50_us", "p95_us", "p99_us", "slowdown"]
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line: a flag per parameter, a list as words after it."""
+    line = argparse.ArgumentParser(
+        prog="python -m lib simulate",
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults, meanings = chapters.defaults(CHAPTER), rules.meanings(CHAPTER)
+    for name in NAMES:
+        default = defaults[name]
+        one = default[0] if isinstance(default, list) else default
+        line.add_argument(
+            f"--{name}",
+            type=type(one),
+            nargs=None if one is default else "+",
+            default=default,
+            help=f"{meanings[name].replace('%', '%%')} (default: {default})",
+        )
+    line.add_argument("--output", type=Path, default=FOLDER, help=f"folder (default: {FOLDER})")
+    return line.parse_args(arguments)
+
+
+def levels(p: SimpleNamespace) -> pd.DataFrame:
+    """exchange.summary of the chapter's two fabrics."""
+    study = exchange.Study(
+        experts=p.num_experts,
+        k=p.top_k,
+        tokens=p.num_tokens,
+        devices=p.num_devices,
+        bytes_per_token=p.hidden_size * p.bytes_per_element,
+        seeds=p.seeds,
+        seed=p.seed,
+        family=p.family,
+    )
+    fabrics = {
+        "one NVLink node": fabric.star(p.num_devices, p.nvlink_bytes_per_s),
+        "nodes on a network": fabric.nodes(
+            p.num_devices, p.devices_per_node, p.nvlink_bytes_per_s, p.nic_bytes_per_s
+        ),
+    }
+    return exchange.summary(exchange.at_levels(study, p.imbalance_levels, fabrics))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print the table and where the results stand; refused is what the chapter refuses."""
+    asked = vars(parsed(arguments))
+    folder = asked.pop("output")
+    if refused := rules.refused(CHAPTER, asked):
+        raise ValueError("\n".join(f"simulate: {line}" for line in refused))
+    folder.mkdir(parents=True, exist_ok=True)
+    table = levels(SimpleNamespace(**asked))
+    written = folder / "simulation_results.json", folder / "communication_comparison.png"
+    with provenance.writing(written[0]) as part:
+        part.write_text(predecessor.results(table, parameters=asked))
+    with provenance.writing(written[1]) as part:
+        figure = plots_network.level_times(table)
+        figure.savefig(part, dpi=values.DPI, format="png", metadata={"Software": None})
+    print(table[SHOWN].round(3).to_string(index=False))
+    print(*written, sep="\n")

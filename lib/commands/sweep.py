@@ -1,0 +1,145 @@
+"""``python -m lib sweep --params grid.yml``: a run for every combination of values.
+
+In the file a parameter has a list of values to try; one that is itself a list, a list of lists.
+Chapters whose parameters are the same are computed once.  Of two or more values of `seed` the table
+gives means with 95 % intervals (Student) over seeds.  No book is built: `python -m lib run --name`
+builds that of one of the runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import itertools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from lib import provenance, stats
+from lib.paper import chapters, compare, rules, runner, runs, settings
+
+MOST = 1000  # runs of a sweep
+SWEEPS = chapters.ROOT / "_build" / "sweeps"
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    line = argparse.ArgumentParser(prog="python -m lib sweep", description=__doc__)
+    line.add_argument("--params", required=True, help="YAML file: a list of values per parameter")
+    line.add_argument("--name", default="sweep", help="what the runs are called, with a number")
+    line.add_argument("--only", action="append", default=[], help="number of a chapter")
+    line.add_argument("--value", nargs="+", default=[], help="values told, e.g. 04.slowdown_top")
+    line.add_argument("--jobs", type=int, default=1, help="chapters computed at the same time")
+    return line.parse_args(arguments)
+
+
+def axes(content: dict[str, object]) -> dict[str, list]:
+    """Per parameter the values that it takes, from the file's content; refused: a parameter without
+    a list of values, and none twice.
+    """
+    known = settings.known()
+    found: dict[str, list] = {}
+    for name, values in content.items():
+        of_lists = isinstance(known[name], list)
+        wanted = "a list of lists" if of_lists else "a list of values"
+        fits = not of_lists or (isinstance(values, list) and all(map(_is_list, values)))
+        if not (isinstance(values, list) and values and fits):
+            raise ValueError(f"sweep: {name}: {values!r}: must be {wanted}, one for each run")
+        if any(values.count(value) > 1 for value in values):
+            raise ValueError(f"sweep: {name}: {values!r}: no value may stand there twice")
+        found[name] = values
+    return found
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def grid(along: dict[str, list]) -> list[dict[str, object]]:
+    """Every combination, the last parameter changing fastest."""
+    combined = [
+        dict(zip(along, values, strict=True)) for values in itertools.product(*along.values())
+    ]
+    if len(combined) > MOST:
+        raise ValueError(f"sweep: {len(combined)} runs: must be at most {MOST}")
+    return combined
+
+
+def told(folders: Sequence[Path], given: Sequence[dict], wanted: Sequence[str]) -> pd.DataFrame:
+    """A row per run and value: run, the parameters, chapter.name, value (NaN where the run has
+    none); all numbers that differ between runs, where no value is wanted.
+    """
+    rows = []
+    for folder, own in zip(folders, given, strict=True):
+        known = compare.table(compare.records(folder)).value
+        shown = {name: str(value) for name, value in own.items()}
+        for (chapter, name), value in known.items():
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if f"{chapter}.{name}" in wanted or (not wanted and number):
+                about = {"run": folder.name} | shown
+                rows.append(about | {"name": f"{chapter}.{name}", "value": value})
+    table = pd.DataFrame(rows, columns=["run", *given[0], "name", "value"])
+    if lacking := set(wanted) - set(table.name):
+        raise ValueError(f"sweep: --value {min(lacking)}: no run has this value")
+    if wanted:
+        return table
+    return table.groupby("name", sort=False).filter(lambda own: own.value.nunique() > 1)
+
+
+def summary(table: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
+    """Of told: a row per value and combination; over seeds, mean with interval and their number."""
+    others = [name for name in along if name != "seed"]
+    if "seed" not in along:
+        return table[["name", *others, "value"]]
+    rows = []
+    for key, own in table.groupby(["name", *others], sort=False):
+        row = dict(zip(["name", *others], key, strict=True))
+        numbers = pd.to_numeric(own.value, errors="coerce")
+        ends = (
+            stats.mean_interval(numbers) if len(own) > 1 and numbers.notna().all() else (None,) * 2
+        )
+        row |= {"value": numbers.mean(), "value_low": ends[0], "value_high": ends[1]}
+        rows.append(row | {"seeds": len(own)})
+    return pd.DataFrame(
+        rows, columns=["name", *others, "value", "value_low", "value_high", "seeds"]
+    )
+
+
+def page(table: pd.DataFrame, title: str) -> str:
+    """The table as one HTML page that stands alone."""
+    style = (chapters.ROOT / "book/_static/paper.css").read_text()
+    return (
+        "<!doctype html><html lang='en'><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width'>"
+        f"<title>{html.escape(title)}</title><style>{style}</style>"
+        f"<main><h1>{html.escape(title)}</h1>{compare.to_html(table, title)}</main></html>"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Check all runs, compute them one after the other, and leave the table with its page."""
+    a = parsed(arguments)
+    along = axes(settings.load(a.params))
+    given, wanted = grid(along), runs.chosen(a.only)
+    places = [runs.place(f"{a.name}-{number:03d}") for number in range(len(given))]
+    for own in given:
+        rules.check(chapters.with_needs(wanted), own)
+    failed = []
+    for number, (where, own) in enumerate(zip(places, given, strict=True)):
+        print(f"== {where.name} ({number + 1} of {len(given)}): {own}", file=sys.stderr)
+        with runner.sole(where) as held:
+            if not runner.execute(where, own, wanted, jobs=a.jobs, origin=a.params, held=held):
+                failed.append(where.name)
+    table = summary(told(places, given, a.value), list(along))
+    target = SWEEPS / a.name
+    target.mkdir(parents=True, exist_ok=True)
+    with provenance.writing(target / "table.csv") as part:
+        table.to_csv(part, index=False)
+    with provenance.writing(target / "index.html") as part:
+        part.write_text(page(table, f"Sweep: {a.name}"))
+    print(table.to_string(index=False) if len(table) else "sweep: no number differs")
+    print(target / "table.csv", target / "index.html", sep="\n")
+    if failed:
+        raise RuntimeError(f"sweep: failed: {', '.join(failed)}; their folders hold the reason")
