@@ -29,6 +29,15 @@ class Column:
 
 
 COLUMNS = {
+    "checkpoints": Column("models", "d"),
+    "price": Column("price of balancing", ".3f"),
+    "gini_after": Column("Gini with", ".3f"),
+    "gini_before": Column("Gini without", ".3f"),
+    "memory_gb": Column("memory beyond the model (GB)", ".2f", "GB"),
+    "trained": Column("trained"),
+    "above_start": Column("nats per token above the start", ".4f"),
+    "faster": Column("learning rate, times", "g"),
+    "above_none": Column("nats per token above training on", ".4f"),
     "able": Column("can show the table"),
     "above_null": Column("above the null", ".0%"),
     "accuracy": Column("next-token accuracy", ".1%"),

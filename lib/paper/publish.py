@@ -34,7 +34,7 @@ def publish(run: Path, record: dict) -> Path:
     _finished(record)
     theirs = record["provenance"]["parameters"]
     if all(
-        theirs[name] == value
+        theirs.get(name) == value
         for name, value in chapters.defaults(chapter).items()
         if name not in provenance.MACHINE
     ):
