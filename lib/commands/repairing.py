@@ -16,9 +16,10 @@ SHOWN = ["trained", "coefficient", "faster", "max_violation", "price"]
 
 
 def cheaper(results: Results) -> pd.DataFrame:
-    """Repairs by what is trained ("all", "routers", "bias"): coefficient, faster (learning rate over
-    that of the fine-tuning chapter), max_violation and price of re-routing afterwards, above_start
-    and above_none with intervals (nats per token), memory_gb beyond the model, checkpoints.
+    """Repairs by what is trained ("all", "routers", "bias"): coefficient, faster (learning rate
+    over that of the fine-tuning chapter), max_violation and price of re-routing afterwards,
+    above_start and above_none with intervals (nats per token), memory_gb beyond the model,
+    checkpoints.
     """
     table = ladder_repairs.cheap(results)
     if table.empty:
