@@ -10,11 +10,11 @@
 #                                  `execute` reads them
 #   notebooks/gpu.sh ladder OUT    other checkpoints: QUEUE trained and evaluated, WORKERS processes on each visible GPU; nothing
 #                                  is begun that would hardly end within BUDGET_S.  What is finished comes back as
-#                                  OUT/QUEUE.jsonl.xz, with which (RUNS) the same command goes on; then move it to
+#                                  OUT/QUEUE.packed, with which (RUNS) the same command goes on; then move it to
 #                                  data/reference/ladder.  The eight pairs:
 #                                    make corpus STRIDES=3      (where the GPU machine has other packages; it travels along)
 #                                    CORPUS=_build/corpus.xz notebooks/gpu.sh ladder out
-#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.jsonl.xz notebooks/gpu.sh ladder more
+#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.packed notebooks/gpu.sh ladder more
 #   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
 #                                  small matrices the network engine bounds in a second
 #   notebooks/gpu.sh bars OUT      what 01, 02 and 03 take of a GPU's memory on a model of 13 GB (random weights of a real shape,
@@ -25,7 +25,7 @@
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
-#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count;
+#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.packed) where they count;
 #                files that an earlier `ladder` left
 #   QUEUE        of `ladder`: pairs (default), losses, repairs, cheap, shapes, sizes; several are worked on one after the other
 #   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
@@ -71,7 +71,7 @@ fi
 published=""
 for file in ${RUNS:-}; do
   case "$file" in
-    *.xz) published=$(realpath "$file") ;;
+    *.packed | *.xz) published=$(realpath "$file") ;;
     *) mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$file" ;;
   esac
 done

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import data_script
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from lib.model import corpus, load
 
@@ -97,6 +98,21 @@ def test_a_difference_is_named_or_left_out():
         corpus.read(rows, source="nowhere.xz")
 
 
+def test_training_text_that_varies_with_the_platform_is_left_out_and_said_so(tmp_path):
+    rows = corpus.manifest()
+    varies = rows[rows.path.str.contains(corpus.VARIES)]
+    assert set(varies.split) == {"train"} and 55 < len(varies) < 60
+    part = pd.concat([varies.iloc[:2], rows[rows.split == "train"].iloc[:1]])
+    elsewhere = part.assign(sha256=["0" * 64, *part.sha256[1:]])
+    with pytest.warns(UserWarning, match="1 training texts differ with the platform and are left"):
+        assert len(corpus.read(elsewhere)) == 2
+    with pytest.warns(UserWarning, match="1 training texts differ"):
+        corpus.write_pack(elsewhere, tmp_path / "pack.xz")
+    assert len(corpus.read(part.iloc[1:], source=str(tmp_path / "pack.xz"))) == 2
+    with pytest.raises(ValueError, match="has SHA-256"):
+        corpus.read(elsewhere.assign(split="held-out"))
+
+
 def test_a_packed_file_gives_the_same_documents(tmp_path):
     rows = corpus.manifest().query("split == 'held-out'").iloc[::60]
     corpus.write_pack(rows, tmp_path / "pack.xz")
@@ -118,6 +134,37 @@ def test_held_out_takes_clusters_in_turn_and_counts_bytes():
             .startswith(tokenizer.decode(list(doc.token_ids[1:-3])).rstrip("\ufffd"))
         )
     assert corpus.stream(few).dtype == np.uint16
+
+
+def one(text):
+    return corpus.Document("x", "d", "c", text)
+
+
+def test_a_text_is_encoded_whole_even_where_its_tokens_are_long():
+    spaces = " " * 2000  # one token, far longer than the cut that saves time elsewhere
+    whole = corpus.encode([one(f"{spaces}a b c d")], long_words())[0]
+    assert (
+        corpus.encode([one(f"{spaces}a b c d")], long_words(), 4)[0].token_ids
+        == (whole.token_ids[:4])
+    )
+
+
+def long_words():
+    made = Tokenizer(models.WordLevel({"[U]": 0, "a": 1, "b": 2, "c": 3, "d": 4}, "[U]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    return made
+
+
+def test_a_text_of_no_token_is_refused():
+    silent = Tokenizer(models.BPE({"a": 0}, []))
+    with pytest.raises(ValueError, match="corpus.encode: x: 0 tokens: must be at least one"):
+        corpus.encode([one("b b")], silent)
+
+
+def test_a_stream_holds_numbers_of_any_vocabulary():
+    rows = [corpus.Document("x", "d", "c", "t", ids) for ids in ((1, 65_535), (65_536, 2))]
+    assert corpus.stream(rows).tolist() == [1, 65_535, 65_536, 2]
+    assert corpus.stream(rows[:1]).dtype == np.uint16
 
 
 def test_the_summary_counts_the_manifest_and_its_shares_by_hand():

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import data_script
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lib import provenance
-from lib.model import load
+from lib.model import corpus, load, vocabulary
 
 
 def test_the_shipped_checkpoints_are_the_declared_model():
@@ -83,7 +85,7 @@ def test_a_broken_folder_is_one_line(tmp_path):
 
 def test_round_trip_keeps_tied_weights_once(tiny_model, tmp_path):
     load.save(tiny_model, tmp_path / "m")
-    shutil.copy(load.HOME / "tokenizer.json", tmp_path / "m")
+    load.tokenizer().save(str(tmp_path / "m/tokenizer.json"))
     again, _ = load.open(str(tmp_path / "m"))
     for name, tensor in tiny_model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor.to(torch.bfloat16).float())
@@ -97,7 +99,7 @@ def test_a_chapter_s_models_by_name():
 
 def test_checkpoints_of_another_home_are_its_own(tiny_model, tmp_path):
     load.save(tiny_model, tmp_path / "with")
-    shutil.copy(load.HOME / "tokenizer.json", tmp_path)
+    load.tokenizer().save(str(tmp_path / "tokenizer.json"))
     model, _ = load.embedded("with", home=tmp_path)
     assert model.config.hidden_size == 32 and model.dtype == torch.float32
     with pytest.raises(ValueError, match="arm = 'best': must be one of without, with"):
@@ -210,3 +212,92 @@ def test_a_local_model_is_opened_in_the_number_type_asked_for(tiny_model, tmp_pa
     assert model.dtype == torch.bfloat16 and model.config.revision == "v1"
     with pytest.raises(ValueError, match="dtype = 'int3': must be one of auto, float32"):
         load.open(str(tmp_path), dtype="int3")
+
+
+def changed(tiny_model, folder, change, **says):
+    """A folder of the tiny model whose weights and configuration were changed."""
+    load.save(tiny_model, folder)
+    held = load_file(folder / "model.safetensors")
+    file = {name: part.contiguous() for name, part in change(dict(held)).items()}
+    save_file(file, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text()) | says
+    (folder / "config.json").write_text(json.dumps(config))
+    load.tokenizer().save(str(folder / "tokenizer.json"))
+    return str(folder)
+
+
+ROUTER = "model.layers.0.mlp.gate.weight"
+FAULTS = {
+    "a renamed router": (
+        lambda held: {k.replace("mlp.gate", "mlp.router"): v for k, v in held.items()},
+        rf"missing: {ROUTER} and 2 more; not of this model: .*0.mlp.router.weight and 2 more",
+    ),
+    "no last layer": (
+        lambda held: {k: v for k, v in held.items() if "layers.2." not in k},
+        r"weights missing: model.layers.2.\S+ and \d+ more: must be",
+    ),
+    "an expert less": (
+        lambda held: {k: v for k, v in held.items() if ".experts.5." not in k},
+        r"of another shape: model.layers.0.mlp.experts.down_proj and 5 more: must be",
+    ),
+    "a router of another size": (
+        lambda held: held | {ROUTER: torch.ones(9, 32)},
+        rf"weights of another shape: {ROUTER}: must be",
+    ),
+    "a prefix": (
+        lambda held: {f"module.{k}": v for k, v in held.items()},
+        r"missing: .* and \d+ more; not of this model: module.model.\S+ and \d+ more",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_weights_that_do_not_fill_the_model_are_named(tiny_model, tmp_path, fault):
+    change, message = FAULTS[fault]
+    with pytest.raises(ValueError) as error:
+        load.open(changed(tiny_model, tmp_path, change))
+    refused(error, message)
+
+
+def test_scales_that_an_unknown_quantisation_would_drop_are_named(tiny_model, tmp_path):
+    def scaled(held):
+        return held | {f"{k}_scale_inv": torch.ones(1) for k in held if "down_proj" in k}
+
+    name = changed(tiny_model, tmp_path, scaled, quantization_config={"quant_method": "own"})
+    with pytest.raises(ValueError) as error:
+        load.open(name)
+    refused(error, r"weights not of this model: \S+weight_scale_inv and 23 more: must be")
+
+
+def words(**says):
+    """A tokenizer of whole words, saved as some are: padding and cutting what it reads."""
+    made = Tokenizer(models.WordLevel({"[U]": 0, "a": 1, "b": 2, "<s>": 3, "</s>": 4}, "[U]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    made.add_special_tokens(["<s>", "</s>", corpus.END_OF_TEXT])
+    made.enable_padding(length=9)
+    made.enable_truncation(3)
+    made.post_processor = processors.TemplateProcessing(**says) if says else None
+    return made
+
+
+@pytest.mark.parametrize(
+    ("rule", "config", "start"),
+    [
+        ({}, None, (5,)),
+        ({}, {"bos_token": "<s>"}, (3,)),
+        ({}, {"bos_token": {"content": "<s>"}, "add_bos_token": True}, (3,)),
+        ({}, {"bos_token": None}, ()),
+        ({}, {"bos_token": "<s>", "add_bos_token": False}, ()),
+        (dict(single="$A </s>", special_tokens=[("</s>", 4)]), {"bos_token": "<s>"}, (3,)),
+        (dict(single="<s> $A </s>", special_tokens=[("<s>", 3), ("</s>", 4)]), None, (3,)),
+        (dict(single="$A </s>", special_tokens=[("</s>", 4)]), None, ()),
+    ],
+)  # fmt: skip
+def test_a_text_begins_as_its_tokenizer_says_and_is_read_whole(tmp_path, rule, config, start):
+    words(**rule).save(str(tmp_path / "tokenizer.json"))
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    texts = [corpus.Document("x", "d", "c", "a b a b a b"), corpus.Document("y", "d", "c", "a")]
+    long, short = corpus.encode(texts, vocabulary.local(tmp_path))
+    assert long.token_ids == (*start, 1, 2, 1, 2, 1, 2) and short.token_ids == (*start, 1)
+    assert long.bytes == 11

@@ -24,7 +24,7 @@ def test_what_is_known_is_what_was_put_in():
     rng = np.random.default_rng(1)
     token, document = rng.integers(0, 4, 4000), np.repeat(np.arange(40), 100)
     other = rng.integers(0, 4, 4000)
-    index = np.stack([[token, (token + 1) % 4], [other, (token + other) % 4]])
+    index = np.stack([[token, (token + 1) % 4], [other, (other + 1 + token % 3) % 4]])
     t = traces.made(index.transpose(0, 2, 1), document, token=token)
     share = structure.known(t, 5, rng).set_index(["layer", "source"]).share
     assert share[1, "token"] == pytest.approx(1, abs=0.01)
@@ -67,3 +67,9 @@ def test_pairs_are_the_cells_of_the_maps():
         ["b", 0, 1, 0.5],
     ]
     assert structure.strongest(table).to_dict() == {"a": 2.0, "b": 2.0}
+
+
+def test_of_a_router_that_always_chooses_the_same_nothing_is_left_to_know():
+    t = traces.made([[[2], [2], [2]], [[0], [1], [0]]], [0, 0, 1], domain=[0, 1])
+    table = structure.known(t, 2, np.random.default_rng(0))
+    assert (table[table.layer == 1].share == 0).all() and table.share.notna().all()

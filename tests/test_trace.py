@@ -71,6 +71,37 @@ def test_refusals(routes, tmp_path):
         observe.trace(None, [])
 
 
+def named(*rows):
+    return [
+        SimpleNamespace(name=f"t{i}", token_ids=row, domain="d", cluster="c")
+        for i, row in enumerate(rows)
+    ]
+
+
+def test_numbers_that_are_none_are_refused_by_document_and_layer(tiny_model):
+    documents = named((3, 4, 5), (3, 7, 5), (3, 4))
+    with torch.no_grad():
+        tiny_model.model.embed_tokens.weight[7] = float("inf")
+    with pytest.raises(ValueError, match="document t1: MoE layer 1: what its experts and router g"):
+        observe.trace(tiny_model, documents, batch_tokens=4)
+    assert observe.trace(tiny_model, [documents[0], documents[2]]).expert_index.shape[1] == 5
+
+
+def test_numbers_too_large_for_their_type_are_refused(tiny_model):
+    with torch.no_grad():
+        tiny_model.model.layers[0].mlp.experts.down_proj.fill_(6e4)
+        tiny_model.model.layers[0].mlp.experts.gate_up_proj.fill_(1.0)
+    documents = named((3, 4, 5))
+    observe.trace(tiny_model, documents)
+    with pytest.raises(ValueError, match="document t0: MoE layer 2: .* dtype too narrow"):
+        observe.trace(tiny_model.half(), documents)
+
+
+def test_a_token_beyond_the_vocabulary_is_named(tiny_model):
+    with pytest.raises(ValueError, match="document t0: token 97: must be below 97, the model's"):
+        observe.trace(tiny_model, named((3, 97)))
+
+
 def test_batches_take_every_token_once_per_pass(routes):
     rng = np.random.default_rng(0)
     rows = profile.batches(routes, 19, 2, rng)
@@ -94,6 +125,12 @@ def test_even_load_has_k_distinct_experts_a_token():
         ),
         (lambda t: {"expert_index": t.expert_index.astype(float)}, "must be whole numbers"),
         (lambda t: {"expert_index": t.expert_index.astype(int) - 8}, "from 0 to 7"),
+        (lambda t: {"experts": int(t.expert_index.max())}, "must name experts from 0 to 6"),
+        (
+            lambda t: {"expert_index": t.expert_index[:, :, [0, 0]]},
+            "expert_index: layer 0, token 0: must name different experts",
+        ),
+        (lambda t: {"cluster": t.cluster - 1}, r"cluster of shape \(4,\): must be \[4\] whole n"),
         (lambda t: {"position": t.position[1:]}, r"position of shape \(37,\): must be \[38\]"),
         (lambda t: {"token": t.token - 100}, "token of shape .*≥ 0"),
         (

@@ -24,7 +24,7 @@ import transformers
 from transformers import OlmoeForCausalLM
 
 from lib.balance import evaluate, train
-from lib.model import corpus, load, ngram, pack
+from lib.model import corpus, load, ngram, pack, vocabulary
 
 CUTS = (512, 0)  # tokens of each held-out document; 0: all of them
 SAMPLE = 64  # windows of held-out text whose loss is followed during training
@@ -82,8 +82,8 @@ def _tokenizer(folder: Path, documents: list[corpus.Document]):
     """The repository's tokenizer where there is one, else a new one trained on `documents`; kept in
     `folder`.
     """
-    known = load.HOME / "tokenizer.json"
-    tokenizer = load.tokenizer() if known.is_file() else load.train_tokenizer(documents)
+    known = any(load.HOME.glob("tokenizer.json*"))
+    tokenizer = load.tokenizer() if known else vocabulary.train(documents)
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer
 

@@ -33,6 +33,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lib import choices
 from lib.measure import clock, grid, parallel, records
 from lib.measure.clock import Operation
 
@@ -154,7 +155,7 @@ EXPERIMENTS = dict(exchange=exchange, compute=compute, layer=layer)
 
 def measure(given: argparse.Namespace, device: torch.device) -> None:
     """Run the experiments and write their files; expert compute alone where there is one device."""
-    routes = {path.stem: np.load(path)["expert_index"] for path in given.trace}
+    routes = {path.stem: choices.unpacked(np.load(path))["expert_index"] for path in given.trace}
     alone = dist.get_world_size() == 1
     names = [name for name in given.experiments if name == "compute" or not alone]
     for name in names:

@@ -16,8 +16,7 @@ import numpy as np
 from lib import stats
 from lib.network import cost, placement, synthetic, traffic
 
-# from the models' published configurations; "trace": the recorded routes' own experts, OLMoE's
-# sizes
+# from the published configurations; "trace": the recorded routes' own experts, OLMoE's sizes
 SHAPES = {
     "olmoe": cost.Shape(2048, 1024, 64, 8),
     "mixtral": cost.Shape(4096, 14336, 8, 2),
@@ -25,9 +24,8 @@ SHAPES = {
     "trace": cost.Shape(2048, 1024, 16, 2),
     "tiny": cost.Shape(64, 32, 16, 2),
 }
-SIZES = [
-    4096 << i for i in range(18)
-]  # 4 KiB to 512 MiB a device; every second one fits, the others test
+# 4 KiB to 512 MiB a device; every second one fits, the others test
+SIZES = [4096 << i for i in range(18)]
 SKEWS = ("even", "0.25", "0.5", "0.75", "one", "shift", "home", "pair", "random")
 FIT_SKEWS = ("even", "0.5", "shift", "home")
 BATCHES = (4, 16, 64, 256, 1024, 4096)  # tokens of one device: decode to prefill
@@ -164,16 +162,8 @@ def computes(tiny: bool = False) -> list[dict]:
                 for spread in spreads:
                     tiles = cost.tiled(expert_rows(2**i, active, spread, SHAPES[name].experts))
                     part = "fit" if fits and spread == "even" else "held_out"
-                    found.append(
-                        dict(
-                            shape=name,
-                            rows=2**i,
-                            active=active,
-                            spread=spread,
-                            tile_rows=tiles,
-                            part=part,
-                        )
-                    )
+                    case = dict(shape=name, rows=2**i, active=active, spread=spread)
+                    found.append(case | dict(tile_rows=tiles, part=part))
                 active *= 2
     return found
 
@@ -292,17 +282,15 @@ def _drawn(
             found.append(case)
     home = np.empty(shape.experts, dtype=np.int64)
     home[np.argsort(-load, kind="stable")] = placement.contiguous(shape.experts, devices)
-    return [
-        *found,
-        _case(plain | dict(rho_wanted=np.nan, placement="sorted"), index, home, devices),
-    ]
+    order = plain | dict(rho_wanted=np.nan, placement="sorted")
+    return [*found, _case(order, index, home, devices)]
 
 
 def _case(known: dict, index: np.ndarray, home: np.ndarray, devices: int) -> dict:
     """A configuration of a layer, described; see `described`."""
-    plain = dict(placement="in order", part="held_out") | known
     of_routes = described(index, home, SHAPES[known["shape"]], devices)
-    return plain | of_routes | dict(index=index, home=home)
+    plain = dict(placement="in order", part="held_out")
+    return plain | known | of_routes | dict(index=index, home=home)
 
 
 def recorded(devices: int, traces: dict[str, np.ndarray], batches: tuple[int, ...]) -> list[dict]:

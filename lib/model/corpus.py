@@ -1,10 +1,10 @@
 """The text: sources of the pinned Python packages, read from the installation and never copied into
 the repository.
 
-`data/corpus.csv.gz` lists every document (made by `data/corpus_manifest.py`): its package, path,
-domain, cluster, split, length and the SHA-256 of its text, so that everyone computes on the same
-bytes.  A document of the domain *prose* is the docstrings of a module, one of *messages* the
-translations of a gettext catalogue; all others are whole files.
+`data/corpus.csv.xz` lists every document (made by `data/corpus_manifest.py`): its package, path,
+domain, cluster, split, length and the first `DIGITS` digits (128 bits) of the SHA-256 of its text,
+so that everyone computes on the same bytes.  A document of the domain *prose* is the docstrings of
+a module, one of *messages* the translations of a gettext catalogue; all others are whole files.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import importlib.metadata
 import inspect
 import lzma
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,8 +24,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.gz"
+MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.xz"
+DIGITS = 32
 END_OF_TEXT = "<|endoftext|>"
+# what the same version holds otherwise elsewhere: numpy on Python 3.12 and later has no distutils,
+# and these headers tell how torch was built
+VARIES = re.compile(r"^numpy/distutils/|^torch/include/ATen/Config\.h$|^torch/.*cmake_macros\.h$")
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,8 @@ def translations(catalogue: str) -> str:
 
 
 def digest(text: str) -> str:
-    """SHA-256 of the text in UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The first `DIGITS` hexadecimal digits of the SHA-256 of the text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 @cache
@@ -111,7 +116,7 @@ def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
     held, at = {}, 0
     for line in head.decode().splitlines():
         sha, size = line.split()
-        held[sha] = body[at : at + int(size)]
+        held[sha[:DIGITS]] = body[at : at + int(size)]
         at += int(size)
     for sha in rows.sha256:
         yield held[sha].decode() if sha in held else None
@@ -120,7 +125,7 @@ def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
 def write_pack(rows: pd.DataFrame, path: Path) -> None:
     """Write the texts of `rows` into one xz file, for a machine whose installation differs."""
     texts = [doc.text.encode() for doc in read(rows)]
-    head = "\n".join(f"{sha} {len(text)}" for sha, text in zip(rows.sha256, texts, strict=True))
+    head = "\n".join(f"{hashlib.sha256(text).hexdigest()} {len(text)}" for text in texts)
     path.write_bytes(lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9))
 
 
@@ -131,43 +136,70 @@ def read(
 
     source: "auto" reads the installed packages; otherwise the path of a packed file. A text that is
     missing or differs is refused, naming the first one; with `allow_partial` it is left out
-    instead.
+    instead. So is, with a warning, training text that `VARIES` with the platform: what was trained
+    here had it all, what is trained there has a little less; no held-out text varies.
     """
     if source != "auto" and not Path(source).is_file():
         raise FileNotFoundError(
             f"corpus.read: corpus = {source!r}: must be 'auto' or the path of a packed file"
         )
     texts = map(_installed, rows.itertuples()) if source == "auto" else _packed(rows, Path(source))
-    documents = []
+    documents, varied = [], 0
     for row, text in zip(rows.itertuples(), texts, strict=True):
         if text is not None and digest(text) == row.sha256:
             documents.append(Document(f"{row.package}/{row.path}", row.domain, row.cluster, text))
+        elif source == "auto" and row.split == "train" and VARIES.search(row.path):
+            varied += 1
         elif not allow_partial:
             state = "is missing"
             if text is not None:
                 state = f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
             raise ValueError(
                 f"corpus.read: {row.package} {row.version}: {row.path} {state}: must match "
-                "data/corpus.csv.gz (install requirements.txt, or go on with what matches: "
+                "data/corpus.csv.xz (install requirements.txt, or go on with what matches: "
                 "allow_partial=True)"
             )
+    if varied:
+        words = f"{varied} training texts differ with the platform and are left out"
+        warnings.warn(f"corpus.read: {words}", stacklevel=2)
     if not documents:
         raise ValueError("corpus.read: 0 documents match: at least one must")
     return documents
 
 
-def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) -> list[Document]:
-    """`documents` with `token_ids`, an end-of-text token first, at most `tokens` of them (None:
-    all).
+def start(tokenizer) -> tuple[int, ...]:
+    """The tokens with which a tokenizer begins every text: those of its own rule; where it has
+    none, as this book's, an end-of-text token, if it knows that.
     """
-    documents = list(documents)
+    if tokenizer.post_processor is None:
+        known = tokenizer.token_to_id(END_OF_TEXT)
+        return () if known is None else (known,)
+    whole, plain = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+    places = range(len(whole) - len(plain) + 1)
+    first = next((i for i in places if whole[i : i + len(plain)] == plain), 0)
+    return tuple(whole[:first])
+
+
+def encode(documents: Iterable[Document], tokenizer, tokens: int | None = None) -> list[Document]:
+    """`documents` with `token_ids`, the tokenizer's own `start` first, at most `tokens` of them
+    (None: all).
+
+    Padding and truncation that a tokenizer was saved with are switched off.  Refused: a text of
+    which the tokenizer makes no token.
+    """
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    documents, first, encoded = list(documents), start(tokenizer), []
+    most = None if tokens is None else tokens - len(first)
     texts = [doc.text if tokens is None else doc.text[: 12 * tokens] for doc in documents]
-    start, encoded = tokenizer.token_to_id(END_OF_TEXT), []
-    first = () if start is None else (start,)  # another model's tokenizer may have no such token
-    for doc, code in zip(
-        documents, tokenizer.encode_batch(texts, add_special_tokens=False), strict=True
-    ):
-        ids = code.ids if tokens is None else code.ids[: tokens - len(first)]
+    codes = tokenizer.encode_batch(texts, add_special_tokens=False)
+    for doc, text, code in zip(documents, texts, codes, strict=True):
+        if most is not None and len(code.ids) < most and len(text) < len(doc.text):
+            code = tokenizer.encode(doc.text, add_special_tokens=False)
+        if not code.ids:
+            rule = "must be at least one (is the tokenizer the model's?)"
+            raise ValueError(f"corpus.encode: {doc.name}: 0 tokens: {rule}")
+        ids = code.ids[:most]
         size = len(doc.text[: code.offsets[len(ids) - 1][1]].encode()) if ids else 0
         encoded.append(Document(doc.name, doc.domain, doc.cluster, doc.text, (*first, *ids), size))
     return encoded
@@ -205,10 +237,11 @@ def held_out(
 
 
 def stream(documents: Iterable[Document]) -> np.ndarray:
-    """All tokens of encoded documents in one row, uint16 [tokens]; each document begins with an
-    end-of-text token.
+    """All tokens of encoded documents in one row, [tokens], uint16 or, where an id needs more,
+    int32; each document begins with its tokenizer's `start`.
     """
-    return np.concatenate([np.asarray(doc.token_ids, dtype=np.uint16) for doc in documents])
+    whole = np.concatenate([np.asarray(doc.token_ids, dtype=np.int32) for doc in documents])
+    return whole.astype(np.uint16) if whole.max(initial=0) < 2**16 else whole
 
 
 def summary() -> pd.DataFrame:

@@ -1,10 +1,9 @@
-"""Open a language model and its tokenizer: the embedded checkpoints, a local folder, or a hub by
-name.
-"""
+"""Open a language model and its tokenizer: embedded, of a local folder, or of a hub by name."""
 
 from __future__ import annotations
 
 import copy
+import lzma
 import os
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -25,13 +24,13 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from lib import provenance
-from lib.model import corpus, pack
+from lib.model import filling, pack, vocabulary
 
 DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
 CACHE = provenance.repository() / "_build" / "model"  # unpacked weights
 ARMS = ("without", "with")  # trained without, and with, a balance loss
-VOCABULARY = 8192
+VOCABULARY = vocabulary.SIZE
 SHAPES: dict[str, dict[str, Any]] = {
     "olmoe-1b-7b": dict(
         hidden_size=2048,
@@ -57,29 +56,15 @@ def device(name: str) -> torch.device:
 
 
 def tokenizer(path: Path | None = None) -> Tokenizer:
-    """The byte-level BPE tokenizer of the embedded model (8,192 entries)."""
+    """The byte-level BPE tokenizer of the embedded model (8,192 entries), from a file or its xz."""
     path = path or HOME / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
-        )
-    return Tokenizer.from_file(str(path))
-
-
-def train_tokenizer(documents: list[corpus.Document]) -> Tokenizer:
-    """Train the byte-level BPE vocabulary on the training split."""
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=[corpus.END_OF_TEXT],
-        initial_alphabet=alphabet,
-        show_progress=False,
+    for file in (path, path.with_name(f"{path.name}.xz")):
+        if file.is_file():
+            packed = lzma.decompress if file.suffix == ".xz" else bytes
+            return Tokenizer.from_buffer(packed(file.read_bytes()))
+    raise FileNotFoundError(
+        f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
     )
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    made.train_from_iterator((doc.text for doc in documents), trainer, length=len(documents))
-    return made
 
 
 def config(**changes) -> OlmoeConfig:
@@ -152,7 +137,7 @@ def open(
     spread over all GPUs, and where these do not suffice over the CPU.  code: the name of the model
     whose own Python code may run; without it a model that brings code is refused.  Refused, before
     anything is loaded: quantisation that leaves experts unpacked (bitsandbytes), and a model larger
-    than the memory there is.
+    than the memory there is; then weights that do not fill the model, by their names.
     """
     if name in ARMS:
         return embedded(name, device=device)
@@ -163,18 +148,23 @@ def open(
         raise FileNotFoundError(f"load.open: model = {name!r}: must be one of {known}")
     source = str(path) if path.exists() else name
     options: dict[str, Any] = dict(revision=revision, trust_remote_code=code == name)
-    settings = _one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
+    settings = one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
     options |= _quantisation(name, settings)
-    kind = _dtype(name, dtype, settings, device)
+    kind = dtype_of(name, dtype, settings, device)
     _fits(name, settings, kind, torch.device(device), code == name)
     spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
     model = _pretrained(source, device, kind, **options, **spread)
     model.config.revision = getattr(settings, "_commit_hash", None) or revision
-    local = path / "tokenizer.json"
-    if local.is_file():
-        return model, Tokenizer.from_file(str(local))
-    whole = _one_line(name, lambda: AutoTokenizer.from_pretrained(source, **options))
-    return model, whole.backend_tokenizer
+    return model, one_line(name, lambda: _tokenizer(path, source, options))
+
+
+def _tokenizer(path: Path, source: str, options: dict) -> Tokenizer:
+    """A model's own tokenizer, with the rule by which it begins a text."""
+    if (path / "tokenizer.json").is_file():
+        return vocabulary.local(path)
+    whole = AutoTokenizer.from_pretrained(source, **options)
+    bos = whole.bos_token if getattr(whole, "add_bos_token", True) else None
+    return vocabulary.beginning(whole.backend_tokenizer, bos)
 
 
 def random(shape: str, *, device: torch.device) -> PreTrainedModel:
@@ -209,7 +199,7 @@ def timed(
     return random(shape, device=where), words
 
 
-def _one_line(name: str, action: Callable[[], Any]) -> Any:
+def one_line(name: str, action: Callable[[], Any]) -> Any:
     """The result of `action`; what transformers, safetensors or the hub say of a bad name or file
     becomes one line.
     """
@@ -240,7 +230,8 @@ def _quantisation(name: str, settings) -> dict:
     return {}
 
 
-def _dtype(name: str, wanted: str, settings, device: torch.device | str) -> torch.dtype:
+def dtype_of(name: str, wanted: str, settings, device: torch.device | str) -> torch.dtype:
+    """The number type that `open` loads a model in, by its `dtype`."""
     kinds = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if wanted != "auto" and wanted not in kinds:
         raise ValueError(f"load: dtype = {wanted!r}: must be one of auto, {', '.join(kinds)}")
@@ -267,7 +258,7 @@ def available_bytes(device: torch.device) -> int:
 
 def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
     """Refuse a model that does not fit into memory, with both figures and what would fit."""
-    need = _one_line(name, lambda: needed_bytes(settings, dtype, code=code))
+    need = one_line(name, lambda: needed_bytes(settings, dtype, code=code))
     free = available_bytes(device)
     if need <= 0.9 * free:
         return
@@ -286,10 +277,12 @@ def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: b
 def _pretrained(
     source: Path | str, device: torch.device | str, dtype: torch.dtype, **options
 ) -> PreTrainedModel:
-    """The model in evaluation mode."""
-    model = _one_line(
-        str(source), lambda: AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    """The model in evaluation mode, every weight from the checkpoint and every one of it used."""
+    options |= dict(dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
+    model, told = one_line(
+        str(source), lambda: AutoModelForCausalLM.from_pretrained(source, **options)
     )
+    filling.check(str(source), told)
     return (model if "device_map" in options else model.to(device)).eval()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,8 +48,8 @@ def chosen(
     if part not in PARTS:
         raise ValueError(f"texts.chosen: part = {part!r}: must be one of {', '.join(PARTS)}")
     if text == HELD_OUT:
-        options = dict(source=source, allow_partial=allow_partial)
-        return corpus.sample(documents, split=PARTS[part], **options)
+        own = PARTS[part]
+        return corpus.sample(documents, split=own, source=source, allow_partial=allow_partial)
     found = _found(text, field, split)
     if part != "whole":
         found = _split(found)[part]
@@ -85,6 +85,7 @@ def read(
 
 def _found(source: str, field: str, split: str) -> list[_Found]:
     """All documents with some text, of a path or of a hub."""
+    rows: Iterable[tuple[Document, tuple[str, str, str]]]
     if places := paths(source):
         rows = _local(places, Path(source).expanduser(), field)
     elif source.startswith((".", "/", "~")):

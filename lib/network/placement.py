@@ -7,6 +7,7 @@ copy serves an equal share of its expert.
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
 
@@ -37,11 +38,21 @@ def packed(load: np.ndarray, devices: int) -> np.ndarray:
     """
     load = _checked("packed", load)
     room = np.bincount(contiguous(len(load), devices))
-    total, home = np.zeros(devices), np.empty(len(load), int)
-    for expert in np.argsort(-load, kind="stable"):
-        home[expert] = np.argmin(np.where(room > 0, total, np.inf))
-        total[home[expert]] += load[expert]
-        room[home[expert]] -= 1
+    return _filled(load, np.argsort(-load, kind="stable"), room)
+
+
+@numba.njit(cache=True, nogil=True)
+def _filled(load, order, room):
+    """[experts] devices: in this order, each to the least loaded device with room."""
+    total, home = np.zeros(len(room)), np.empty(len(load), np.int64)
+    for expert in order:
+        best = -1
+        for device in range(len(room)):
+            if room[device] > 0 and (best < 0 or total[device] < total[best]):
+                best = device
+        home[expert] = best
+        total[best] += load[expert]
+        room[best] -= 1
     return home
 
 

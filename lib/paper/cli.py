@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import traceback
 import webbrowser
 from typing import Annotated
 
@@ -214,8 +215,8 @@ def write(frame: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """The command line; what a user got wrong, or the machine refuses, is one line and exit code
-    2.
+    """The command line; what a user got wrong, or the machine refuses, or fails here, is one line
+    and exit code 2.
     """
     try:
         app(prog_name="python -m lib")
@@ -225,4 +226,9 @@ def main() -> None:
         sys.exit(2)
     except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"lib: {told} ({last.filename}, line {last.lineno})", file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,9 @@ def trace(
     one forward pass.
 
     Batches are padded to their longest document and masked, so padding is never counted.  Refused:
-    no document, and one longer than the model's context.
+    no document, one longer than the model's context or with a token beyond its vocabulary, and one
+    that reaches some layer's experts as no finite numbers (damaged weights, a number type too
+    narrow for them).
     """
     if not documents:
         raise ValueError("observe.trace: 0 documents: must be at least one")
@@ -37,6 +40,7 @@ def trace(
     if context is not None and longest > context:
         rule = f"must be at most {context}, the context"
         raise ValueError(f"observe.trace: a document of {longest} tokens: {rule}")
+    _within(documents, text.vocab_size)
     device = next(model.parameters()).device
     size = max(1, batch_tokens // longest)
     owner: list[int] = []
@@ -46,8 +50,30 @@ def trace(
             batch = order[start : start + size]
             owner += batch
             _forward(model, [documents[i].token_ids for i in batch], device)
+        if (place := rec.first_broken()) is not None:
+            _not_finite([documents[i] for i in owner], *place)
         index = np.stack([rec.index(layer).cpu().numpy() for layer in range(rec.layers)])
     return _assemble(index, [documents[i] for i in owner], rec.experts, name)
+
+
+def _within(documents: Sequence, vocabulary: int) -> None:
+    for number, doc in enumerate(documents):
+        if doc.token_ids and max(doc.token_ids) >= vocabulary:
+            rule = f"must be below {vocabulary}, the model's vocabulary (is the tokenizer its own?)"
+            named = f"{_name(doc, number)}: token {max(doc.token_ids)}"
+            raise ValueError(f"observe.trace: {named}: {rule}")
+
+
+def _not_finite(documents: Sequence, layer: int, token: int) -> NoReturn:
+    ends = np.cumsum([len(doc.token_ids) for doc in documents])
+    number = int(np.searchsorted(ends, token, side="right"))
+    where = f"{_name(documents[number], number)}: MoE layer {layer + 1}"
+    rule = "must be finite numbers (damaged weights, or dtype too narrow?)"
+    raise ValueError(f"observe.trace: {where}: what its experts and router get: {rule}")
+
+
+def _name(doc: object, number: int) -> str:
+    return f"document {getattr(doc, 'name', number)}"
 
 
 def _forward(model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device) -> None:

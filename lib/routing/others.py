@@ -6,46 +6,100 @@ A table of counts has a row per model, domain, layer and expert, with the column
 
 from __future__ import annotations
 
-import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
+from lib.routing import recorded
 from lib.routing.profile import METRICS, metrics
 from lib.routing.trace import Trace
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "real_routers.csv"
 COLUMNS = ["model", "experts", "top_k", "domain", "layer", "tokens", "expert", "count"]
+NUMBERS = ["experts", "top_k", "layer", "tokens", "expert", "count"]
 JUDGED = ["model", "experts", "top_k", "layer", "domain", "tokens"]  # what a row of metrics is of
 
 
-def read(path: Path) -> pd.DataFrame:
-    """Counts that others recorded, a table of `COLUMNS`.
+def read(path: Path, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
+    """Counts that others recorded, a table of `COLUMNS` with a row for every expert, chosen or not;
+    the kinds of files are those of `recorded.rows`.
 
-    Read are: a CSV of these columns; a dump of SGLang's expert distribution recorder (.pt with
-    "logical_count" [steps, layers, experts], or "records" with "topk_ids_of_layer" [layers, tokens,
-    k] or "logical_count"); and an array [..., layers, experts] as vLLM's expert load, in .pt, .npy
-    or .json.  Leading axes (steps, ranks) are summed; layers never are.  Refused: anything else,
-    and counts below 0.
+    experts, top_k: what the file does not tell (0: the file's own).  Rows that stand twice, as of
+    several ranks, are summed.  Layers without an assignment, as dense ones are, are left out with
+    a warning.  Refused: a number of experts that is nowhere told (the largest one seen is not it)
+    or told in two ways; counts that are no whole numbers ≥ 0, so shares too; an expert beyond the
+    number of experts; top_k ≥ experts; and an expert with more assignments than there are tokens.
     """
     try:
-        if path.suffix == ".csv":
-            return _counted(pd.read_csv(path)[COLUMNS], path)
-        load, k = _dump(_content(path))
+        frame = recorded.rows(path)
+        told = {name: _told(frame, name, n) for name, n in (("experts", experts), ("top_k", top_k))}
+        names = dict(model=path.stem, domain="all", tokens=0)
+        frame = frame.assign(**{n: v for n, v in names.items() if n not in frame}, **told)
+        frame = frame.assign(**{name: _whole(frame, name) for name in NUMBERS})
+        return _counted(frame, path.name)
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"others.read: {path}: cannot be read as counts: {reason}") from None
-    tokens = load.sum(1) // k if k else np.zeros(len(load), int)
-    return _counted(_table(load, path.stem, "all", k, tokens), path)
 
 
-def _content(path: Path) -> object:
-    if path.suffix == ".pt":
-        return torch.load(path, map_location="cpu", weights_only=True)
-    return json.loads(path.read_text()) if path.suffix == ".json" else np.load(path)
+def _told(frame: pd.DataFrame, name: str, given: int) -> pd.Series:
+    """The file's column `name`, or where it has none as given."""
+    column = frame[name] if name in frame else pd.Series(0, frame.index)
+    column = column.where(column != 0, given)
+    if given and (column != given).any():
+        other = column[column != given].iloc[0]
+        raise ValueError(f"counts_{name} = {given}: must be {other}, as in the file, or 0")
+    if name == "experts" and (column == 0).any():
+        raise ValueError("does not tell the number of experts: counts_experts must")
+    return column
+
+
+def _whole(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column of whole numbers ≥ 0."""
+    numbers = pd.to_numeric(frame[name], errors="coerce")
+    bad = ~np.isfinite(numbers) | (numbers < 0) | (numbers != np.floor(numbers))
+    if bad.any():
+        place, value = int(bad.to_numpy().argmax()), frame[name][bad].iloc[0]
+        raise ValueError(f"row {place + 1}: {name} = {value}: must be whole, and ≥ 0")
+    return numbers.astype(np.int64)
+
+
+def _counted(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The rows summed, with those of experts that were never chosen."""
+    beyond = frame[frame.expert >= frame.experts]
+    if len(beyond):
+        rule = f"must be below {beyond.experts.iloc[0]}, the number of experts"
+        raise ValueError(f"expert {beyond.expert.iloc[0]}: {rule}")
+    about = ["model", "experts", "top_k", "domain", "layer"]
+    sums = frame.groupby([*about, "expert"])[["tokens", "count"]].sum().reset_index()
+    parts = {key: _layer(part, *key[1:3]) for key, part in sums.groupby(about)}
+    empty = sorted({int(key[-1]) for key, part in parts.items() if not part["count"].sum()})
+    whole = [
+        part.assign(**dict(zip(about, key, strict=True)))
+        for key, part in parts.items()
+        if part["count"].sum()
+    ]
+    if not whole:
+        raise ValueError("counts nothing: must have some assignments")
+    if empty:
+        layers = ", ".join(map(str, empty))
+        warnings.warn(f"{name}: left out, without an assignment: layers {layers}", stacklevel=3)
+    return pd.concat(whole, ignore_index=True)[COLUMNS]
+
+
+def _layer(part: pd.DataFrame, experts: int, k: int) -> pd.DataFrame:
+    """tokens, expert, count of one layer, a row for every expert."""
+    if k >= experts:
+        raise ValueError(f"top_k = {k}: must be below {experts}, the number of experts")
+    load = part.set_index("expert")["count"].reindex(range(experts), fill_value=0)
+    tokens = int(part.tokens.max()) or (-(-int(load.sum()) // k) if k else 0)
+    if tokens and load.max() > tokens:
+        rule = f"must be at most {tokens}, the tokens (is top_k {k}?)"
+        raise ValueError(f"an expert with {load.max()} assignments in a layer: {rule}")
+    return pd.DataFrame(dict(tokens=tokens, expert=load.index, count=load.to_numpy()))
 
 
 def _table(load: np.ndarray, model: str, domain: str, k: int, tokens: np.ndarray) -> pd.DataFrame:
@@ -54,36 +108,6 @@ def _table(load: np.ndarray, model: str, domain: str, k: int, tokens: np.ndarray
     about = dict(model=model, experts=load.shape[1], top_k=k, domain=domain, layer=layer.ravel())
     spread = np.repeat(tokens, load.shape[1])
     return pd.DataFrame(about | dict(tokens=spread, expert=expert.ravel(), count=load.ravel()))
-
-
-def _counted(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    if (frame["count"] < 0).any() or frame.empty:
-        raise ValueError(f"others.read: {path}: counts must be ≥ 0, and there must be some")
-    return frame
-
-
-def _dump(content: object) -> tuple[np.ndarray, int]:
-    """[layers, experts] of a recorder's dump, and k where it tells it (else 0)."""
-    k = 0
-    if isinstance(content, dict) and "records" in content:
-        records = content["records"]
-        if "topk_ids_of_layer" in records[0]:
-            chosen = [np.asarray(record["topk_ids_of_layer"]) for record in records]
-            k, experts = chosen[0].shape[2], 1 + max(int(part.max()) for part in chosen)
-            steps = [np.stack([_used(row, experts) for row in part]) for part in chosen]
-        else:
-            steps = [np.asarray(record["logical_count"]) for record in records]
-        load = np.asarray(steps)
-    else:
-        load = np.asarray(content["logical_count"] if isinstance(content, dict) else content)
-    if load.ndim < 2:
-        raise ValueError(f"shape {load.shape}: must end in [layers, experts]")
-    return load.reshape(-1, *load.shape[-2:]).sum(0).astype(np.int64), k
-
-
-def _used(chosen: np.ndarray, experts: int) -> np.ndarray:
-    """[experts] how often each was chosen, of numbers in any shape; those below 0 are padding."""
-    return np.bincount(chosen[chosen >= 0], minlength=experts)
 
 
 def of_trace(t: Trace, model: str) -> pd.DataFrame:
@@ -99,7 +123,8 @@ def judged(frame: pd.DataFrame) -> pd.DataFrame:
     """Metrics of counts (columns `COLUMNS`) per model, domain and layer, and of all domains
     together ("pooled", where there are several).
 
-    gini_share: Gini over its largest value, 1 − k/E (missing where k is not known).  locality, of
+    gini_share: Gini over its largest value, 1 − k/E, or where k is not known (top_k 0) over
+    1 − 1/E, the largest of any k, so that it is then told too small; 0 where k = E.  locality, of
     pooled rows only: 1 − CV²(pooled) / mean of CV²(domain); totals have no documents, so this CV²
     is the plain one.
     """
@@ -111,9 +136,8 @@ def judged(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _judged(part: pd.DataFrame) -> pd.DataFrame:
     """`judged` of one layer of one model."""
-    load = part.pivot_table(
-        index="domain", columns="expert", values="count", sort=False, fill_value=0
-    )
+    counted = part.pivot_table(index="domain", columns="expert", values="count", sort=False)
+    load = counted.reindex(columns=range(int(part.experts.iloc[0]))).fillna(0).astype(np.int64)
     about = part.iloc[0][["model", "top_k", "layer"]].to_dict() | dict(experts=load.shape[1])
     tokens = part.drop_duplicates("domain").set_index("domain").tokens[load.index]
     rows = metrics(load.to_numpy()).assign(domain=load.index, tokens=tokens.to_numpy())
@@ -121,8 +145,8 @@ def _judged(part: pd.DataFrame) -> pd.DataFrame:
         pooled = metrics(load.to_numpy().sum(0)[None]).assign(domain="pooled", tokens=tokens.sum())
         pooled["locality"] = 1 - pooled.cv**2 / (rows.cv**2).mean()
         rows = pd.concat([rows, pooled])
-    k = about["top_k"]
-    return rows.assign(**about, gini_share=rows.gini / (1 - k / load.shape[1]) if k else np.nan)
+    largest = 1 - max(about["top_k"], 1) / load.shape[1]
+    return rows.assign(**about, gini_share=rows.gini / largest if largest > 0 else 0.0)
 
 
 def published() -> pd.DataFrame:
@@ -132,9 +156,11 @@ def published() -> pd.DataFrame:
     return pd.read_csv(PUBLISHED)
 
 
-def known(source: str) -> pd.DataFrame:
+def known(source: str, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
     """`judged` of other routers: "published", or the file of counts that `read` takes."""
-    return published() if source == "published" else judged(read(Path(source)))
+    if source == "published":
+        return published()
+    return judged(read(Path(source).expanduser(), experts, top_k))
 
 
 def beside(
@@ -145,7 +171,8 @@ def beside(
     """
     own = [judged(of_trace(t, names[arm])) for arm, t in traces.items()]
     table = pd.concat([*own, others], ignore_index=True)
-    return table.assign(router=table.model)
+    unknown = table.top_k.eq(0).map({True: " (k unknown: taken as 1)", False: ""})
+    return table.assign(router=table.model + unknown)
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,8 +21,9 @@ class Record:
     once for each of its k slots whose weight is not 0 (a router may leave slots unused).  indices:
     per layer a list (one entry per forward pass) of [tokens, k] expert numbers in the router's
     order.  weights: likewise, the combine weights [tokens, k].  scores: likewise, the router's raw
-    logits [tokens, experts], with their gradient if the forward pass has one.  Rows that the
-    attention mask marks as padding are left out of all four.
+    logits [tokens, experts], with their gradient if the forward pass has one.  broken: likewise,
+    with `indices`, [tokens] whether what reached the experts or its weights is no finite number.
+    Rows that the attention mask marks as padding are left out of all five.
     """
 
     layers: int
@@ -31,6 +33,7 @@ class Record:
     indices: list[list[Tensor]] = field(init=False)
     weights: list[list[Tensor]] = field(init=False)
     scores: list[list[Tensor]] = field(init=False)
+    broken: list[list[Tensor]] = field(init=False)
     _counts: dict[int, Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -42,6 +45,7 @@ class Record:
         self.indices = [[] for _ in range(self.layers)]
         self.weights = [[] for _ in range(self.layers)]
         self.scores = [[] for _ in range(self.layers)]
+        self.broken = [[] for _ in range(self.layers)]
 
     @property
     def load(self) -> Tensor:
@@ -54,6 +58,16 @@ class Record:
         ``indices=True``).
         """
         return torch.cat(self.indices[layer])
+
+    def first_broken(self) -> tuple[int, int] | None:
+        """The first token that is `broken`, of the layer that it is broken in first: (layer, token
+        over all recorded passes), or None.
+        """
+        for layer, parts in enumerate(self.broken):
+            found = torch.cat(parts) if parts else torch.zeros(0)
+            if bool(found.any()):
+                return layer, int(found.float().argmax())
+        return None
 
     def count(self, layer: int, index: Tensor, used: Tensor) -> None:
         """Add the assignments [tokens, k] of one layer where `used`, on its own device and without
@@ -72,16 +86,22 @@ class Recording:
 
     def call(self, number: int, layer: Layer, args: tuple, kwargs: dict) -> None:
         """Experts of a layer are called with an assignment, or an index is looked up."""
-        rest = hooks.passing(layer, args, kwargs)[-2:]
-        parts = [part.reshape(-1, part.shape[-1]) for part in rest]
-        self.assignment(number, parts[0], parts[1] if len(layer.places) == 3 else None)
+        parts = [part.reshape(-1, part.shape[-1]) for part in hooks.passing(layer, args, kwargs)]
+        index = parts[len(parts) // 2]
+        weight = parts[2] if len(parts) == 3 else None
+        self.assignment(number, index, weight, [part for part in parts if part is not index])
 
     def chosen(self, number: int, top: Any) -> None:
         """A top-k chooses experts."""
-        self.assignment(number, top.indices.reshape(-1, top.indices.shape[-1]), None)
+        index, values = (part.reshape(-1, part.shape[-1]) for part in (top.indices, top.values))
+        self.assignment(number, index, None, [values])
 
-    def assignment(self, number: int, index: Tensor, weight: Tensor | None) -> None:
-        """Count and keep index [tokens, k]; weight [tokens, k], where it is seen."""
+    def assignment(
+        self, number: int, index: Tensor, weight: Tensor | None, finite: Sequence[Tensor]
+    ) -> None:
+        """Count and keep index [tokens, k]; weight [tokens, k], where it is seen; what must be
+        `finite` [tokens, …].
+        """
         if not self.now.running:
             return
         index = index.detach()
@@ -91,6 +111,9 @@ class Recording:
         self.rec.count(number, index, used if keep is None else used & keep[:, None])
         if self.indices:
             self.rec.indices[number].append(self.now.rows(index))
+            sound = [part.detach().isfinite().all(-1) for part in finite]
+            if sound:
+                self.rec.broken[number].append(self.now.rows(~torch.stack(sound).all(0)))
         if self.weights and weight is not None:
             self.rec.weights[number].append(self.now.rows(weight.detach()))
 

@@ -46,7 +46,8 @@ def known(t: Trace, shuffles: int, rng: np.random.Generator) -> pd.DataFrame:
 
     token: its vocabulary entry; position: its sixteenth of the context; domain; second: the expert
     chosen next to it (co-activation); before: its first expert in the layer above.  Each is
-    `information_share`, net of its shuffled null.
+    `information_share`, net of its shuffled null; 0 where the first expert is always the same, of
+    which nothing is left to know.
     """
     always = {
         "token": t.token,
@@ -59,7 +60,8 @@ def known(t: Trace, shuffles: int, rng: np.random.Generator) -> pd.DataFrame:
         sources = always | ({"second": index[:, 1]} if index.shape[1] > 1 else {})
         sources |= {"before": t.expert_index[layer - 1, :, 0]} if layer else {}
         for name, x in sources.items():
-            share = information_share(x, first, shuffles, rng)
+            constant = (first == first[0]).all()
+            share = 0.0 if constant else information_share(x, first, shuffles, rng)
             rows.append(dict(layer=layer + 1, source=name, share=share))
     return pd.DataFrame(rows)
 
@@ -82,7 +84,7 @@ def coactivation(t: Trace, layer: int) -> np.ndarray:
     expected = np.outer(share, share)
     np.fill_diagonal(expected, 0)
     np.fill_diagonal(together, 0)
-    total = together.sum() / expected.sum()
+    total = together.sum() / (expected.sum() or np.inf)
     return np.divide(
         together, expected * total, out=np.full(expected.shape, np.nan), where=expected > 0
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import provenance
+from lib import choices, provenance
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,16 @@ class Trace:
             raise ValueError(f"trace: expert_index of shape {index.shape}: {rule}")
         if index.size == 0 or int(index.min()) < 0 or int(index.max()) >= self.experts:
             raise ValueError(f"trace: expert_index: must name experts from 0 to {self.experts - 1}")
-        for name in ("document", "position", "domain", "token"):
+        order = np.sort(index, axis=2)
+        if (twice := order[:, :, 1:] == order[:, :, :-1]).any():
+            layer, token, _ = np.argwhere(twice)[0]
+            rule = "must name different experts"
+            raise ValueError(f"trace: expert_index: layer {layer}, token {token}: {rule}")
+        sizes = dict.fromkeys(("document", "position", "domain", "token"), index.shape[1])
+        for name, size in (sizes | {"cluster": len(self.cluster)}).items():
             part = getattr(self, name)
-            if part.shape != index.shape[1:2] or part.dtype.kind not in "iu" or part.min() < 0:
-                rule = f"must be [{index.shape[1]}] whole numbers ≥ 0"
+            if part.shape != (size,) or part.dtype.kind not in "iu" or part.min() < 0:
+                rule = f"must be [{size}] whole numbers ≥ 0"
                 raise ValueError(f"trace: {name} of shape {part.shape}: {rule}")
         named = (("document", "cluster"), ("domain", "domains"), ("cluster", "clusters"))
         for name, names in named:
@@ -90,9 +96,11 @@ class Trace:
         return result
 
     def save(self, path: Path) -> None:
-        """Write compressed (npz), whole or not at all."""
+        """Write compressed (npz, the routes by `choices.packed`), whole or not at all."""
+        parts = vars(self) | choices.packed(self.expert_index, self.token, self.experts)
+        parts.pop("expert_index")
         with provenance.writing(path) as temporary:
-            np.savez_compressed(temporary, **vars(self))
+            np.savez_compressed(temporary, **parts)
 
 
 def counts(index: np.ndarray, experts: int) -> np.ndarray:
@@ -106,7 +114,8 @@ def load(path: Path) -> Trace:
     """Read a trace; a file that is none, or lacks a part, is refused in one line."""
     try:
         with np.load(path) as file:
-            parts = {field.name: file[field.name] for field in fields(Trace)}
+            own = choices.unpacked(file)
+            parts = own | {f.name: file[f.name] for f in fields(Trace) if f.name not in own}
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"trace.load: {path}: is not a trace: {reason}") from None
