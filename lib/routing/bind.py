@@ -42,8 +42,8 @@ class Fits:
     """
 
     table: Tensor | None = None
-    bias: list[Tensor] | None = None
-    cut: list[Tensor] | None = None
+    bias: list[Tensor] = field(default_factory=list)
+    cut: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
 
 
@@ -129,7 +129,8 @@ def bound(
     if row.own and policy == "native":
         return adapter.native
     fitted = [need for need in row.needs if need not in GIVEN]
-    if missing := [need for need in fitted if getattr(fits, need, None) is None]:
+    held = {name for name, value in vars(fits).items() if _is_there(value)} if fits else set()
+    if missing := [need for need in fitted if need not in held]:
         given = f"fits without {' and '.join(missing)}" if fits else "fits = None"
         raise ValueError(
             f"bind.bound: {setting['strategy']}: {given}: must hold its {' and '.join(fitted)}"
@@ -150,6 +151,11 @@ def bound(
         return index, weighing.by_rule(policy, rule, call.logits, ranked, index, marked, k)
 
     return assign
+
+
+def _is_there(fitted: object) -> bool:
+    """Whether something was fitted."""
+    return len(fitted) > 0 if isinstance(fitted, list) else fitted is not None
 
 
 def _of_layer(fitted: object, layer: int) -> object:
@@ -205,7 +211,7 @@ def price_correlation(fits: Fits, k: int, tokens: int = 1024) -> np.ndarray:
     where one of them is the same for all experts.
     """
     found = []
-    for scores, bias in zip(fits.scores, fits.bias or [], strict=True):
+    for scores, bias in zip(fits.scores, fits.bias, strict=True):
         worth = (scores[:tokens] - scores.min().clamp(max=0)).clamp_min(ranking.LEAST).log()
         price = -strategies.optimal_prices(worth, k, 1).cpu().double()
         both = np.stack([price, bias.cpu().double()])
@@ -219,7 +225,7 @@ def keep_bias(path: Path, model: torch.nn.Module, fits: Fits) -> None:
     in the model.
     """
     names = [layer.name for layer in adapter.layers(model)]
-    rows = [row.cpu().contiguous() for row in fits.bias or []]
+    rows = [row.cpu().contiguous() for row in fits.bias]
     save_file(dict(zip(names, rows, strict=True)), path)
 
 
