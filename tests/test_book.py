@@ -25,6 +25,7 @@ PAGES = [
     "book/compare",
     "book/notation",
     "book/rerun",
+    "book/cluster",
     "book/families",
     "book/references",
     "notebooks/00_base_model",

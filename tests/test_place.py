@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import engine_files
 import numpy as np
@@ -164,3 +165,19 @@ def test_how_often_to_refresh():
     assert np.isinf(table.tokens_that_pay[1]) or (
         table.tokens_that_pay[1] > later.tokens_that_pay[1]
     )
+
+
+def test_the_page_says_what_works(tmp_path, capsys):
+    """The commands of the page "Your cluster", on published counts and on a recording."""
+    text = (Path(__file__).parents[1] / "book/cluster.md").read_text()
+    lines = re.findall(r"^python -m lib place (.*)$", text, re.MULTILINE)
+    assert len(lines) == 2
+    engine_files.sglang_per_pass(tmp_path / "recording.pt", INDEX)
+    for line in lines:
+        words = line.replace("data/", f"{Path(__file__).parents[1]}/data/")
+        words = words.replace("recording.pt", str(tmp_path / "recording.pt"))
+        place.main(words.replace("placement.json", str(tmp_path / "placement.json")).split())
+        assert "read back" in capsys.readouterr().out
+    for option in re.findall(r"`(--[a-z-]+)", text.partition("## Load")[0]):
+        known = option in place.__doc__ or option.startswith(("--enable", "--expert-dist"))
+        assert known or option[2:].replace("-", "_") in vars(place.parsed(words.split()))

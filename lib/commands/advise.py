@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from lib import provenance
-from lib.commands import advice
+from lib.commands import advice, imported
 from lib.measure import calibrate, records
 from lib.model import corpus, load, texts
 from lib.network import cost, fabric, step
 from lib.paper import runs
-from lib.routing import adapter, observe, others, trace
+from lib.routing import adapter, observe, trace
 
 CARDS = {"h200": "nvidia-h200-x2", "h100": "nvidia-h100-80gb-hbm3-x2"}
 PER_NODE = 8
@@ -54,7 +54,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def counted(path: Path) -> Counted:
     """(load [layers, experts] over all domains, tokens a layer, k or 0, model) of a counts file."""
-    frame = others.read(path)
+    frame = imported.counts(path)
     name = str(frame.model.iloc[0])
     frame = frame[frame.model == name]
     table = frame.pivot_table(index="layer", columns="expert", values="count", aggfunc="sum")

@@ -149,7 +149,9 @@ def folded(counts: np.ndarray, logical: np.ndarray) -> np.ndarray:
         )
     found = np.zeros((*counts.shape[:-1], int(logical.max()) + 1), counts.dtype)
     for layer, experts in enumerate(logical):
-        np.add.at(found, (..., layer, experts), counts[..., layer, :])
+        holds = np.zeros((len(experts), found.shape[-1]), counts.dtype)
+        holds[np.arange(len(experts)), experts] = 1
+        found[..., layer, :] = counts[..., layer, :] @ holds
     return found
 
 

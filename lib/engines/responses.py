@@ -102,16 +102,11 @@ def _shaped(
     flat: Sequence[np.ndarray], counts: Sequence[Sequence[int]], top_k: int, layers: int
 ) -> list[list[np.ndarray]]:
     """Numbers without a shape as [[tokens, layers, k]]."""
+    widths = [top_k * layers]
     if not (top_k and layers):
-        known = (
-            {len(part) // n for n in tokens if len(part) % n == 0}
-            for part, tokens in zip(flat, counts, strict=True)
-        )
-        widths = set.intersection(*known)
-        first = [len(flat[0]) / n for n in counts[0]]
-        widths = sorted(widths, key=lambda width: first.index(width))
-    else:
-        widths = [top_k * layers]
+        pairs = zip(flat, counts, strict=True)
+        known = [[len(part) // n for n in tokens if len(part) % n == 0] for part, tokens in pairs]
+        widths = [width for width in known[0] if all(width in other for other in known)]
     for width in widths:
         rows = [part.reshape(-1, width) for part in flat if len(part) % width == 0]
         most = range(min(width, MOST_K), 0, -1)

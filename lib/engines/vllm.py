@@ -27,7 +27,8 @@ def read(content: object) -> Recording | None:
     vLLM keeps this state and writes no file of it: the names and shapes are those of vllm-project/
     vllm, vllm/distributed/eplb/eplb_state.py, commit 0014ec6c58e1 (EplbState).
     """
-    steps, names = [], []
+    steps: list[np.ndarray] = []
+    names: list[object] = []
     for at, (snapshot, logical) in enumerate(_snapshots(content)):
         table = array(logical)
         load = _load(snapshot, table.shape[-1])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from lib.network import cost, search
+from lib.network import cost, placement, search
 
 BYTES = 2.0  # of a number in bfloat16
 
@@ -58,26 +58,24 @@ def refresh(
     layer_s: Callable[[np.ndarray, np.ndarray], float],
 ) -> pd.DataFrame:
     """How often a layer's placement should be made anew, from loads [windows, experts] in time: a
-    row per number of windows in `every` (0: once, before the first).
+    row per number of windows in `every` (0: once, after the first).
 
-    The placement of a window is made for the loads of the windows before it, as many as lie between
-    two refreshes, so window 0 is not judged. rho: busiest device over the mean, mean over windows;
+    The first placement is made for window 0, which is not judged; a later one for the windows since
+    the last. rho: busiest device over the mean, mean over windows;
     fetched: experts of the device with most, per refresh; layer_s: of a window's load and its
     placement, mean; moving_s: per window.
     """
     rows = []
     for interval in every:
-        home, rho, moved, spent, took = None, [], [], 0.0, []
+        home = search.better(loads[:1].sum(0), devices, redundant)
+        rho, moved, spent, took = [], [], 0.0, []
         for at in range(1, len(loads)):
-            due = home is None or (interval and at % interval == 0)
-            if due:
-                window = loads[max(0, at - (interval or 1)) : at].sum(0)
-                new = search.better(window, devices, redundant)
-                if home is not None:
-                    moved.append(int(fetched(home, new).max()))
-                    spent += moved_s(home, new)
+            if at > 1 and interval and (at - 1) % interval == 0:
+                new = search.better(loads[max(0, at - interval) : at].sum(0), devices, redundant)
+                moved.append(int(fetched(home, new).max()))
+                spent += moved_s(home, new)
                 home = new
-            held = (loads[at] / np.bincount(home.ravel(), minlength=len(loads[at])))[home].sum(1)
+            held = placement.device_load(loads[at], home, devices)
             rho.append(held.max() / held.mean())
             took.append(layer_s(loads[at], home))
         number = len(loads) - 1
