@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from lib import stats
 from lib.commands import imported
 from lib.engines import content, exporting, importing, recording
+from lib.routing import others
 
 INDEX = engine_files.routes()
 
@@ -50,6 +52,13 @@ def test_experts_that_nobody_tells(tmp_path):
     assert imported.counts(tmp_path / "a.json", 20).expert.max() == 19
     with pytest.raises(ValueError, match="expert 15: must be below 12"):
         imported.counts(tmp_path / "a.json", 12)
+
+
+def test_metrics_of_a_recording_are_those_of_its_counts(tmp_path):
+    engine_files.sglang_per_pass(tmp_path / "a", INDEX)
+    judged = imported.known(str(tmp_path / "a"))
+    assert judged.gini.tolist() == pytest.approx(stats.gini(engine_files.load(INDEX)).tolist())
+    assert len(imported.known("published")) == len(others.published())
 
 
 def test_dense_layers_keep_the_numbers_of_the_others(tmp_path):

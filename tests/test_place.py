@@ -147,7 +147,7 @@ def test_times_and_when_moving_pays():
     moved = placing.moves(wanted, own)
     assert moved.rows_that_pay == 1.5 * own.model.shape.width and moved.tokens_that_pay > 0
     rivals = placing.rivals(wanted, own)
-    assert set(rivals.text) == {"this", "turned"} and len(rivals) == 12
+    assert set(rivals.text) == {"own", "turned"} and len(rivals) == 12
     rows = rivals[rivals.rule == "linear programme"]
     assert (rows.slowdown_own > rows.slowdown).all()
 
@@ -157,6 +157,9 @@ def test_how_often_to_refresh():
     wanted = placing.Asked(own.load, 4, 3, {}, {})
     rng = np.random.default_rng(0)
     steady = rng.poisson(1000 * own.load / own.load.sum(), (40, 1, 8))
+    halved = placing.halves(wanted, steady)
+    np.testing.assert_array_equal(halved.load, steady[:20].sum(0))
+    np.testing.assert_array_equal(halved.others["held out"], steady[20:].sum(0))
     table = placing.refreshed(wanted, own, steady).set_index("every")
     assert table.index.tolist() == [0, 1, 2, 4, 8] and table.fetched[0] == 0
     turning = np.stack([np.roll(own.load, 8 * at // 40) for at in range(40)])

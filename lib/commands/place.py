@@ -33,7 +33,7 @@ HEADS = {
     "better": "better",
     "ceiling": "no placement below",
     "other": "on other texts",
-    "memory_gb": "GB of copies a device",
+    "memory_gb": "GB of copies a device (bf16)",
     "slowdown": "layer slower by",
 }
 
@@ -159,8 +159,9 @@ def tables(a: argparse.Namespace, asked: placing.Asked, own: advice.Case | str, 
         print(f"\nA new placement every so many of {windows} stretches (0: never again):")
         print(placing.refreshed(asked, timed, steps).round(6).to_string(index=False))
     if a.rivals:
+        halved = asked if steps is None or len(steps) < 2 else placing.halves(asked, steps)
         print("\nRules for the copies, their own time measured here:")
-        print(placing.rivals(asked, timed).round(4).to_string(index=False))
+        print(placing.rivals(halved, timed).round(4).to_string(index=False))
 
 
 def main(arguments: Sequence[str]) -> None:

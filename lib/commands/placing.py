@@ -8,13 +8,13 @@ with them (simulated).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from lib.commands import advice
-from lib.network import bound, cost, moving, placement, search, sharing, step
+from lib.network import bound, moving, placement, search, sharing, step
 
 METHODS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
     "greedy": placement.replicated,
@@ -130,33 +130,28 @@ def slowdown(case: advice.Case, homes: np.ndarray) -> float:
 
 def rivals(asked: Asked, case: advice.Case) -> pd.DataFrame:
     """sharing.summary over `chosen` layers: both placements, with each rule for the copies, on
-    batches drawn from this text's counts and from the others'.
+    batches drawn from the counts that they were made for ("own") and from the other texts'.
     """
     found = []
     homes = {name: asked.homes(asked.slots, name) for name in METHODS}
     for layer in chosen(case):
         own = {name: home[layer] for name, home in homes.items()}
-        batches = {"this": advice.batches(case, layer)}
+        batches = {"own": advice.batches(replace(case, load=asked.load), layer)}
         for name, load in asked.others.items():
-            batches[name] = advice.batches(_of(case, load), layer)
+            batches[name] = advice.batches(replace(case, load=load, seed=case.seed + 1), layer)
         found.append(
             sharing.rivals(own, batches, lambda counts, shares: layer_s(case, counts, shares))
         )
     return sharing.summary(pd.concat(found), even_s(case))
 
 
-def _of(case: advice.Case, load: np.ndarray) -> advice.Case:
-    return advice.Case(
-        load,
-        case.counted,
-        case.model,
-        case.fabric,
-        case.machine,
-        case.tokens,
-        case.spare,
-        case.draws,
-        case.seed + 1,
-    )
+def halves(asked: Asked, steps: np.ndarray) -> Asked:
+    """The same, placed for the first half of a recording's steps [steps, layers, experts], and with
+    the other half, held out, among the other texts.
+    """
+    middle = len(steps) // 2
+    first, second = (part.sum(0).astype(float) for part in (steps[:middle], steps[middle:]))
+    return replace(asked, load=first, others={"held out": second, **asked.others})
 
 
 def wire(case: advice.Case) -> float:
@@ -243,11 +238,5 @@ def shaped(model: step.Model, experts: int, k: int, layers: int) -> step.Model:
     """The model with these experts: as published where it is, else its layers are those of the
     file.
     """
-    shape = cost.Shape(model.shape.hidden, model.shape.width, experts, k)
-    return step.Model(
-        model.name,
-        shape,
-        model.layers if model.name else layers,
-        model.rest_parameters,
-        model.dispatch,
-    )
+    shape = replace(model.shape, experts=experts, k=k)
+    return replace(model, shape=shape, layers=model.layers if model.name else layers)

@@ -18,7 +18,7 @@ def read(content: object, *, experts: int = 0) -> Recording | None:
     A list (or an object) with a table [tokens, k] per mixture-of-experts layer, as
     RouterReplay.get_recorded_data returns it, or one array [tokens, layers, k], as its static
     buffer holds it; or a list of such, one per batch. A bare array counts as routes only where no
-    token takes an expert twice, k is at most 32 and every number below 1,024: counts of experts
+    token takes an expert twice, k is from 2 to 32 and every number below 1,024: counts of experts
     have ties or larger numbers.
 
     Schema: NVIDIA/Megatron-LM, megatron/core/transformer/moe/router_replay.py, commit 00caa53af309
@@ -48,7 +48,7 @@ def _batch(content: object) -> np.ndarray | None:
         if len({part.shape for part in content}) > 1:
             shapes = sorted({part.shape for part in content})
             raise ValueError(f"layers of shapes {shapes}: must be [tokens, k], the same in each")
-        return _routes(np.stack(content, axis=1))
+        return _routes(np.stack(content, axis=1), least=1)
     if isinstance(content, list):
         try:
             content = np.asarray(content)
@@ -57,8 +57,8 @@ def _batch(content: object) -> np.ndarray | None:
     return _routes(content) if isinstance(content, np.ndarray) and content.ndim == 3 else None
 
 
-def _routes(index: np.ndarray) -> np.ndarray | None:
-    small = index.size and 2 <= index.shape[2] <= MOST_K and index.max() < MOST_EXPERTS
+def _routes(index: np.ndarray, least: int = 2) -> np.ndarray | None:
+    small = index.size and least <= index.shape[2] <= MOST_K and index.max() < MOST_EXPERTS
     fits = index.dtype.kind in "iu" and small and index.max() >= index.shape[2]
     used = index[(index >= 0).all(2)] if fits else index
     return index if fits and recording.distinct(used) else None

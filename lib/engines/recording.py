@@ -96,9 +96,12 @@ def routed(
         raise ValueError(f"routes: expert {index.max()}: must be below {experts or MOST}")
     if not distinct(index):
         raise ValueError("routes: a token that takes an expert twice: must be k different ones")
-    steps = np.zeros((len(parts), len(layer), known), np.int64)
-    at = step[kept, None, None], np.arange(len(layer))[None, :, None], index
-    np.add.at(steps, at, 1)
+    row = step[kept, None] * known
+    counted = [
+        np.bincount((row + own).ravel(), minlength=len(parts) * known)
+        for own in index.swapaxes(0, 1)
+    ]
+    steps = np.stack(counted).reshape(len(layer), len(parts), known).swapaxes(0, 1)
     places = [np.arange(len(part)) for part in parts] if position is None else position
     ids = [np.full(len(part), -1) for part in parts] if token is None else token
     return Recording(
