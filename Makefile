@@ -24,8 +24,10 @@ published: $(READY)
 times: $(READY)
 	@$(BIN)/python -m lib times $(ARGS)
 
+# whole files, the longest first, to as many processes as a machine has cores, two at most: the book is built in one
+PROCESSES ?= $(shell n=$$(nproc); echo $$(( n < 2 ? n : 2 )))
 test: $(TESTED)
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(TESTED)
 	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py tests/bench_network.py $(ARGS)

@@ -1,4 +1,4 @@
-"""How `data/corpus.csv.gz` was made: choose the files, split them by cluster, drop near-copies from
+"""How `data/corpus.csv.xz` was made: choose the files, split them by cluster, drop near-copies from
 the held-out part.
 
 ``python data/corpus_manifest.py`` writes it anew from the installed packages (about two minutes).
@@ -6,10 +6,9 @@ the held-out part.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import importlib.metadata
-import io
+import lzma
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -148,11 +147,9 @@ def build() -> pd.DataFrame:
 
 def write(rows: pd.DataFrame, path: Path) -> None:
     """Write the manifest compressed, the same bytes for the same rows."""
-    text = io.BytesIO()
-    with gzip.GzipFile(fileobj=text, mode="wb", mtime=0) as stream:
-        stream.write(rows.to_csv(index=False).encode())
+    text = rows.to_csv(index=False).encode()
     temporary = path.with_suffix(".part")
-    temporary.write_bytes(text.getvalue())
+    temporary.write_bytes(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
     temporary.rename(path)
 
 

@@ -2,17 +2,19 @@
 # Execute the notebooks themselves on a machine with a GPU.
 #   notebooks/gpu.sh execute OUT   the published run: every chapter with params/paper.yml; then `python -m lib publish`
 #   notebooks/gpu.sh measure OUT   the hardware: all-to-all, expert compute and expert-parallel layers on all GPUs (about
-#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured
+#                                  7 minutes; one GPU: expert compute only); then move OUT/measured/* to data/measured.
+#                                  What follows OUT changes the declared grid, for a test of what was fitted on it:
+#                                    --experiments --sizes --skews --shapes --tokens --levels --rhos, each with its values
 #   notebooks/gpu.sh finetune OUT  the runs of 03, WORKERS processes on each visible GPU, for at most time_budget_s; what is
 #                                  finished comes back as OUT/runs.tar, with which (RUNS) the same command goes on, and
 #                                  `execute` reads them
 #   notebooks/gpu.sh ladder OUT    other checkpoints: QUEUE trained and evaluated, WORKERS processes on each visible GPU; nothing
 #                                  is begun that would hardly end within BUDGET_S.  What is finished comes back as
-#                                  OUT/QUEUE.jsonl.xz, with which (RUNS) the same command goes on; then move it to
+#                                  OUT/QUEUE.packed, with which (RUNS) the same command goes on; then move it to
 #                                  data/reference/ladder.  The eight pairs:
 #                                    make corpus STRIDES=3      (where the GPU machine has other packages; it travels along)
 #                                    CORPUS=_build/corpus.xz notebooks/gpu.sh ladder out
-#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.jsonl.xz notebooks/gpu.sh ladder more
+#                                    CORPUS=_build/corpus.xz RUNS=out/pairs.packed notebooks/gpu.sh ladder more
 #   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
 #                                  small matrices the network engine bounds in a second
 #   notebooks/gpu.sh bars OUT      what 01, 02 and 03 take of a GPU's memory on a model of 13 GB (random weights of a real shape,
@@ -23,7 +25,7 @@
 #   WHEELS       a folder of wheels to install first, where papermill is missing
 #   EXTRA        more parameters, e.g. EXTRA='{"steps": 40}'
 #   CHAPTERS     which to execute; default: all
-#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.jsonl.xz) where they count;
+#   RUNS         runs.tar of an earlier `finetune`, and the published runs (data/reference/03/runs.packed) where they count;
 #                files that an earlier `ladder` left
 #   QUEUE        of `ladder`: pairs (default), losses, repairs, cheap, shapes, sizes; several are worked on one after the other
 #   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
@@ -69,7 +71,7 @@ fi
 published=""
 for file in ${RUNS:-}; do
   case "$file" in
-    *.xz) published=$(realpath "$file") ;;
+    *.packed | *.xz) published=$(realpath "$file") ;;
     *) mkdir -p "$out/03_finetune" && tar -C "$out/03_finetune" -xf "$file" ;;
   esac
 done
@@ -79,7 +81,7 @@ if [ "$mode" = measure ]; then
   export NCCL_NVLS_ENABLE=0 TORCH_SYMM_MEM_DISABLE_MULTICAST=1 NVSHMEM_DISABLE_NVLS=1 OMP_NUM_THREADS=1
   export MOE_COMMIT=${MOE_COMMIT:-$(git -C "$root" rev-parse HEAD)}
   python3 -m torch.distributed.run --standalone --nproc-per-node "$(gpus)" -m lib.measure.collectives "$out/measured" \
-    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz
+    --budget-s "${BUDGET_S:-390}" --seed "${SEED:-0}" --trace "$root"/data/reference/01/trace_*.npz "${@:3}"
 elif [ "$mode" = bench ]; then
   python3 "$root/tests/bench_training.py" "$out/training" 32 512 110
   python3 -m pytest -o addopts= -q -s "$root/tests/bench_network.py" -k many_small -p no:cacheprovider | tee "$out/matrices.txt"

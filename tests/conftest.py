@@ -2,12 +2,14 @@
 pipeline.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -60,6 +62,12 @@ def pytest_runtest_makereport(item, call):
     if report.skipped and os.environ.get("REQUIRE_ALL") == "1":
         report.outcome = "failed"
         report.longrepr = f"skipped under REQUIRE_ALL=1: {report.longrepr}"
+
+
+def pytest_collection_modifyitems(items):
+    """Files that may take longest come first, so that processes end together."""
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["budgets"]
+    items.sort(key=lambda item: -told.get(item.path.stem, told["default"]))
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -122,12 +130,21 @@ def command(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 
 
 @pytest.fixture(scope="session")
-def tiny_run() -> Path:
-    """The folder of a whole run, notebooks and book, at a size that takes a minute."""
-    shutil.rmtree(ROOT / "_build/runs/tests", ignore_errors=True)
-    done = command("run", "--name", "tests", *(part for item in TINY for part in ("-p", item)))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return ROOT / "_build/runs/tests"
+def tiny_run(tmp_path_factory, worker_id) -> Path:
+    """The folder of a whole run, notebooks and book, at a size that takes a minute; made once for
+    all processes that run tests.
+    """
+    place, folder = tmp_path_factory.getbasetemp(), ROOT / "_build/runs/tests"
+    made = (place if worker_id == "master" else place.parent) / "tiny_run"
+    with made.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            values = (part for item in TINY for part in ("-p", item))
+            done = command("run", "--name", "tests", *values)
+            assert done.returncode == 0, done.stderr[-3000:]
+            made.touch()
+    return folder
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Results of fine-tuning runs with values that can be followed by hand."""
 
-from lib.balance.trial import Job, Study
+from lib.balance.study import Job, Study
 
 STUDY = Study(
     coefficients={"none": [0.0], "switch": [0.3, 0.1], "entropy": [0.1], "max": [0.1]},
@@ -18,6 +18,23 @@ STUDY = Study(
 )
 
 
+CLUSTERS = 9  # one document each, of 10 tokens
+
+
+def documents(nats):
+    """Each document a cluster, its nats per token spread around the mean."""
+    number = range(CLUSTERS)
+    return {
+        "names_sha256": "a",
+        "count": CLUSTERS,
+        "tokens": 10 * CLUSTERS,
+        "cluster": [*number],
+        "sizes": [10] * CLUSTERS,
+        "nats": [10 * nats + place - CLUSTERS // 2 for place in number],
+        "correct": [4] * CLUSTERS,
+    }
+
+
 def result(nats, violation):
     """Two layers of two experts; the second step of the curve is more even than the first."""
     layers = {
@@ -33,7 +50,7 @@ def result(nats, violation):
             "nats_per_token": nats,
             "layers": layers,
             "load": [[6, 2], [3, 5]],
-            "documents": {"names_sha256": "a", "count": 7},
+            "documents": documents(nats),
             "training_tokens": 1000,
         },
         "curve": [

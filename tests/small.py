@@ -14,11 +14,10 @@ device = "auto"  # where
 seed = 0  # of nothing
 run_dir = "."  # folder that receives the chapter
 """
-CHECK = """from lib.paper import params, values
+CHECK = """from lib.paper import params, ranges, values
 
-p = params.check("{name}", globals(), level=params.real(0, 9),
-    events=params.choice("none", "dies", "waits", "left"), device=params.text(),
-    seed=params.whole(0), run_dir=params.text())
+p = params.check("{name}", globals(), level=ranges.real(0, 9),
+    events=ranges.choice("none", "dies", "waits", "left"))
 if p.level == 7:
     raise ValueError("level = 7: must be another one")
 chapter = values.Chapter("{name}", p)"""

@@ -142,7 +142,7 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
         assert part in tip.inner_text()
     assert link.get_attribute("aria-describedby") == tip.get_attribute("id")
     page.keyboard.press("Tab")
-    assert "gini_without" not in tip.inner_text() and "document_null" in tip.inner_text()
+    assert "gini_without" not in tip.inner_text() and "checkpoints" in tip.inner_text()
     page.keyboard.press("Escape")
     assert tip.is_hidden()
     link.hover()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from lib import stats
+from lib import choices, stats
 from lib.measure import calibrate, grid, records
 from lib.network import cost
 
@@ -234,7 +234,7 @@ def test_skews_by_definition(devices):
         and np.trace(grid.skewed("home", 64, devices)) == 64 * devices
     )
     assert cost.features(grid.skewed("one", 64, devices)) == dict(
-        wire_bytes=64 * (devices - 1), own_bytes=64 * devices, messages=devices - 1
+        wire_bytes=64 * (devices - 1), back_bytes=0, own_bytes=64 * devices, messages=devices - 1
     )
     with pytest.raises(ValueError, match="skew = 'odd'"):
         grid.skewed("odd", 64, devices)
@@ -243,6 +243,7 @@ def test_skews_by_definition(devices):
 @pytest.mark.parametrize("devices", [2, 4])
 def test_rho_is_moved_while_gini_stays(devices):
     found = [c for c in grid.layers(devices, {}) if c["tokens"] == 1024]
+    found = [c for c in found if c["placement"] == "aimed"]
     for c in found:
         load = np.bincount(c["index"].reshape(-1), minlength=len(c["home"]))
         held = np.bincount(c["home"][c["index"].reshape(-1)], minlength=devices)
@@ -258,9 +259,33 @@ def test_rho_is_moved_while_gini_stays(devices):
     assert sum(len(rhos) >= 3 for rhos in by.values()) >= 8
 
 
+def test_a_grid_of_ones_own():
+    own = grid.Grid(shapes=("olmoe",), tokens=(24,), levels=(0.2, 0.6), rhos=(1.0, 1.45), seed=5)
+    found = grid.layers(2, {}, own)
+    assert {c["part"] for c in found} == {"held_out"} and {c["tokens"] for c in found} == {24}
+    (even,) = (c for c in found if c["routes"] == "even")
+    assert even["rho"] == 1 and set(np.bincount(even["index"].reshape(-1))) == {6}
+    for c in (c for c in found if c["placement"] == "sorted"):
+        load = np.bincount(c["index"].reshape(-1), minlength=64)
+        assert load[c["home"] == 0].min() >= load[c["home"] == 1].max()
+    exchanges = grid.exchanges(2, grid.Grid(sizes=(6144, 1 << 21), skews=("even", "0.15", "0.9")))
+    assert {c["part"] for c in exchanges} == {"held_out"}
+    ways = {(c["skew"], c["launch"]) for c in exchanges}
+    assert ways == {(s, w) for s in ("even", "0.9") for w in grid.LAUNCHES} | {("0.15", "queued")}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("sizes", 1000), ("skews", "1.5"), ("shapes", "trace"), ("tokens", 0), ("levels", 1.0)],
+)
+def test_a_grid_that_cannot_be_is_refused(name, value):
+    with pytest.raises(ValueError, match=f"grid.check: {name}: {value!r}: must be"):
+        grid.check(grid.Grid(**{name: (value,)}))
+
+
 def test_recorded_routes_are_layers_too():
     with np.load(ROOT / "data/reference/01/trace_with.npz") as file:
-        routes = file["expert_index"]
+        routes = choices.unpacked(file)["expert_index"]
     found = grid.recorded(4, {"trace_with": routes, "other": routes[:, :, :1]}, (64, 256))
     assert len(found) == 2 * len(routes) and {c["part"] for c in found} == {"held_out"}
     assert all(

@@ -42,6 +42,15 @@ def test_a_claim_is_judged_on_the_whole_interval():
     assert claims.judge("a < c", made) is None  # holds at one end only
     assert claims.judge("c < 1.06", made) is True
     assert claims.judge("gone < 1", made) is None
+    assert claims.judge("not -a * 2 + c / 4 > b - 1 or 0 < a <= b", made) is not None
+    for hidden in (
+        "(lambda: gon)() < 1",
+        "all(x < 1 for x in [a])",
+        "[a for a in [1]]",
+        "a.real < 1",
+    ):
+        with pytest.raises(ValueError, match=r"^claim .*must be arithmetic or a comparison of"):
+            claims.judge(hidden, made)
     with pytest.raises(
         ValueError, match=r"claim 'gon < 1': gon: no such value \(did you mean gone\?\)"
     ):

@@ -2,7 +2,7 @@
 where.
 """
 
-import gzip
+import lzma
 import os
 import re
 import shutil
@@ -37,7 +37,7 @@ def test_what_only_tests_need_is_pinned_beside_them():
 
 
 def test_every_package_of_the_corpus_is_pinned_for_the_book():
-    with gzip.open(ROOT / "data/corpus.csv.gz") as file:
+    with lzma.open(ROOT / "data/corpus.csv.xz") as file:
         rows = pd.read_csv(file)[["package", "version"]].drop_duplicates()
     ours = pins("requirements.txt")
     for package, version in rows.itertuples(index=False):

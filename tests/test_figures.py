@@ -37,7 +37,7 @@ FIGURES = {  # every figure: its call, a table with names that it does not know,
     ),
     "layers_and_domains": (
         plots_profile.layers_and_domains,
-        made({"domain": NEW, "arm": NEW, "layer": LAYER}, gini=0.2, null=0.1),
+        made({"domain": NEW, "arm": NEW, "layer": LAYER}, gini=0.2, cluster_null=0.1),
         ["gini"],
     ),
     "batch_tail": (
@@ -49,6 +49,11 @@ FIGURES = {  # every figure: its call, a table with names that it does not know,
         plots_profile.batch_size,
         made({"arm": NEW, "tokens": TOKENS}, gini=0.2),
         ["gini"],
+    ),
+    "sampling": (
+        plots_profile.sampling,
+        made({"arm": NEW, "documents": TOKENS}, gini=0.2, dead=3, hot=0.5),
+        ["gini", "dead", "hot"],
     ),
     "structure": (
         plots_profile.structure,
@@ -198,7 +203,7 @@ def test_figures_refuse_what_they_cannot_tell(draw, table, shown):
     for column in table.select_dtypes(exclude="number").columns.difference(["causal"]):
         unnamed = table.assign(**{column: [None, *table[column][1:]]})
         with pytest.raises(
-            ValueError, match=f"'{column}': is missing in [12468]+ rows: must be in each"
+            ValueError, match=f"'{column}': is missing in [1-9]+ rows: must be in each"
         ):
             draw(unnamed)
 

@@ -13,8 +13,19 @@ from conftest import ROOT
 from scipy.stats import entropy
 
 from lib import stats
-from lib.balance import evaluate, finetune, numerics, objective
-from lib.balance.trial import Job, Study
+from lib.balance import (
+    evaluate,
+    finetune,
+    losses,
+    numerics,
+    objective,
+    repaired,
+    setup,
+    trainable,
+    worth,
+)
+from lib.balance.study import Job, Study
+from lib.model import corpus
 from lib.model.corpus import Document
 from lib.routing import adapter
 
@@ -114,8 +125,8 @@ def test_the_time_budget_leaves_the_rest_to_the_next_command(tmp_path, capsys):
     finetune.work(tmp_path, study(time_budget_s=0.0), jobs)
     assert not found_in(tmp_path, p, jobs)
     for done in (1, 2):
-        finetune.work(tmp_path, p, jobs)
-        assert len(found_in(tmp_path, p, jobs)) == done
+        left = finetune.work(tmp_path, p, jobs)
+        assert len(found_in(tmp_path, p, jobs)) == done and left == f"{3 - done} of 3 runs left"
         assert f"finetune: {3 - done} of 3 runs left after" in capsys.readouterr().out
 
 
@@ -275,3 +286,107 @@ def test_the_bias_moves_load_without_touching_weights(tiny_model):
         stats.gini(rec.load).mean() < 0.5 * stats.gini(before).mean()
         and bias.mean(1).abs().max() < 1e-6
     )
+
+
+def same(one, other):
+    """Whether two evaluations agree, but for what rounding in other batches may change."""
+    assert one["nats_per_token"] == pytest.approx(other["nats_per_token"], abs=1e-6)
+    assert one["load"] == other["load"] and one["serving"] == other["serving"]
+
+
+@pytest.mark.parametrize("trained", ["all", "routers"])
+@pytest.mark.parametrize("loss", ["switch", "bias"])
+def test_the_repaired_model_is_kept_and_opens_with_the_same_numbers(tmp_path, trained, loss):
+    """Of routers alone nothing but their weights differs from the start, and only they are kept."""
+    p = study(
+        coefficients={"none": [0.0], "switch": [1.0], "bias": [0.01]},
+        finetune_learning_rate=1e-2,
+        trained=trained,
+        keep=loss,
+    )
+    job = p.kept()
+    assert finetune.work(tmp_path / "03_finetune", p, [job]) == ""
+    (result,) = found_in(tmp_path / "03_finetune", p, [job]).values()
+    home = tmp_path / finetune.taken_home(tmp_path / "03_finetune", p)
+    model, _ = repaired.open(home)
+    text = setup.prepare(p, 4000, torch.device("cpu"))
+    same(worth.of(model, text.documents, serving_tokens=64, seed=0), result["held_out"])
+    before = setup.opened(p, torch.device("cpu"))[0].state_dict()
+    changed = {name for name, part in model.state_dict().items() if not part.equal(before[name])}
+    routers = set(trainable.routers(model))
+    assert len(routers) == 6 and routers <= changed
+    assert (changed == routers) is (trained == "routers")
+    assert (home / repaired.ROUTERS).is_file() is (trained == "routers")
+    assert hasattr(model, "selection_bias") is (loss == "bias")
+    assert home.name in (home / "README.md").read_text()
+    with pytest.raises(FileNotFoundError, match="must hold repaired.json"):
+        repaired.open(tmp_path)
+
+
+def test_what_is_not_trained_here_is_not_there(tmp_path):
+    assert finetune.taken_home(tmp_path / "03", study()) == "none is kept"
+    p = study(keep="none")
+    assert finetune.taken_home(tmp_path / "03", p).startswith("not there yet, as none_0_0 was not")
+    with pytest.raises(ValueError, match=r"keep = 'swich': .*did you mean switch"):
+        repaired.check("swich", {"none": [0.0], "switch": [1.0]})
+
+
+def test_half_precision_weights_have_float32_masters_and_gradients_of_stored_layers(tiny_model):
+    """Computed again or kept, the gradient of the routers is the same; all else has none."""
+    tiny_model.bfloat16().train()
+    routers = trainable.routers(tiny_model)
+    batch = torch.from_numpy(np.random.default_rng(0).integers(0, 97, (2, 17)))
+    found = []
+    with trainable.only(tiny_model, "routers"):
+        forward = numerics.use_precision(tiny_model, "bf16")
+        for again in (True, False):
+            if not again:
+                trainable._computed_again(tiny_model, "disable")
+            with adapter.record(tiny_model, scores=True) as rec:
+                loss = losses.LOSSES["switch"]
+                objective.gradients(tiny_model, rec, batch, loss, 1.0, forward=forward)
+            own = {n: p.grad for n, p in tiny_model.named_parameters() if p.grad is not None}
+            assert set(own) == set(routers)
+            assert {part.dtype for part in own.values()} == {torch.float32}
+            found.append({name: grad.clone() for name, grad in own.items()})
+            tiny_model.zero_grad()
+    for name in routers:
+        torch.testing.assert_close(found[0][name], found[1][name])
+    assert {part.dtype for part in tiny_model.parameters()} == {torch.bfloat16}
+
+
+def test_memory_decides_what_is_trained(tiny_model):
+    need = trainable.Memory(everything=10, routers=5, available=12)
+    assert need.decided == "all"
+    assert trainable.Memory(everything=10, routers=5, available=7).decided == "routers"
+    with pytest.raises(MemoryError, match="training all needs 0.0 GB"):
+        _ = trainable.Memory(everything=10, routers=5, available=3).decided
+    found = trainable.memory(tiny_model.config, torch.bfloat16, 64, torch.device("cpu"))
+    weights = sum(part.numel() for part in tiny_model.parameters())
+    assert 16 * weights < found.everything and 2 * weights < found.routers < found.everything
+
+
+def test_a_record_holds_counts_of_serving_batches_and_several_draws(finished):
+    folder, p = finished
+    job = Job("start", 0.0, 0)
+    held = found_in(folder, p, [job])[job]["held_out"]
+    serving = np.array(held["serving"])
+    assert serving.shape == (worth.KEPT, 6, 16) and (serving.sum(2) == 2 * p.batch_tokens).all()
+    assert len(held["draws"]) == 1 + worth.AGAIN and len(set(held["draws"])) > 1
+    assert held["draws"][0] == pytest.approx(np.mean(held["layers"]["max_violation_p95"]), abs=1e-4)
+    own = held["documents"]
+    assert sum(own["sizes"]) == own["tokens"] and 0 < sum(own["correct"]) < own["tokens"]
+
+
+def test_own_text_is_split_and_large_vocabularies_fit(tmp_path, tiny_model):
+    """Trained on one part of the text given, judged on the other, with ids beyond 16 bits."""
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(f"Text number {number}. " * 40 * (number + 1))
+    p = study(text=str(tmp_path), documents_per_domain=4, finetune_steps=1)
+    text = setup.prepare(p, 1, torch.device("cpu"))
+    assert len(text.documents) == 3 and p.strides == [1] and p.settings(1)["text"] == str(tmp_path)
+    finetune.work(tmp_path / "q", p, [Job("start", 0.0, 0), Job("none", 0.0, 0)])
+    assert len(finetune.finished(tmp_path / "q", p, [Job("none", 0.0, 0)])[1]) == 1
+    wide = Document("a", "b", "c", "", (70_000, 3), 2)
+    assert corpus.stream([wide]).tolist() == [70_000, 3]
+    assert corpus.stream([Document("a", "b", "c", "", (7, 3), 2)]).dtype == np.uint16

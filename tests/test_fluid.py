@@ -53,6 +53,17 @@ def test_fair_shares_by_hand():
     np.testing.assert_allclose(fluid.completion_times_s(sent, own_links)[[0, 2], 1], [4.2, 3.0])
 
 
+def test_what_a_link_gained_by_settling_together_is_given_back():
+    """0→2 ends at 99 s and 1→4 at 101 s, settled together at 100 s: what 0→3 lost by the second
+    that 0→2 stayed too long, and 1→5 gained, is made good.
+    """
+    sent = np.zeros((6, 6))
+    sent[[0, 0, 1, 1], [2, 3, 4, 5]] = [99, 300, 101, 340]
+    for window in (0.0, 0.05):
+        found = fluid.completion_times_s(sent, fabric.star(6, 2), window)
+        np.testing.assert_allclose(found[[0, 0, 1, 1], [2, 3, 4, 5]], [99, 199.5, 101, 220.5])
+
+
 def test_nothing_takes_no_time():
     for net in FABRICS.values():
         sent = np.diag(np.arange(8.0))

@@ -113,12 +113,12 @@ def test_a_killed_queue_goes_on_and_ends_alike(killed, whole, capsys, tmp_path):
     assert len(begun) == 1 and "switch_1" in begun[0]
     assert (place / "none_1.json").stat().st_mtime_ns == first
     assert not list(place.glob(".switch_1"))
-    packed = ladder_queue.read([tmp_path / "pairs.jsonl.xz"], P)
+    packed = ladder_queue.read([tmp_path / "pairs.packed"], P)
     assert {name: told(r) for name, r in packed.items()} == {
         name: told(r) for name, r in whole.items()
     }
     # what a packed file holds is not computed again, in whatever folder
-    again = ["--runs", str(tmp_path / "pairs.jsonl.xz")]
+    again = ["--runs", str(tmp_path / "pairs.packed")]
     assert ladder.main([str(tmp_path / "new"), *ARGUMENTS, *again]) == 0
     assert "begun" not in capsys.readouterr().err
 

@@ -85,7 +85,7 @@ def test_a_broken_folder_is_one_line(tmp_path):
 
 def test_round_trip_keeps_tied_weights_once(tiny_model, tmp_path):
     load.save(tiny_model, tmp_path / "m")
-    shutil.copy(load.HOME / "tokenizer.json", tmp_path / "m")
+    load.tokenizer().save(str(tmp_path / "m/tokenizer.json"))
     again, _ = load.open(str(tmp_path / "m"))
     for name, tensor in tiny_model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor.to(torch.bfloat16).float())
@@ -99,7 +99,7 @@ def test_a_chapter_s_models_by_name():
 
 def test_checkpoints_of_another_home_are_its_own(tiny_model, tmp_path):
     load.save(tiny_model, tmp_path / "with")
-    shutil.copy(load.HOME / "tokenizer.json", tmp_path)
+    load.tokenizer().save(str(tmp_path / "tokenizer.json"))
     model, _ = load.embedded("with", home=tmp_path)
     assert model.config.hidden_size == 32 and model.dtype == torch.float32
     with pytest.raises(ValueError, match="arm = 'best': must be one of without, with"):

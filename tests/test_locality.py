@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import traces
 
-from lib.routing import locality
+from lib.routing import locality, trace
 
 
 def test_one_where_domains_cancel_and_zero_where_they_agree():
@@ -34,8 +34,36 @@ def test_the_test_holds_its_rate():
     assert 0 <= np.mean(np.array(p) <= 0.05) <= 0.12
 
 
+def test_the_null_is_that_of_permuted_labels():
+    rng = np.random.default_rng(1)
+    given = rng.integers(0, 9, (24, 2, 4))
+    cluster, group = np.repeat(np.arange(8), 3), np.repeat([0, 1, 2, 3], 6)
+    first = group[::3]
+    found = locality.null(given, group, cluster, 5, np.random.default_rng(2))
+    draw = np.random.default_rng(2)
+    slow = [locality.phi(given, np.repeat(draw.permutation(first), 3)) for _ in range(5)]
+    assert found == pytest.approx(slow)
+    row = locality.tested(given, group, cluster, 5, np.random.default_rng(2))
+    assert row["locality_null"] == pytest.approx(np.mean(slow))
+    ends = row["locality_null_low"], row["locality_null_high"]
+    assert ends == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+    with pytest.raises(ValueError, match="a cluster in two groups: must lie in one"):
+        locality.null(given, np.arange(24), cluster, 5, rng)
+
+
+def test_a_cluster_in_two_groups_counts_as_one_of_each():
+    rng = np.random.default_rng(3)
+    given = rng.integers(1, 9, (8, 1, 3))
+    group = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    one = locality.tested(given, group, np.array([0, 0, 1, 1, 1, 1, 2, 2]), 9, rng)
+    apart = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    two = locality.tested(given, group, apart, 9, np.random.default_rng(4))
+    assert one["locality"] == two["locality"] and 0 < one["locality_p"] <= 1
+
+
 def test_a_trace_is_grouped_by_domain_and_python_by_package():
-    """Three documents a package, each with six tokens at the package's own expert of four.
+    """Three documents a package, each with six tokens at the package's own expert of four; packages
+    are named by what stands before the first slash of a cluster.
 
     CV²_U of a package is 4 (18² − 3 · 6²) / (18² − 3 · 6²) − 1 = 3, of a domain of two of them
     4 (2 · 18² − 6 · 6²) / (36² − 6 · 6²) − 1 = 3/5, of both domains 4 · 864 / 4752 − 1 = −3/11.
@@ -44,14 +72,22 @@ def test_a_trace_is_grouped_by_domain_and_python_by_package():
     domain, cluster = np.repeat([0, 1], 6), np.repeat([0, 1, 2, 3], 3)
     index = cluster[document][None, :, None]
     t = traces.made(index, document, domain=domain, cluster=cluster, names=("c", "python"))
-    table = locality.of_trace(t, 19, np.random.default_rng(0)).set_index("groups")
-    assert table.locality["domain"] == pytest.approx(1 + 3 / 11 * 5 / 3)
-    assert table.locality["package within python"] == pytest.approx(1 - 3 / 5 / 3)
-    assert table.locality_low.isna().all()  # four and six clusters are too few
-    assert locality.between_domains(table.reset_index()).groups.tolist() == ["domain"]
+    rng = np.random.default_rng(0)
+    domains = locality.by_domain(t, 19, rng).iloc[0]
+    packages = locality.by_package(t, "python", 19, rng).iloc[0]
+    assert domains.locality == pytest.approx(1 + 3 / 11 * 5 / 3)
+    assert packages.locality == pytest.approx(1 - 3 / 5 / 3)
+    assert np.isnan(domains.locality_low) and np.isnan(packages.locality_low)  # too few clusters
+    assert (domains.within, packages.within) == ("", "python")
+    parted = traces.made(index, document, domain=domain, names=("c", "python"))  # own clusters
+    named = vars(parted) | {"clusters": np.array([f"{n // 3}/{n}" for n in range(12)])}
+    row = locality.by_package(trace.Trace(**named), "python", 19, rng).iloc[0]
+    assert row.locality == pytest.approx(1 - 3 / 5 / 3)
+    assert row.locality_p < 0.5 and row.locality_null < row.locality
 
 
 def test_one_domain_alone_has_no_locality():
     t = traces.made([[[0], [1], [2]]], [0, 1, 2])
-    row = locality.of_trace(t, 19, np.random.default_rng(0)).iloc[0]
-    assert row.groups == "domain" and row.drop("groups").isna().all()
+    rng = np.random.default_rng(0)
+    for table in (locality.by_domain(t, 19, rng), locality.by_package(t, "python", 19, rng)):
+        assert len(table) == 1 and table[list(locality.TESTED)].isna().all(None)

@@ -65,6 +65,17 @@ def test_sentences_are_the_paragraphs_that_state_values():
     assert shown == "**Answer**\n\nIt is 0.50, by [key]."
 
 
+def test_a_heading_stands_above_the_paragraph_that_follows_it():
+    cells = [
+        {"cell_type": "markdown", "source": "# Title\n\nFirst {val}`01.x`.\n\n## Two\n\nNo."},
+        {"cell_type": "markdown", "source": "Then {val}`01.x`.\n\nAgain {val}`01.x`."},
+        {"cell_type": "markdown", "source": "## Unused\n### Three\nLast {val}`01.x`."},
+    ]
+    shown = markup.sentences(cells, lambda number, name: "0.5")
+    wanted = ["First 0.5.", "**Two**", "Then 0.5.", "Again 0.5.", "**Three**", "Last 0.5."]
+    assert shown.split("\n\n") == wanted
+
+
 @pytest.mark.parametrize(
     ("body", "left"),
     [

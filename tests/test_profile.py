@@ -8,7 +8,7 @@ import pytest
 import traces
 
 from lib import stats
-from lib.routing import observe, profile, trace
+from lib.routing import observe, parts, profile, trace
 
 
 @pytest.fixture
@@ -17,11 +17,16 @@ def random():
 
 
 def test_layers_are_those_of_the_metrics_and_never_added_up(random):
-    table = profile.layers(random, 50, np.random.default_rng(0))
+    table = parts.measured(random, parts.whole)
     assert table.layer.tolist() == [1, 2, 3]
     for name, metric in profile.METRICS.items():
         np.testing.assert_allclose(table[name], [metric(load) for load in random.load])
-    assert (table.cv2_low <= table.cv2).all() and (table.null_mean < table.null).all()
+    found = parts.unbiased(random, parts.whole)
+    assert (found.cv2_low <= found.cv2).all()
+    nulls = parts.nulls(random, parts.whole, 50, np.random.default_rng(0))
+    for kind in ("document_null", "cluster_null"):
+        assert (nulls[f"{kind}_low"] < nulls[kind]).all()
+        assert (nulls[kind] < nulls[f"{kind}_high"]).all()
 
 
 def test_a_serving_engine_s_mistake_cannot_happen():
@@ -64,8 +69,9 @@ def test_summary_and_comparison_by_hand():
             arm=["without", "without", "with", "with"],
             layer=[1, 2, 1, 2],
             gini=[0.4, 0.6, 0.1, 0.3],
-            null=[0.1, 0.2, 0.1, 0.1],
-            null_mean=[0.05, 0.07, 0.1, 0.1],
+            cluster_null_high=[0.1, 0.2, 0.1, 0.1],
+            document_null=[0.05, 0.07, 0.1, 0.1],
+            cluster_null=[0.1, 0.3, 0.2, 0.2],
             max_violation=[1.0, 3.0, 0.5, 0.5],
             dead=[0, 1, 0, 0],
             effective=[10.0, 12.0, 15.0, 15.0],
@@ -76,16 +82,34 @@ def test_summary_and_comparison_by_hand():
     assert (row.gini, row.gini_least, row.gini_most) == pytest.approx((0.5, 0.4, 0.6))
     assert (row.maxvio, row.busiest, row.dead) == (2.0, 4.0, 1)
     assert row.effective == 11 and np.isnan(row.router_entropy)
-    chance = profile.chance(traces.made([[[0, 1]] * 8], [0] * 8), table[:2])
-    assert chance.gini_document_null == pytest.approx(0.06)
-    assert chance.gini_null == pytest.approx(np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi))
-    worst = profile.compared(table)
-    assert worst.gini_over_null_least == pytest.approx(3)
-    assert worst.gini_ratio_most == pytest.approx(0.5)
+    assert row.over_null == pytest.approx(3)
+    chance = profile.chance(traces.made([[[0, 1]] * 8], [0] * 8), table)
+    found = chance.set_index(["null", "arm"]).gini
+    assert found["document_null", "without"] == pytest.approx(0.06)
+    assert found["cluster_null", "without"] == pytest.approx(0.2) == found["cluster_null", "with"]
+    formula = np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi)
+    assert found["null", ""] == pytest.approx(formula)
+    assert profile.compared(table).gini_ratio_most == pytest.approx(0.5)
+
+
+def test_a_cluster_s_documents_are_permuted_together():
+    """One cluster of two documents at one expert each, of three: permuted together Gini is that of
+    the cluster in every draw, permuted apart the documents meet at one expert in a third of them.
+    """
+    rng = np.random.default_rng(0)
+    index = [[[0], [0], [1], [1]]]
+    one = traces.made(index, [0, 0, 1, 1], cluster=[0, 0], experts=3)
+    row = parts.nulls(one, parts.whole, 900, rng).iloc[0]
+    assert row.cluster_null_low == row.cluster_null_high == pytest.approx(1 / 3)
+    assert row.document_null == pytest.approx(2 / 3 * 1 / 3 + 1 / 3 * 2 / 3, abs=0.02)
+    two = traces.made(index, [0, 0, 1, 1], experts=3)
+    row = parts.nulls(two, parts.whole, 900, rng).iloc[0]
+    assert row.cluster_null == pytest.approx(4 / 9, abs=0.02)
+    assert (row.cluster_null_low, row.cluster_null_high) == pytest.approx((1 / 3, 2 / 3))
 
 
 def test_domains_and_documents_are_parts_of_the_whole(random):
-    domains = profile.domains(random, 20, np.random.default_rng(0))
+    domains = parts.measured(random, parts.by_domain)
     assert len(domains) == 6 and domains.documents.eq(10).all()
     loads = {name: load.sum() for name, load in random.domain_load().items()}
     assert loads == {"d0": 1200, "d1": 1200}
@@ -93,13 +117,8 @@ def test_domains_and_documents_are_parts_of_the_whole(random):
     assert len(documents) == 60 and documents.groupby("layer").tokens.sum().eq(400).all()
 
 
-def test_means_over_layers_and_the_share_above_the_null_by_hand():
-    rows = pd.DataFrame(
-        dict(arm="a", domain=["x", "x", "y", "y"], documents=3, clusters=2, gini=[0.1, 0.3, 0, 1])
-    ).assign(cv=0.0, cv2=0.0, entropy=1.0, max_violation=0.0, null_high=0.2)
-    means = profile.domain_means(rows).set_index("domain")
-    assert means.gini.to_dict() == pytest.approx({"x": 0.2, "y": 0.5})
-    assert means.documents.tolist() == [3, 3] and means.documents.dtype.kind == "i"
+def test_the_mean_within_domains_and_the_share_above_the_null_by_hand():
+    rows = pd.DataFrame(dict(arm="a", gini=[0.1, 0.3, 0, 1], cluster_null_high=0.2))
     row = profile.inside(rows).iloc[0]
     assert row.gini_domain == pytest.approx(0.35) and row.above_null == 0.5
 

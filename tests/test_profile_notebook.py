@@ -119,7 +119,7 @@ def test_quarters_and_few_clusters(made):
     [
         (
             {"documents_per_domain": -2},
-            "01_profile: documents_per_domain = -2: must be a whole number from 2 to 1048576",
+            "01_profile: documents_per_domain = -2: must be a whole number from 2 to 10000",
         ),
         (
             {"model": "no/such/model"},

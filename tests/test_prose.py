@@ -83,6 +83,18 @@ def test_captions_and_claims_have_no_typed_number(path):
     assert len(texts) > 3 and [line for text in texts for line in typed(text)] == []
 
 
+def crowded(text: str, most: int = 3) -> list[str]:
+    """Sentences of more than `most` computed values."""
+    sentences = re.split(r"(?<=[.?!)])\s+(?=[A-Z*])|\n- |\n\n", text)
+    return [part for part in sentences if len(re.findall(r"\{val\}`", part)) > most]
+
+
+def test_a_sentence_of_the_introduction_has_at_most_three_numbers():
+    assert crowded((ROOT / "book/intro.md").read_text()) == []
+    four = "From {val}`a` to {val}`b`, then {val}`c` and {val}`d`."
+    assert crowded(f"Of {{val}}`x`. {four}\n- So {{val}}`y`.") == [four]
+
+
 def test_the_finder_finds():
     text = (
         "Gini is 0.53 here.\n{val}`01.gini` and `x = 3` and $k=2$ and 2024.\nIt takes 17 % longer."

@@ -97,8 +97,10 @@ def test_a_change_of_one_value_is_staleness(published):
 def test_a_changed_tag_or_file_is_staleness_and_prose_is_not(published, monkeypatch):
     run, _ = published
     record = json.loads((run / "01/values.json").read_text())
-    record["provenance"]["files"] = {"data/corpus.csv.gz": "0" * 64}
-    assert "data/corpus.csv.gz" in stale.since(run, record)
+    record["provenance"]["files"] = {"data/corpus.csv.xz": "0" * 64}
+    assert "data/corpus.csv.xz" in stale.since(run, record)
+    record["provenance"]["sources"]["lib/paper/plots.py"] = "0" * 64  # as an older run noted it
+    assert "lib/paper/plots.py" not in stale.since(run, record)
     monkeypatch.undo()
     notebook = json.loads(json.dumps(chapters._notebook("01_profile")))
     monkeypatch.setattr(chapters, "_notebook", lambda chapter: notebook)

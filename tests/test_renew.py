@@ -24,6 +24,9 @@ def test_what_needs_no_gpu_is_renewed_and_the_rest_is_named(tmp_path):
         "01_second: up to date",
     ]
 
+    edited(repository / "lib/paper/columns.py", '"""How', '"""Just how')  # how a result looks
+    edited(repository / "lib/paper/ranges.py", '"""What', '"""Just what')
+    assert small.command(repository, "list").stdout.count("stale") == 0
     edited(repository / "lib/paper/params.py", '"""Parameters', '"""The parameters')
     told = small.command(repository, "renew")
     assert told.returncode == 1 and told.stdout.splitlines()[:3] == [

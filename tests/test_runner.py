@@ -69,8 +69,8 @@ def test_only_what_differs_is_computed(repository, default):
     edited(repository / "notebooks/01_second.ipynb", "seed = 0", "shift = 0  # b\\nseed = 0")
     edited(
         repository / "notebooks/01_second.ipynb",
-        "seed=params",
-        "shift=params.whole(0), seed=params",
+        "level=ranges",
+        "shift=ranges.whole(0), level=ranges",
     )
     done = compute(repository, "shifted", "01_second", shift=2)
     assert small.ran(done) == ["00_first: taken over from default", "01_second (1 of 1)"]
@@ -79,8 +79,8 @@ def test_only_what_differs_is_computed(repository, default):
     edited(repository / "notebooks/01_second.ipynb", "shift = 0  # b\\nseed = 0", "seed = 0")
     edited(
         repository / "notebooks/01_second.ipynb",
-        "shift=params.whole(0), seed=params",
-        "seed=params",
+        "shift=ranges.whole(0), level=ranges",
+        "level=ranges",
     )
 
 
@@ -127,6 +127,20 @@ def test_what_is_held_is_neither_published_to_nor_removed(repository, default):
             refused = small.command(repository, *line)
             assert refused.stderr == "run: default: is being computed by another process\n"
             assert refused.returncode == 2 and default.is_dir()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"chapter": 7', '{"chapter": "00_first"}'])
+def test_a_damaged_run_is_one_line_and_hides_no_other(repository, content):
+    damaged = repository / "_build/runs/damaged/00_first"
+    damaged.mkdir(parents=True)
+    (damaged / "values.json").write_text(content)
+    (damaged.parent / "run.json").write_text('{"name": "da')
+    told = small.command(repository, "list")
+    shown = small.command(repository, "show", "damaged")
+    shutil.rmtree(damaged.parent)
+    assert told.returncode == 0 and "damaged: unreadable: " in told.stdout
+    assert told.stdout.splitlines()[-1].startswith("reference:")
+    assert shown.returncode == 2 and len(shown.stderr.splitlines()) == 1
 
 
 def test_what_cannot_be_written_is_one_line(repository):

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from results import STUDY, queue
+from results import CLUSTERS, STUDY, queue
 from scipy import stats as scipy_stats
 
 from lib.balance import runs
-from lib.balance.trial import Job
+from lib.balance.study import Job
 
 
 def half(samples):
@@ -37,7 +37,7 @@ def test_what_diverged_is_in_no_table():
 def test_extent_counts_tokens_and_names_devices():
     found = queue([0.0, 0.0])
     told = runs.extent(STUDY, list(found), found)
-    assert (told.seeds, told.documents, told.stride) == (2, 7, 3)
+    assert (told.seeds, told.documents) == (2, CLUSTERS)
     tokens = (told.tokens_m, told.unique_tokens_m, told.batch_kilotokens)
     assert tokens == (8e-4, 1e-3, 0.2) and told.training_device == "abacus"
     start = {job: one for job, one in found.items() if job.loss == "start"}

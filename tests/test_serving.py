@@ -6,24 +6,25 @@ import pytest
 import traces
 
 from lib import stats
-from lib.routing import serving
+from lib.routing import serving, trace
 
 
 def test_samples_are_batches_of_each_trace_and_of_the_null():
     """A router that sends all to expert 0 has Gini 3/4 and MaxVio 3 in every batch."""
     hot = traces.made(np.zeros((2, 40, 1), int), np.repeat(np.arange(4), 10))
-    table = serving.samples({"hot": hot}, 8, 5, np.random.default_rng(0))
-    assert table.groupby("arm").size().to_dict() == {"hot": 2 * 5, "null": 5}
-    assert (table[table.arm == "hot"].gini == 3 / 4).all()
-    assert (table[table.arm == "hot"].max_violation == 3).all()
-    even = table[table.arm == "null"].gini
+    table = serving.samples(hot, 8, 5, np.random.default_rng(0))
+    assert len(table) == 2 * 5
+    assert (table.gini == 3 / 4).all() and (table.max_violation == 3).all()
+    null = serving.perfect(hot, 8, 5, np.random.default_rng(0))
+    assert null.arm.tolist() == ["null"] * 5
+    even = null.gini
     assert 0 < even.mean() < 2 * stats.gini_null(8, 4, 1)
 
 
 def test_a_short_text_is_one_batch():
     t = traces.made([[[0], [1], [2], [3]]], [0, 0, 1, 1])
-    table = serving.samples({"all": t}, 1000, 3, np.random.default_rng(0))
-    assert (table[table.arm == "all"].gini == 0).all()
+    table = serving.samples(t, 1000, 3, np.random.default_rng(0))
+    assert (table.gini == 0).all()
 
 
 def test_percentiles_by_hand():
@@ -45,3 +46,19 @@ def test_the_curve_falls_for_the_null_as_its_formula_says():
     assert null.gini.to_numpy() == pytest.approx(formula, rel=0.2)
     assert serving.largest(table)["null"] == null.gini.iloc[-1]
     assert ((table.gini_low <= table.gini) & (table.gini <= table.gini_high)).all()
+
+
+def test_a_prompt_repeated_is_as_uneven_as_the_prompt():
+    """Document 0 begins with experts 0 and 1, document 1 stays at expert 2; of the third there is
+    one token only.  Any number of copies has the same load over its mean.
+    """
+    index = [[[0], [1], [3], [2], [2], [2], [3]]]
+    t = traces.made(index, [0, 0, 0, 1, 1, 1, 2])
+    table = serving.repeated(t, 2)
+    assert table.gini.tolist() == [0.5, 0.75, 0.75]
+    assert table.max_violation.tolist() == [1, 3, 3]
+    copies = trace.counts(np.tile([[0, 1]], 50), 4)
+    assert stats.max_violation(copies) == table.max_violation[0]
+    null = serving.perfect(t, 3, 5, np.random.default_rng(0))
+    both = serving.tail(null, table.assign(arm="repeated_a"))
+    assert both.arm.tolist() == ["null", "repeated_a"]

@@ -1,13 +1,11 @@
-"""What domains share of an imbalance, Φ under permuted labels, and what is left of a placement's
-gain.
-"""
+"""What domains share of an imbalance, and what is left of a placement's gain."""
 
 import numpy as np
 import pytest
 
 from lib import stats
 from lib.commands import drift
-from lib.routing import locality, shared
+from lib.routing import shared
 
 
 def counts(*documents) -> np.ndarray:
@@ -46,19 +44,6 @@ def test_the_parts_add_up_to_the_unbiased_square_within_domains():
         shared.split(given[:5], np.array([0, 0, 0, 0, 1]))
 
 
-def test_the_null_of_locality_is_that_of_permuted_labels():
-    rng = np.random.default_rng(1)
-    given = rng.integers(0, 9, (24, 2, 4))
-    cluster, group = np.repeat(np.arange(8), 3), np.repeat([0, 1, 2, 3], 6)
-    first = group[::3]
-    found = shared.locality_null(given, group, cluster, 5, np.random.default_rng(2))
-    draw = np.random.default_rng(2)
-    slow = [locality.phi(given, np.repeat(draw.permutation(first), 3)) for _ in range(5)]
-    assert found == pytest.approx(slow)
-    with pytest.raises(ValueError, match="a cluster in two groups: must lie in one"):
-        shared.locality_null(given, np.arange(24), cluster, 5, rng)
-
-
 def test_drift_by_hand():
     # two domains of two clusters, 4 experts on 2 devices; the first cluster of each calibrates
     # Served loads: a (3, 1, 2, 2), b (2, 2, 3, 1).  Packed on itself each is even: ρ = 1.
@@ -76,3 +61,37 @@ def test_drift_by_hand():
     assert found["kept_other"] == pytest.approx((found["random"] - 9 / 8) / (found["random"] - 1))
     with pytest.raises(ValueError, match="1 domains of at least 2 clusters: must be at least 2"):
         drift.table(given[:2], np.array([0, 0]), np.array([0, 1]), 2)
+
+
+def test_totals_are_split_as_documents_are():
+    # shares a (3/4, 1/4), b (1/2, 1/2): within 2 · 10/16 − 1 = 1/4 and 0, between 2 · 1/2 − 1 = 0
+    common, own = shared.of_totals(np.array([[[3, 1]], [[5, 5]]]))
+    assert common == pytest.approx([0]) and own == pytest.approx([1 / 8])
+    rng = np.random.default_rng(0)
+    given = rng.integers(1, 9, (9, 3, 5))
+    totals = np.stack([given[:4].sum(0), given[4:].sum(0)])
+    split = shared.split(given, np.repeat([0, 1], [4, 5]))
+    assert shared.of_totals(totals)[0] == pytest.approx(split[0])
+    with pytest.raises(ValueError, match="1 groups: must be at least 2"):
+        shared.of_totals(totals[:1])
+
+
+def test_what_another_s_placement_keeps_by_hand():
+    # served (3, 1, 2, 2): packed on itself 4 and 4; packed on (4, 4, 0, 0) it is {0, 2}, {1, 3}: 5
+    # and 3; random pairings: 4:4, 5:3, 5:3
+    served, made = np.array([[3.0, 1, 2, 2]]), np.array([[[4.0, 4, 0, 0]], [[3, 1, 2, 2]]])
+    found = drift.between(made, served, 2)
+    assert found["fresh"] == 1 and found["stale"] == (5 / 4 + 1) / 2
+    assert found["random"] == pytest.approx(7 / 6, abs=0.03)
+    kept = (found["random"] - found["stale"]) / (found["random"] - found["fresh"])
+    assert found["kept"] == pytest.approx(kept)
+
+
+def test_copies_follow_the_text_they_were_made_for():
+    # two more slots on two devices: (6, 1, 1, 1) copies expert 0 twice; where expert 1 is the busy
+    # one instead, its only copy makes its device the busiest
+    served = np.array([[1.0, 6, 1, 1]])
+    fresh = drift.between(served[None], served, 2, redundant=2)
+    assert fresh["stale"] == fresh["fresh"] and fresh["kept"] == 1
+    stale = drift.between(np.array([[[6.0, 1, 1, 1]]]), served, 2, redundant=2)
+    assert stale["stale"] >= 6 / 4.5 > stale["fresh"]

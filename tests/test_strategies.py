@@ -198,7 +198,10 @@ def test_weight_policies_by_hand():
     index, native = strategies.reroute(GATES, 2, 1, weigh=RAW)
     assert index[1].tolist() == [1, 2]
     torch.testing.assert_close(native[1], torch.tensor([0.4, 0.1]))
-    torch.testing.assert_close(strategies.reroute(GATES, 2, 1)[1][1], torch.tensor([0.72, 0.18]))
+    torch.testing.assert_close(strategies.reroute(GATES, 2, 1)[1][1], torch.tensor([0.4, 0.1]))
+    torch.testing.assert_close(
+        strategies.reroute(GATES, 2, 1, weigh=weights("mass"))[1][1], torch.tensor([0.72, 0.18])
+    )
     torch.testing.assert_close(
         strategies.reroute(GATES, 2, 1, weigh=weights("rank"))[1][1], torch.tensor([0.5, 0.4])
     )
@@ -405,7 +408,7 @@ def test_mass_is_preserved(problem):
     scores, k, gamma = problem
     own = strategies.native(scores, k)[1].sum(-1)
     for name in ("drop", "expanded_drop", "reroute", "expert_choice", "random", "threshold"):
-        _, weight = every(*scores.shape[1:], k, gamma)[name](scores)
+        _, weight = every(*scores.shape[1:], k, gamma)[name](scores, weigh=weights("mass"))
         some = (weight > 0).any(-1)
         torch.testing.assert_close(weight.sum(-1)[some], own[some])
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lib import stats
-from lib.commands import declared, ladder_results, synthesis
+from lib.commands import declared, ladder_profile, ladder_results, synthesis
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def test_the_price_is_the_mean_over_pairs(results):
 
 
 def test_a_gain_is_less_nats_on_the_same_documents(results):
-    found = synthesis.quality(results).set_index("loss")
+    models = ladder_profile.models(results)
+    found = synthesis.quality(results, models).set_index("loss")
     per_token = []
     for seed in declared.SEEDS:
         one, other = (results[f"{name}_{seed}"]["profile"] for name in ("none", "switch"))
@@ -32,6 +33,9 @@ def test_a_gain_is_less_nats_on_the_same_documents(results):
         assert tokens == np.sum(other["tokens"])
         per_token.append((np.sum(one["nats"]) - np.sum(other["nats"])) / tokens)
     assert found.gain["switch"] == pytest.approx(np.mean(per_token), rel=1e-6)
+    assert found.checkpoints.to_dict() == {"switch": 8, "embedded": 1} | dict.fromkeys(
+        synthesis.FROM_START, 2
+    )
     assert (found.gain_low < found.gain).all() and (found.gain < found.gain_high).all()
 
 
@@ -46,7 +50,7 @@ def test_holm_counts_what_was_not_run(results):
     found = synthesis.family(table, results).set_index("hypothesis")
     assert found.index.tolist() == list(declared.FAMILY)
     assert found.p_holm["H1"] == pytest.approx(0.001 * len(declared.FAMILY))
-    assert found.verdict["H4"] == "not run" and np.isnan(found.p_holm["H4"])
+    assert found.verdict["H4"] == "not run" and found.p_holm["H4"] == 1
     assert found.checkpoints.tolist() == [8] + [0] * (len(declared.FAMILY) - 1)
 
 
@@ -57,8 +61,9 @@ def ladder_results_columns():
 
 
 def test_the_weakest_repair_and_names_for_values():
-    table = pd.DataFrame({"loss": ["a", "a", "b"], "coefficient": [2.0, 1.0, 3.0]})
-    assert synthesis.weakest(table).coefficient.tolist() == [1.0, 3.0]
+    losses = ["switch", "switch", "none", "gini"]
+    table = pd.DataFrame({"loss": losses, "coefficient": [2.0, 1.0, 0.0, 3.0]})
+    assert synthesis.weakest(table).coefficient.tolist() == [0.0, 1.0]
     named = synthesis.as_values(pd.DataFrame({"estimate": [1], "estimate_low": [0]}))
     assert named.columns.tolist() == ["value", "value_low"]
 
@@ -70,3 +75,22 @@ def test_shapes_that_reach_what_was_declared(results):
     embedded = ladder_results.price(results["embedded-without_0"])[0]
     embedded -= ladder_results.price(results["embedded-with_0"])[0]
     assert table.asked.iloc[0] == pytest.approx(declared.TRANSFER_SHARE * embedded)
+
+
+def test_when_imbalance_begins_and_settles():
+    """A placement that happens to fit once is not settled."""
+    table = pd.DataFrame({"tokens_m": [1.0, 2, 3, 4], "gini": 0.5, "settled": [0.9, 0.1, 0.6, 1]})
+    found = synthesis.begins(table).set_index("when")
+    assert found.tokens_m.to_dict() == {"first": 1, "half": 3}
+    assert found.settled.to_dict() == {"first": 0.9, "half": 0.6}
+
+
+def test_nats_as_perplexity_by_hand():
+    """A cost of ln 2 doubles perplexity; a gain of it, up to ln 4, halves it, down to a quarter."""
+    two = np.log(2)
+    table = pd.DataFrame({"x": [two], "x_low": [0.0], "x_high": [2 * two]})
+    ends = ["perplexity", "perplexity_low", "perplexity_high"]
+    cost = synthesis.as_perplexity(table, "x")[ends].iloc[0]
+    assert cost.tolist() == pytest.approx([1, 0, 3])
+    gain = synthesis.as_perplexity(table, "x", sign=-1)[ends].iloc[0]
+    assert gain.tolist() == pytest.approx([-0.5, -0.75, 0])

@@ -102,7 +102,7 @@ def test_what_is_kept_of_a_placement():
         ]
     )
     found = transfer.kept(rows, {"packing_kept": ("g", "packed")})
-    assert found.values.tolist() == [["packing_kept", 0.5, 0.5, 0.5]]
+    assert found.values.tolist() == [["packing_kept", 0.5]]
 
 
 def test_published_counts_hold_what_the_chapter_says():

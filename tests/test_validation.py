@@ -190,6 +190,63 @@ def test_recorded_layers_are_means_over_layers():
     assert found.loc[("trace_with", 64), "rho"] == 1.5 and len(found) == 2
 
 
+def layers_of(beta, told, base=1e-4, told_base=1e-4):
+    """Layers of one case on straight lines in ρ, measured and predicted, and their even routes."""
+    rho = np.array([1, 1.2, 1.4, 1.6, 1.8, 1.9])
+    own = dict(machine="m", shape="olmoe", tokens=1024, placement="aimed", level=0.2, seed=0)
+    level = pd.DataFrame(dict(rho=rho, s=base * (1 + beta * (rho - 1)))).assign(routes="level")
+    level["predicted_s"] = told_base * (1 + told * (rho - 1))
+    even = pd.DataFrame(dict(rho=[1.0], s=base, predicted_s=told_base, routes="even"))
+    return pd.concat([level, even], ignore_index=True).assign(**own)
+
+
+def test_cost_is_compared_by_hand():
+    """Every slowdown is told half as long again; a time twice too long changes no slowdown."""
+    found = elasticity.compared(layers_of(0.4, 0.6, told_base=2e-4), draws=20).iloc[0]
+    assert found[["beta", "beta_predicted", "beta_difference"]].tolist() == pytest.approx(
+        [0.4, 0.6, 0.2]
+    )
+    assert found.slowdown_error == pytest.approx(0.5) and found.n == 6
+    slow = 1.2 * 2 / 1.16, 1.24 * 2 / 1.16
+    assert found.time_error > 1 and slow[0] < 1 + found.time_error < slow[1] * 1.05
+    told = elasticity.cost_errors(elasticity.compared(layers_of(0.4, 0.6), draws=20))
+    assert (told.cases, told.beta_where) == (1, "OLMoE at 1024 tokens, aimed")
+    none = elasticity.cost_errors(elasticity.compared(ABSENT[2]))
+    assert none.cases == 0 and np.isnan(none.beta_off)
+
+
+def test_the_number_to_watch_is_the_one_that_makes_the_time():
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        dict(machine="m", shape="olmoe", routes="level", level=0.2, seed=np.arange(40) % 2)
+    ).assign(tokens=np.repeat([16, 1024], 20), rho=rng.uniform(1, 2, 40), gini=rng.random(40))
+    rows = rows.assign(rank_active=rng.integers(1, 32, 40), rank_tile_rows=rng.integers(1, 99, 40))
+    rows["s"] = np.where(rows.tokens == 16, 1 + rows.rank_active, 1 + rows.rho)
+    found = elasticity.watched(elasticity.rivals(rows)).set_index("when")
+    assert found.by_active["few"] < 1e-9 < found.by_rho["few"]
+    assert found.by_rho["many"] < 1e-9 < found.by_active["many"]
+
+
+def test_launches_are_told_where_all_were_measured():
+    rows = [
+        dict(machine="m", size_bytes=size, launch=launch, p50_us=us, skew="even", call="split")
+        for size, times in ((1024, (9, 8, 40)), (1 << 26, (250, 250, 260)), (4096, (10,)))
+        for launch, us in zip(("queued", "graph", "call"), times, strict=False)
+    ]
+    table = pd.DataFrame(rows).assign(aligned=1, rank=-1, phase="total")
+    found = validation.launched(validation.launches(table))
+    assert found.to_dict() == dict(graph_us=8, call_us=40, launch_kib=1, same_mib=64)
+    assert validation.launched(validation.launches(table[table.launch == "queued"])).isna().all()
+
+
+def test_the_balance_loss_on_measured_layers():
+    table = pd.DataFrame(dict(machine="m", tokens=[64, 64, 256], time_us=[100.0, 90.0, 10.0]))
+    table["arm"] = ["a", "b", "a"]
+    found = elasticity.balanced(table, "m", ("a", "b"))
+    assert found.balanced.iloc[0] == pytest.approx(0.9) and found.balanced.iloc[1:].isna().all()
+    assert elasticity.balanced(table, "other", ("a", "b")).balanced.isna().all()
+
+
 def test_rivals_are_judged_by_their_mean_errors():
     tested = pd.DataFrame(dict(by_rho=np.full(10, 0.02), by_gini=np.linspace(0.03, 0.12, 10)))
     found = elasticity.judged(tested, draws=200)
@@ -201,6 +258,21 @@ def test_rivals_are_judged_by_their_mean_errors():
 
 
 # ---- others' tables ----
+
+
+def test_nodes_that_were_not_fitted_are_predicted():
+    """Times made by hand: 10 µs, what leaves the node at 20 µs and 50 GB/s, NVLink at 200 GB/s."""
+    cases = [(n, t) for n in (8, 16, 32, 64) for t in (16, 64, 128, 256)]
+    table = pd.DataFrame(cases, columns=["devices", "tokens"])
+    table = table.assign(phase="dispatch", selections=8, bytes_per_selection=7000)
+    sent, away = table.tokens * 56_000, 1 - 8 / table.devices
+    table["time_us"] = 10 + np.maximum(away * (20 + sent / 5e4), sent * 7 / table.devices / 2e5)
+    found = published.by_nodes(table, [8, 16])
+    assert found.error.abs().max() < 1e-4 and set(found[found.part == "fit"].devices) == {8, 16}
+    assert published.node_errors(found).devices.tolist() == [32, 64]
+    with pytest.raises(ValueError, match=r"fitted = \[8, 12\]: must be of \[8, 16, 32, 64\]"):
+        published.by_nodes(table, [8, 12])
+
 
 RATES = dict(start_s=3e-5, nic_bytes_per_s=4e10, nvlink_bytes_per_s=2e11)
 

@@ -57,6 +57,7 @@ def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(ch
         "commit",
         "date",
         "hardware",
+        "changed_data",
         "versions",
         "run",
         "parameters",
@@ -126,6 +127,38 @@ def test_columns_of_a_table_are_published_with_units_and_intervals(chapter):
         chapter.values_of(table.iloc[0], "one", delta=".1f")
 
 
+def test_formats_and_units_are_those_of_the_columns(chapter):
+    table = pd.DataFrame(
+        {
+            "arm": ["with"],
+            "accuracy": [0.5512],
+            "delta": [0.25],
+            "delta_low": [0.2],
+            "delta_high": [0.3],
+            "documents": [12345],
+        }
+    )
+    chapter.values_of(table, by=["arm"])
+    chapter.values_of(table.iloc[0], "one", of=["documents"])
+    chapter.values_of(table, "other", of=["accuracy"], delta=".1f")
+    texts = {name: known["text"] for name, known in chapter.values.items()}
+    assert texts == dict(
+        accuracy_with="55.1%",
+        delta_with="0.250",
+        documents_with="12345",
+        documents_one="12345",
+        accuracy_other="55.1%",
+        delta_other="0.2",
+    )
+    assert chapter.values["delta_with"]["interval"] == [0.2, 0.3]
+    named = pd.DataFrame({"name": ["delta"], "value": [0.25]})
+    chapter.values_of(named, by=["name"])
+    assert chapter.values["delta"]["unit"] == "nats/token"
+    assert chapter.values["delta"]["text"] == "0.250"
+    chapter.value("number", 7.6, fmt="d")  # shown as a whole number, kept as it is
+    assert chapter.values["number"]["text"] == "8" and chapter.values["number"]["value"] == 7.6
+
+
 def test_texts_state_values_and_figures_tell_their_data(chapter):
     chapter.value("x", 0.5, unit="s", interval=(0.25, 0.75), fmt=".2f")
     chapter.claim("c", "It takes {val}`07.x` and {val}`09.y`.", "x > 0")
@@ -140,7 +173,7 @@ def test_texts_state_values_and_figures_tell_their_data(chapter):
 
 def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
     chapter = values.Chapter("00_base_model", SimpleNamespace(run_dir=str(tmp_path)))
-    chapter.uses(provenance.repository() / "data/corpus.csv.gz")
+    chapter.uses(provenance.repository() / "data/corpus.csv.xz")
     with pytest.raises(
         ValueError, match="reads data/published/step.csv: must be named by the notebook"
     ):
@@ -148,7 +181,7 @@ def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
     own = chapter.path("own.txt")
     own.write_text("x")
     chapter.uses(own)
-    assert list(chapter.files) == ["data/corpus.csv.gz", "00_base_model/own.txt"]
+    assert list(chapter.files) == ["data/corpus.csv.xz", "00_base_model/own.txt"]
 
 
 def test_a_writer_that_fails_leaves_what_was_there(tmp_path):

@@ -59,6 +59,13 @@ def test_values_are_read_as_their_parameter_is():
     }
 
 
+def test_a_folder_without_measured_tables_is_refused(tmp_path):
+    rule = "must be a folder of measured tables, MACHINE/EXPERIMENT.csv.gz"
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises(ValueError, match=f"measured = .*: {rule}$"):
+            rules.check(["05_validation"], {"measured": str(folder)})
+
+
 def test_fingerprint_follows_imports_and_data():
     files = {
         path.relative_to(ROOT).as_posix()
@@ -67,6 +74,9 @@ def test_fingerprint_follows_imports_and_data():
     assert {"lib/balance/train.py", "lib/stats.py", "lib/routing/adapter.py"} <= files
     assert not any(name.startswith("lib/network") for name in files)
     assert chapters.needs("04_network") == ["01_profile"]
+    found = chapters.sources("06_synthesis")
+    assert "lib/paper/values.py" in found and not any(map(chapters.looks, found))
+    assert chapters.looks("lib/paper/plots_style.py") and not chapters.looks("lib/stats.py")
 
 
 @pytest.fixture(scope="module")
@@ -400,7 +410,7 @@ def test_another_model_is_profiled_and_its_routes_go_on(tiny_model, tmp_path):
 
     resized = tiny_model.resize_token_embeddings(load.VOCABULARY) and tiny_model
     load.save(resized, tmp_path / "model")
-    shutil.copy(load.HOME / "tokenizer.json", tmp_path / "model")
+    load.tokenizer().save(str(tmp_path / "model/tokenizer.json"))
     folder = ROOT / "_build/runs/other"
     try:
         done = command(

@@ -89,14 +89,15 @@ def routed(
     serving_tokens: int,
     seed: int = 0,
     draws: int = 200,
+    again: int = 0,
     **options,
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """`per_document`, and from the same forward passes what the router did, in arrays by name:
 
     counts [documents, layers, experts] assignments; serving [batches, layers, experts], of at least
-    `draws` batches of `serving_tokens` tokens, cut from the documents in random orders;
-    router_entropy [layers], the mean over tokens of the entropy of the router's probabilities, in
-    nats.
+    `draws` batches of `serving_tokens` tokens, cut from the documents in random orders; redrawn
+    [again, batches, layers, experts], as many batches each, of further orders; router_entropy
+    [layers], the mean over tokens of the entropy of the router's probabilities, in nats.
     """
     rows: list[np.ndarray] = []
     owners: list[np.ndarray] = []
@@ -117,16 +118,35 @@ def routed(
     counts = np.stack(
         [_counts(owner, layer, len(documents), rec.experts) for layer in index], axis=1
     )
-    serving, rng = [], np.random.default_rng(seed)
-    size, n = min(serving_tokens, len(owner)), len(owner) // serving_tokens or 1
+    rng = np.random.default_rng(seed)
+    drawn = [
+        _serving(index, owner, rec.experts, serving_tokens, draws, rng) for _ in range(1 + again)
+    ]
+    entropy = sum(uncertain, np.zeros(len(index))) / len(owner)
+    found = dict(counts=counts, serving=drawn[0], router_entropy=entropy)
+    return table, found | dict(redrawn=np.array(drawn[1:]))
+
+
+def _serving(
+    index: np.ndarray,
+    owner: np.ndarray,
+    experts: int,
+    tokens: int,
+    draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """[batches, layers, experts] of at least `draws` batches, from the experts [layers, tokens, k]
+    and the document [tokens] of each token; batches of one order hold every token once, but for
+    the rest that fills none.
+    """
+    serving, size, n = [], min(tokens, len(owner)), len(owner) // tokens or 1
     for _ in range(-(-draws // n)):
-        order = np.argsort(rng.permutation(len(documents))[owner], kind="stable")[: n * size]
+        order = np.argsort(rng.permutation(owner.max() + 1)[owner], kind="stable")[: n * size]
         batch = np.repeat(np.arange(n), size)
         serving.append(
-            np.stack([_counts(batch, layer[order], n, rec.experts) for layer in index], axis=1)
+            np.stack([_counts(batch, layer[order], n, experts) for layer in index], axis=1)
         )
-    entropy = sum(uncertain, np.zeros(len(index))) / len(owner)
-    return table, dict(counts=counts, serving=np.concatenate(serving), router_entropy=entropy)
+    return np.concatenate(serving)
 
 
 def _counts(group: np.ndarray, index: np.ndarray, groups: int, experts: int) -> np.ndarray:

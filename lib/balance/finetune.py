@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 import os
 import shutil
 import sys
@@ -24,9 +23,9 @@ from torch import distributed as dist
 from tqdm import tqdm
 
 from lib import provenance
-from lib.balance import losses, objective, trial
-from lib.balance.trial import Job, Study
-from lib.model import load
+from lib.balance import losses, objective, setup, trial
+from lib.balance.study import Job, Study
+from lib.model import load, rows
 
 Results = dict[Job, dict]
 USAGE = "usage: python -m lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS [PUBLISHED]]"
@@ -62,10 +61,7 @@ def finished(
 ) -> dict[int, Results]:
     """What is finished on each text of a study, by its stride, in `folder` or else as published."""
     packed = unpack(published) if published and published.is_file() else []
-    return {
-        stride: read(folder, study.settings(stride), jobs, packed)
-        for stride in study.training_strides
-    }
+    return {stride: read(folder, study.settings(stride), jobs, packed) for stride in study.strides}
 
 
 def borrowed(
@@ -89,14 +85,13 @@ def _file(home: Path, job: Job) -> Path:
 
 
 def pack(results: Iterable[dict]) -> bytes:
-    """Results as one file, a line each; equal results give equal bytes."""
-    lines = "".join(json.dumps(result, sort_keys=True) + "\n" for result in results)
-    return lzma.compress(lines.encode(), preset=9)
+    """Results as one file; equal results give equal bytes."""
+    return rows.pack(results)
 
 
 def unpack(file: Path) -> list[dict]:
     """The results that were packed in a file."""
-    return [json.loads(line) for line in lzma.decompress(file.read_bytes()).decode().splitlines()]
+    return rows.read(file)
 
 
 @contextmanager
@@ -123,10 +118,10 @@ def work(
     worker: int = 0,
     workers: int = 1,
     published: Path | None = None,
-) -> None:
+) -> str:
     """Do what is missing of a queue's share (every `workers`-th run) on each text, until
-    `time_budget_s` would be exceeded (one run is always done, but none where it is 0).  What is
-    `published` is not missing.
+    `time_budget_s` would be exceeded (one run is always done, but none where it is 0); returns what
+    is left, "3 of 9 runs left", or nothing.  What is `published` is not missing.
 
     A run that was broken off goes on from its checkpoint, where `checkpoint_every` leaves any.  One
     that diverges ends with one line, which is its result.
@@ -134,30 +129,49 @@ def work(
     device, mine = load.device(study.device), jobs[worker::workers]
     done = finished(folder, study, mine, published)
     missing = [(stride, job) for stride in done for job in mine if job not in done[stride]]
-    began, slowest, setup = time.monotonic(), 0.0, None
+    began, slowest, text = time.monotonic(), 0.0, None
     with deterministic(study.deterministic):
-        for number, (stride, job) in enumerate(missing if study.time_budget_s else []):
+        for number, (stride, job) in enumerate(missing):
             spent = time.monotonic() - began
-            if number and spent + slowest > study.time_budget_s:
+            if not study.time_budget_s or (number and spent + slowest > study.time_budget_s):
                 left = f"{len(missing) - number} of {len(mine) * len(done)} runs left"
                 tqdm.write(f"finetune: {left} after {spent:.0f} s: the same command goes on")
-                break
-            if setup is None or setup.settings["training_stride"] != stride:
-                setup = trial.prepare(study, stride, device)
+                return left
+            if text is None or text.settings["training_stride"] != stride:
+                text = setup.prepare(study, stride, device)
             started = time.monotonic()
-            _one(job, study, setup, place(folder, setup.settings))
+            _one(job, study, text, place(folder, text.settings))
             slowest = max(slowest, time.monotonic() - started)
+    return ""
 
 
-def _one(job: Job, study: Study, setup: trial.Setup, target: Path) -> None:
-    """Do one run and leave its file in `target`, whole."""
+def _one(job: Job, study: Study, text: setup.Setup, target: Path) -> None:
+    """Do one run and leave its file in `target`, whole, and beside it its model if that is kept."""
     target.mkdir(parents=True, exist_ok=True)
-    unfinished = target / f".{job.name}"
-    result = trial.run(job, study, setup, unfinished)
-    if objective.place()[0] == 0:
+    unfinished, first = target / f".{job.name}", objective.place()[0] == 0
+    result = trial.run(job, study, text, unfinished, kept(target, study, job) if first else None)
+    if first:
         with provenance.writing(_file(target, job)) as temporary:
             temporary.write_text(json.dumps(result) + "\n")
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def kept(target: Path, study: Study, job: Job) -> Path | None:
+    """Where a run leaves its model, below the place of its text; None where it is not kept."""
+    return target / f"{job.name}_model" if job == study.kept() else None
+
+
+def taken_home(folder: Path, study: Study) -> str:
+    """Where the repaired model of a study stands, below the folder of its run; or why there is
+    none.
+    """
+    job = study.kept()
+    if job is None:
+        return "none is kept"
+    target = kept(place(folder, study.settings(study.strides[0])), study, job)
+    if target is None or not target.is_dir():
+        return f"not there yet, as {job.name} was not trained here"
+    return target.relative_to(folder.parent).as_posix()
 
 
 @contextmanager
@@ -183,12 +197,12 @@ def main(*arguments: str) -> None:
         sys.exit(USAGE)
     folder, given, worker, workers, published = (*arguments, *("0", "1", "")[len(arguments) - 2 :])
     try:
-        study = Study.of(json.loads(given))
+        study = setup.decided(Study.of(json.loads(given)))[0]
         jobs = queue(study.coefficients, study.training_seeds)
         with _processes(study.device):
             file = Path(published) if published else None
             work(Path(folder), study, jobs, int(worker), int(workers), file)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         sys.exit(f"finetune: {error}")
 
 

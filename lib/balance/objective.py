@@ -81,6 +81,11 @@ def _logits(model: torch.nn.Module, rec: adapter.Record, raw: bool) -> list[Tens
     return found
 
 
+def probabilities(model: torch.nn.Module, rec: adapter.Record) -> Tensor:
+    """[layers, experts] mean router probability over the tokens of the last pass in `rec`."""
+    return torch.stack([losses.probability(part) for part in _logits(model, rec, raw=False)])
+
+
 def balance_loss(
     model: torch.nn.Module,
     rec: adapter.Record,
@@ -124,8 +129,7 @@ def statistics(
             with forward:
                 model(input_ids=part[:, :-1], use_cache=False)
             loads.append(rec.load)
-            logits = _logits(model, rec, raw=False)
-            means.append(torch.stack([losses.probability(layer) for layer in logits]))
+            means.append(probabilities(model, rec))
     mean = sum(means[1:], means[0]) / len(parts) / place()[1]
     return spread([sum(loads[1:], loads[0])])[0], spread([mean])[0]
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from lib import stats
 from lib.balance import runs
-from lib.balance.trial import Job, Study
+from lib.balance.study import Job, Study
 
 WORSE = 1.1  # times the Gini of the per-layer loss from which on the pooled one is advised against
 
@@ -31,6 +31,24 @@ def seen(load: ArrayLike) -> dict[str, float]:
         pooled_gini=float(stats.gini(pool)),
         pooled_agreement=float(np.mean([np.corrcoef(pool, own)[0, 1] for own in share])),
         pooled_wrong=float(np.mean(wrong)),
+    )
+
+
+def layers(load: ArrayLike) -> pd.DataFrame:
+    """Of a load [layers, experts], a row per layer (from 1): gini, dead experts, and of what the
+    pool shows of it pooled_agreement and pooled_wrong (`seen`).
+    """
+    count = np.asarray(load, dtype=float)
+    share = count / count.sum(1, keepdims=True)
+    pool, mean = share.mean(0), 1 / share.shape[1]
+    return pd.DataFrame(
+        dict(
+            layer=range(1, len(share) + 1),
+            gini=stats.gini(count),
+            dead=stats.dead_experts(count),
+            pooled_agreement=[float(np.corrcoef(pool, own)[0, 1]) for own in share],
+            pooled_wrong=(np.sign(pool - mean) != np.sign(share - mean)).mean(1),
+        )
     )
 
 

@@ -82,8 +82,8 @@ def _tokenizer(folder: Path, documents: list[corpus.Document]):
     """The repository's tokenizer where there is one, else a new one trained on `documents`; kept in
     `folder`.
     """
-    known = load.HOME / "tokenizer.json"
-    tokenizer = load.tokenizer() if known.is_file() else vocabulary.train(documents)
+    known = any(load.HOME.glob("tokenizer.json*"))
+    tokenizer = load.tokenizer() if known else vocabulary.train(documents)
     tokenizer.save(str(folder / "tokenizer.json"))
     return tokenizer
 

@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy import stats as scipy_stats
 
 from lib import stats
-from lib.balance.trial import Job, Study
+from lib.balance import worth
+from lib.balance.study import Job, Study
+from lib.model import texts
 
 
 def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:
@@ -22,8 +25,9 @@ def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:
 
 def table(results: Mapping[Job, dict]) -> pd.DataFrame:
     """A row per run: loss, coefficient, seed, nats (per token, held out), the means over layers of
-    what `trial.worth` gives per layer (max_violation: its 95th percentile over batches), and
-    tokens_per_s (median of its curve, NaN of the start).
+    what `worth.of` gives per layer (max_violation: its 95th percentile over batches), drawn, the
+    standard deviation of max_violation over draws of the serving batches (NaN where a run's record
+    holds one draw only), and tokens_per_s (median of its curve, NaN of the start).
     """
     rows = []
     for job, result in evaluated(results).items():
@@ -33,9 +37,25 @@ def table(results: Mapping[Job, dict]) -> pd.DataFrame:
             dict(loss=job.loss, coefficient=job.coefficient, seed=job.seed)
             | {"nats": result["held_out"]["nats_per_token"]}
             | {name: float(np.mean(values)) for name, values in layers.items()}
+            | {"drawn": _deviation(result["held_out"].get("draws", []))}
             | {"tokens_per_s": float(np.median(speeds))}
         )
     return pd.DataFrame(rows).rename(columns={"max_violation_p95": "max_violation"})
+
+
+def _deviation(draws: Sequence[float]) -> float:
+    return float(np.std(draws, ddof=1)) if len(draws) > 1 else np.nan
+
+
+def with_draws(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """`averaged` rows whose intervals of max_violation also cover the draw of serving batches,
+    where the runs `rows` tell it: it is the same in all runs, so that seeds do not average it out.
+    """
+    drawn = rows.groupby(["loss", "coefficient"], sort=False).drawn.mean().to_numpy()
+    half = (found.max_violation_high - found.max_violation_low) / 2
+    wide = np.hypot(half, scipy_stats.t.ppf(0.975, worth.AGAIN) * np.nan_to_num(drawn))
+    middle = found.max_violation
+    return found.assign(max_violation_low=middle - wide, max_violation_high=middle + wide)
 
 
 def complete(table: pd.DataFrame, jobs: Iterable[Job]) -> list[int]:
@@ -67,7 +87,10 @@ def averaged(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> p
     """Per group of `by`, in the order of appearance: seeds (rows), and `mean` of each of
     `columns`.
     """
-    found = []
+    found: list[dict] = []
+    if rows.empty:
+        ends = [name + end for name in columns for end in ("", "_low", "_high")]
+        return pd.DataFrame(columns=[*by, "seeds", *ends])
     for key, part in rows.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True)) | {"seeds": len(part)}
         for name in columns:
@@ -97,7 +120,7 @@ def by_loss(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
     """
     rows = table(dict(at_middle(study, results)))
     names = ["gini", "max_violation", "nats", "router_entropy", "specialisation"]
-    found = averaged(rows, ["loss", "coefficient"], names)
+    found = with_draws(averaged(rows, ["loss", "coefficient"], names), rows)
     return found.assign(rate=found.loss.map(rows.groupby("loss").tokens_per_s.median() / 1e3))
 
 
@@ -109,7 +132,7 @@ def by_coefficient(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
     order = {loss: place for place, loss in enumerate(["start", *study.coefficients])}
     rows = rows.assign(place=rows.loss.map(order)).sort_values(["place", "coefficient"])
     names = ["max_violation", "nats", "gini", "tokens_per_s"]
-    return averaged(rows, ["loss", "coefficient"], names)
+    return with_draws(averaged(rows, ["loss", "coefficient"], names), rows)
 
 
 def curves(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
@@ -146,10 +169,11 @@ def layers(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
 def extent(study: Study, jobs: Sequence[Job], results: Mapping[Job, dict]) -> pd.Series:
     """How much was done on a text: runs finished, runs_asked, runs_diverged, complete seeds,
     documents held out, million tokens of a run (tokens_m) and of the text (unique_tokens_m),
-    thousand tokens of a batch (batch_kilotokens), stride, and on what (training_device).
+    thousand tokens of a batch (batch_kilotokens), what was trained, on what (training_device), on
+    which text, and whether the model knew it (seen), in words.
     """
     known = evaluated(results)
-    start = known[jobs[0]]["held_out"]
+    start, book = known[jobs[0]]["held_out"], study.text == texts.HELD_OUT
     devices = {r["provenance"]["device"] for job, r in known.items() if job.loss != "start"}
     return pd.Series(
         dict(
@@ -161,7 +185,13 @@ def extent(study: Study, jobs: Sequence[Job], results: Mapping[Job, dict]) -> pd
             tokens_m=study.tokens / 1e6,
             unique_tokens_m=start["training_tokens"] / 1e6,
             batch_kilotokens=study.finetune_sequences * study.sequence_tokens / 1e3,
-            stride=study.training_strides[0],
+            trained="all of the model" if study.trained == "all" else "its routers' weights alone",
+            text=f"one in {study.strides[0]} documents of this book's training text"
+            if book
+            else "the training part of the text given",
+            seen="was seen before in pre-training"
+            if book and study.model == "embedded"
+            else "may have been seen before in pre-training",
             training_device=" and ".join(sorted(devices)) or "none",
         )
     )

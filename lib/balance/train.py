@@ -50,9 +50,9 @@ def batches(stream: Tensor, plan: Plan, first: int = 0) -> Iterator[Tensor]:
 
 
 def optimizer(model: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW with weight decay on matrices only."""
-    matrices = [p for p in model.parameters() if p.dim() >= 2]
-    rest = [p for p in model.parameters() if p.dim() < 2]
+    """AdamW of what is trained, with weight decay on matrices only."""
+    own = [p for p in model.parameters() if p.requires_grad]
+    matrices, rest = ([p for p in own if (p.dim() >= 2) == wide] for wide in (True, False))
     groups = [
         {"params": matrices, "weight_decay": plan.weight_decay},
         {"params": rest, "weight_decay": 0.0},

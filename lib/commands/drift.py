@@ -51,6 +51,33 @@ def table(
     }
 
 
+def between(
+    made: np.ndarray, served: np.ndarray, devices: int, redundant: int = 0, seed: int = 0
+) -> dict[str, float]:
+    """ρ of loads served [layers, experts] under placements made for other loads [others, layers,
+    experts], means over layers: random and fresh as in `table`, stale: mean over the others; kept:
+    (random − stale) / (random − fresh).
+
+    redundant: slots that hold copies of busy experts (`placement.replicated`); 0: packing alone.
+    """
+    rng = np.random.default_rng(seed)
+    homes = [placement.random(served.shape[1], devices, rng) for _ in range(RANDOM)]
+
+    def placed(load: np.ndarray) -> np.ndarray:
+        if redundant:
+            return placement.replicated(load, devices, redundant)
+        return placement.packed(load, devices)
+
+    rows = []
+    for layer, load in enumerate(served):
+        stale = [placed(other[layer]) for other in made]
+        kinds = homes, [placed(load)], stale
+        rows.append([np.mean([busiest(load, home, devices) for home in kind]) for kind in kinds])
+    random, fresh, stale_rho = np.mean(rows, axis=0)
+    kept = (random - stale_rho) / (random - fresh) if random > fresh else float("nan")
+    return dict(random=random, fresh=fresh, stale=stale_rho, kept=kept)
+
+
 def busiest(load: np.ndarray, home: np.ndarray, devices: int) -> float:
     """ρ of loads [experts] under a placement."""
     on_device = placement.device_load(load, home, devices)

@@ -26,7 +26,7 @@ from lib.commands import ladder_profile, ladder_queue, ladder_run
 from lib.commands.ladder_measure import Text
 from lib.commands.ladder_queue import Job
 from lib.commands.ladder_run import say
-from lib.model import corpus, load
+from lib.model import corpus, load, rows
 
 SHOWN = ["name", "seed", "nats", "gini", "max_violation", "phi", "shared", "specific", "kept_other"]
 
@@ -37,8 +37,8 @@ def prepared(folder: Path, p: SimpleNamespace, source: str) -> Path:
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         tokenizer = load.tokenizer()
-        rows = corpus.manifest().query("split == 'train'").iloc[:: p.STRIDE]
-        documents = corpus.encode(corpus.read(rows, source=source), tokenizer)
+        listed = corpus.manifest().query("split == 'train'").iloc[:: p.STRIDE]
+        documents = corpus.encode(corpus.read(listed, source=source), tokenizer)
         domains = {
             domain: corpus.stream(doc for doc in documents if doc.domain == domain)
             for domain in sorted({doc.domain for doc in documents})
@@ -116,20 +116,20 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     line.add_argument("--budget-s", type=float, default=530.0)
     line.add_argument("--numbers", default="{}", help="JSON: changed numbers, for a toy run")
     line.add_argument("--only", nargs="*", default=[], help="names of jobs, e.g. none_1")
-    line.add_argument("--pack", type=Path, help="folder that receives QUEUE.jsonl.xz, all results")
+    line.add_argument("--pack", type=Path, help="folder that receives QUEUE.packed, all results")
     line.add_argument("--claims", type=Path, help=argparse.SUPPRESS)
     line.add_argument("--deadline", type=float, help=argparse.SUPPRESS)
     return line.parse_args(arguments)
 
 
 def pack(folder: Path, queues: Sequence[str], p: SimpleNamespace, found: dict[str, dict]) -> None:
-    """Write what was found of each queue to folder/QUEUE.jsonl.xz."""
+    """Write what was found of each queue to folder/QUEUE.packed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in queues:
         own = [found[job.file] for job in ladder_queue.queue([name], p) if job.file in found]
         if own:
-            with provenance.writing(folder / f"{name}.jsonl.xz") as part:
-                part.write_bytes(ladder_queue.pack(own))
+            with provenance.writing(folder / f"{name}.packed") as part:
+                part.write_bytes(rows.pack(own))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -115,7 +115,7 @@ def decode(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
         "group_tokens": len(ids),
         "clusters": names.tolist(),
         "tokens": (np.bincount(cluster) * made["tokens"]).tolist(),
-        "bias": [np.round(bias.cpu().numpy(), 4).tolist() for bias in fits.bias],
+        "bias": [np.round(bias.cpu().numpy(), 4).tolist() for bias in fits.bias or []],
         "settings": rows,
     }
 

@@ -82,7 +82,7 @@ def mended(
 
 def fitted(model: nn.Module, text: Text, p: SimpleNamespace) -> torch.Tensor:
     """The bias [layers, experts] of the declared fit, whose step decays to 0."""
-    return torch.stack([row.float() for row in ladder_measure.fit(model, text, p).bias])
+    return torch.stack([row.float() for row in ladder_measure.fit(model, text, p).bias or []])
 
 
 @contextlib.contextmanager

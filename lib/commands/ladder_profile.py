@@ -9,8 +9,9 @@ import pandas as pd
 
 from lib import stats
 from lib.commands import declared, drift
-from lib.commands.ladder_results import Results, left_out, mean, of, p_above, verdict
+from lib.commands.ladder_results import Results, left_out, mean, of, p_above, pairs, verdict
 from lib.routing import shared
+from lib.routing.locality import null as phi_null
 from lib.routing.locality import phi as phi_of
 
 
@@ -61,7 +62,7 @@ def models(results: Results) -> pd.DataFrame:
 def _null(result: dict, draws: int) -> np.ndarray:
     """Φ [draws] of one model where whole clusters change their domain."""
     counts, domain, cluster = arrays(result)
-    return shared.locality_null(counts, domain, cluster, draws, np.random.default_rng(0))
+    return phi_null(counts, domain, cluster, draws, np.random.default_rng(0))
 
 
 def locality(
@@ -114,7 +115,7 @@ def within(results: Results, name: str = "none", domain: str = declared.PYTHON) 
         if (np.bincount(group) > 1).sum() > 1:
             phi = phi_of(counts[mine], group)
             rng = np.random.default_rng(0)
-            null = shared.locality_null(counts[mine], group, cluster[mine], 200, rng)
+            null = phi_null(counts[mine], group, cluster[mine], 200, rng)
         rows.append(
             {
                 "seed": result["job"]["seed"],
@@ -126,22 +127,34 @@ def within(results: Results, name: str = "none", domain: str = declared.PYTHON) 
     return pd.DataFrame(rows)
 
 
+def _split(result: dict) -> np.ndarray:
+    """[2, 1 + clusters] shared and specific CV² of one model, as `left_out` gives them."""
+    counts, domain, cluster = arrays(result)
+    masks = [np.ones(len(cluster), bool), *(cluster != c for c in np.unique(cluster))]
+    both = [shared.split(counts[mask], domain[mask]) for mask in masks]
+    return np.array(both).mean(2).T
+
+
 def parts(results: Results, name: str) -> pd.DataFrame:
     """Shared and specific CV² and their ratio shared / (shared + specific), a row each: `mean` over
     the checkpoints of one configuration.
     """
-    found: dict[str, list[np.ndarray]] = {"shared": [], "specific": [], "share": []}
-    for result in of(results, name, "profile"):
-        counts, domain, cluster = arrays(result)
+    found = [_split(result) for result in of(results, name, "profile")]
+    rows = {
+        "shared": [common for common, _ in found],
+        "specific": [own for _, own in found],
+        "share": [common / (common + own) for common, own in found],
+    }
+    return pd.DataFrame([{"part": key} | mean(values) for key, values in rows.items()])
 
-        def both(rows: np.ndarray, c=counts, d=domain) -> np.ndarray:
-            return np.array([part.mean() for part in shared.split(c[rows], d[rows])])
 
-        masks = [np.ones(len(cluster), bool), *(cluster != c for c in np.unique(cluster))]
-        common, own = np.array([both(mask) for mask in masks]).T
-        for key, values in zip(found, (common, own, common / (common + own)), strict=True):
-            found[key].append(values)
-    return pd.DataFrame([{"part": key} | mean(values) for key, values in found.items()])
+def gaps(results: Results, without: str = "none", loss: str = "switch") -> pd.DataFrame:
+    """What a balance loss changes of shared and specific CV², a row each: with it minus without,
+    `mean` over pairs of one seed.
+    """
+    found = [_split(b) - _split(a) for a, b in pairs(results, without, loss, "profile")]
+    rows = zip(("shared", "specific"), zip(*found, strict=True), strict=True)
+    return pd.DataFrame([{"part": key} | mean(values) for key, values in rows])
 
 
 def kept(results: Results, name: str) -> pd.DataFrame:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import lzma
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
 from lib.commands import declared
+from lib.model import rows
 from lib.provenance import nearest, repository
 
 # beside what is declared, for toy runs: held-out documents of a domain (None: all), and what is
@@ -28,7 +28,7 @@ DEPENDS = (
     *("POLICIES", "WEIGHTS", "WINDOW", "WINDOWS_PER_DOMAIN", "FIT_STEPS", "FIT_RATE"),
     *("FIT_SEQUENCES", "BIAS_SCALES", "DECODE_GAMMAS", "TEMPERATURES", "AMONG"),
 )
-PUBLISHED = repository() / "data" / "reference" / "ladder"  # QUEUE.jsonl.xz each
+PUBLISHED = repository() / "data" / "reference" / "ladder"  # QUEUE.packed each
 MEASURES = ("profile", "prefix", "decode")
 
 
@@ -197,26 +197,17 @@ def read(paths: Iterable[Path], p: SimpleNamespace | None = None) -> dict[str, d
     """
     found: dict[str, dict] = {}
     for path in paths:
-        for text in _texts(path):
-            result = json.loads(text)
+        for result in _held(path):
             if p is None or result["settings"] == settings(p):
                 found[f"{result['job']['name']}_{result['job']['seed']}"] = result
     return found
 
 
-def _texts(path: Path) -> list[str]:
+def _held(path: Path) -> list[dict]:
     if path.is_dir():
-        packed = [text for file in sorted(path.glob("*.jsonl.xz")) for text in _texts(file)]
-        return packed + [file.read_text() for file in sorted(path.glob("*.json"))]
-    if path.suffix == ".xz":
-        return lzma.decompress(path.read_bytes()).decode().splitlines()
-    return path.read_text().splitlines() if path.is_file() else []
-
-
-def pack(results: Iterable[dict]) -> bytes:
-    """Results as one file, a line each; equal results give equal bytes."""
-    lines = (json.dumps(result, sort_keys=True, separators=(",", ":")) for result in results)
-    return lzma.compress("".join(line + "\n" for line in lines).encode(), preset=9)
+        packed = [result for file in sorted(path.glob("*.packed")) for result in rows.read(file)]
+        return packed + [json.loads(file.read_text()) for file in sorted(path.glob("*.json"))]
+    return rows.read(path) if path.is_file() else []
 
 
 def described(job: Job) -> dict:

@@ -54,6 +54,18 @@ def cost(results: Results, base: str = "start") -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def over_prevention(results: Results, name: str = "switch") -> pd.DataFrame:
+    """Per loss and coefficient the nats per token of a repaired model above the one of the same
+    seed that was trained with configuration `name` from the start: `mean` over pairs.
+    """
+    prevented = {r["job"]["seed"]: r for r in of(results, name, "profile")}
+    known, found = of(results, "repairs", "repairs"), []
+    for row in rows(results)[["loss", "coefficient"]].drop_duplicates().to_dict("records"):
+        gaps = [_gap(_found(r, row), prevented[r["job"]["seed"]]) for r in known]
+        found.append(row | mean(gaps))
+    return pd.DataFrame(found)
+
+
 def cheap(results: Results) -> pd.DataFrame:
     """Repairs by what is trained: a row per (trained, loss, coefficient, rate) of the queue
     "cheap": above_start and above_none, each with its interval as `<name>_low/_high` (nats per

@@ -9,6 +9,7 @@ import typer
 # by name, in the words that --help shows
 COMMANDS = {
     "advise": "Say what to do about the imbalance of a model, a run or a file of counts.",
+    "affected": "Say whether a model is fine-tuned with the pooled loss, and what that misses.",
     "place": "Place experts and copies by a recording, as the file that an engine loads.",
     "sweep": "Run every combination of parameters in a file, into one table.",
     "simulate": "Simulate one exchange under imbalance: chapter 04's first table alone.",

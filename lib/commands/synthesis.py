@@ -68,9 +68,19 @@ def family(table: pd.DataFrame, results: Results) -> pd.DataFrame:
     rows = known.reindex(declared.FAMILY).rename_axis("hypothesis").reset_index()
     rows["verdict"] = rows.verdict.fillna("not run")
     rows["p_holm"] = stats.holm(rows.p.fillna(1.0))
-    rows.loc[rows.verdict == "not run", ["p", "p_holm"]] = np.nan
     rows["checkpoints"] = rows.n.fillna(0).astype(int)
     return rows[["hypothesis", "verdict", "p", "p_holm", "checkpoints"]]
+
+
+def as_perplexity(table: pd.DataFrame, column: str, sign: int = 1) -> pd.DataFrame:
+    """A table with the column perplexity, by which part a difference in nats per token, `column`
+    with its interval, changes perplexity: e^(± nats) − 1.  sign: −1 where `column` is a gain.
+    """
+    ends = {"": "", "_low": "_low", "_high": "_high"}
+    if sign < 0:
+        ends |= {"_low": "_high", "_high": "_low"}
+    parts = {f"perplexity{to}": np.expm1(sign * table[f"{column}{of}"]) for to, of in ends.items()}
+    return table.assign(**parts)
 
 
 def prices(results: Results) -> pd.DataFrame:
@@ -104,15 +114,18 @@ def transfer(results: Results) -> pd.DataFrame:
     ]
 
 
-def quality(results: Results) -> pd.DataFrame:
+def quality(results: Results, models: pd.DataFrame) -> pd.DataFrame:
     """What a balance loss that is there from the start gains on held-out text, in nats per token
-    below the model without one: loss, mean MaxVio, gain with its interval, checkpoints.
+    below the model without one: loss ("embedded": Switch in the embedded pair), mean MaxVio, gain
+    with its interval, checkpoints.  models: `ladder_profile.models`.
     """
     names = {"switch": "switch"} | {f"start-{loss}": loss for loss in FROM_START}
-    known = ladder_profile.models(results).groupby("name").max_violation.mean()
+    cases = [("none", name, loss) for name, loss in names.items()]
+    cases.append(("embedded-without", "embedded-with", "embedded"))
+    known = models.groupby("name").max_violation.mean()
     rows = []
-    for name, loss in names.items():
-        row = ladder_results.held_out(results, "none", name)
+    for without, name, loss in cases:
+        row = ladder_results.held_out(results, without, name)
         ends = {"gain": row["estimate"], "gain_low": row["low_all"], "gain_high": row["high_all"]}
         about = {"loss": loss, "max_violation": known[name]}
         rows.append(about | ends | {"checkpoints": int(row["n"])})
@@ -120,28 +133,56 @@ def quality(results: Results) -> pd.DataFrame:
 
 
 def repairs(results: Results) -> pd.DataFrame:
-    """What training an unbalanced model on with a loss costs, above where it started: loss,
-    coefficient, mean MaxVio and price of balancing afterwards, repair with its interval.
+    """What training an unbalanced model on with a loss costs: loss, coefficient, mean MaxVio and
+    price of balancing afterwards; repair, nats per token above where it started, and dearer, above
+    the model of the same seed with Switch from the start, with their intervals.
     """
-    table = ladder_repairs.cost(results)
-    about = ["loss", "coefficient", "max_violation", "price"]
-    rows = [{name: row[name] for name in about} | decided(row) for row in table.to_dict("records")]
-    ends = {"estimate": "repair", "estimate_low": "repair_low", "estimate_high": "repair_high"}
-    return pd.DataFrame(rows).rename(columns=ends)
+    keys = ["loss", "coefficient"]
+    dearer = ladder_repairs.over_prevention(results).set_index(keys)
+    rows = []
+    for row in ladder_repairs.cost(results).to_dict("records"):
+        about = {name: row[name] for name in (*keys, "max_violation", "price")}
+        above = decided(dearer.loc[(row["loss"], row["coefficient"])].to_dict())
+        more = {name.replace("estimate", "dearer"): value for name, value in above.items()}
+        own = {name.replace("estimate", "repair"): value for name, value in decided(row).items()}
+        rows.append(about | own | more)
+    return pd.DataFrame(rows)
 
 
 def shares(results: Results) -> pd.DataFrame:
     """CV² within domains, split into what all domains share and what is each one's own, and the
-    share of a packed placement's gain that is left on other text: arm, quantity, estimate with its
-    interval, checkpoints.
+    share of a packed placement's gain that is left on other text (kept):
+    arm, quantity, estimate with its interval, checkpoints; arm "change": with minus without a
+    balance loss, over pairs.
     """
     rows = []
     for arm, name in {"without": "none", "with": "switch"}.items():
         split = ladder_profile.parts(results, name)
-        rows += [{"arm": arm, "quantity": r["part"]} | decided(r) for r in split.to_dict("records")]
+        both = split[split.part != "share"].to_dict("records")
+        rows += [{"arm": arm, "quantity": row["part"]} | decided(row) for row in both]
         moved = ladder_profile.kept(results, name).query("text == 'other'").iloc[0]
         over = {"low_all": moved["low"], "high_all": moved["high"]}
         rows.append({"arm": arm, "quantity": "kept"} | decided(moved.to_dict() | over))
+    for row in ladder_profile.gaps(results).to_dict("records"):
+        rows.append({"arm": "change", "quantity": row["part"]} | decided(row))
+    return pd.DataFrame(rows)
+
+
+def over_checkpoints(results: Results, models: pd.DataFrame) -> pd.DataFrame:
+    """Means over the models without ("none") and with Switch of Gini and of Φ's null, of the latter
+    also of Φ, of the former of Φ of packages within Python and its null, with their intervals
+    over checkpoints, in which the text counts as given: name, loss, value, checkpoints.
+    """
+    of = {loss: models[models.name == loss] for loss in ("none", "switch")}
+    own = {(name, loss): rows[name] for name in ("gini", "phi_null") for loss, rows in of.items()}
+    own["phi", "switch"] = of["switch"].phi
+    inside = ladder_profile.within(results)
+    own |= {("phi_python", "none"): inside.phi, ("phi_python_null", "none"): inside.null}
+    rows = []
+    for (name, loss), values in own.items():
+        low, high = stats.mean_interval(values)
+        ends = {"value": values.mean(), "value_low": low, "value_high": high}
+        rows.append({"name": name, "loss": loss} | ends | {"checkpoints": len(values)})
     return pd.DataFrame(rows)
 
 
@@ -154,9 +195,19 @@ def path(results: Results) -> pd.DataFrame:
     return found.assign(tokens_m=tokens)[["tokens_m", "gini", "settled", "nats"]]
 
 
+def begins(table: pd.DataFrame) -> pd.DataFrame:
+    """Two rows of `path`, when: "first", and "half", from where on at least half of the gain of a
+    placement packed then is left at the end; tokens_m, gini, settled.
+    """
+    settled = (table.settled[::-1] >= 0.5).cummin()[::-1]  # from there on, at every later point
+    rows = table.iloc[[0, int(settled.to_numpy().argmax())]]
+    return rows.assign(when=["first", "half"])[["when", "tokens_m", "gini", "settled"]]
+
+
 def weakest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `repairs` each loss at its weakest coefficient."""
-    return table.sort_values("coefficient").drop_duplicates("loss")
+    """Of `repairs` the one without a loss, and Switch at its weakest coefficient."""
+    own = table[table.loss.isin(["none", "switch"])]
+    return own.sort_values("coefficient").drop_duplicates("loss")
 
 
 def as_values(table: pd.DataFrame) -> pd.DataFrame:

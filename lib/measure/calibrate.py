@@ -7,6 +7,7 @@ are fitted on one machine, `base`, and all others are predicted from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,14 @@ from lib.network import cost
 from lib.network.cost import Features
 
 Tables = Mapping[str, pd.DataFrame]  # by experiment, as records.load gives them
+CARDS = Path(__file__).parents[2] / "data/published/cards.csv"
+LIMITED = ("memory_bytes_per_s", "flop_per_s", "wire_bytes_per_s", "small_bytes_per_s")
+MOVED = ("source_bytes_per_s", "order_bytes_per_s", "copy_bytes_per_s")  # read and written
 EXPERIMENTS = ("small exchange", "large exchange", "experts", "layer")
 PREDICTED = ["experiment", "machine", "case", "group", "part", "measured_us", "predicted_us"]
 PREDICTED += ["summed_us", "error"]
 LAYERS = ["machine", "shape", "tokens", "routes", "level", "seed", "part", "rho", "gini"]
-LAYERS += ["s", "predicted_s", "compute_s", "wire_s"]
+LAYERS += ["s", "predicted_s", "compute_s", "wire_s", "placement"]
 
 # ---- the measured tables: what is predicted from, and what is predicted ----
 
@@ -43,6 +47,7 @@ def skew(table: pd.DataFrame) -> pd.DataFrame:
     """
     of_ranks = table[(table.phase == "total") & (table["rank"] >= 0)]
     even = of_ranks[(of_ranks["skew"] == "even") & (of_ranks.aligned == 1)]
+    even = even[even.launch == "queued"]
     ends = even.groupby(["machine", "size_bytes", "call"]).p50_us.agg(["min", "max"])
     found = pd.DataFrame(
         dict(s=1e-6 * (ends["max"] - ends["min"]), ratio=ends["max"] / ends["min"])
@@ -65,7 +70,22 @@ def shaped(table: pd.DataFrame, of: str = "") -> Features:
 
 def sent(table: pd.DataFrame) -> Features:
     """Features of an exchange from a measured table; see cost.features."""
-    return {name: table[name].to_numpy() for name in ("wire_bytes", "own_bytes", "messages")}
+    names = "wire_bytes", "back_bytes", "own_bytes", "messages"
+    return {name: table[name].to_numpy() for name in names}
+
+
+def limits(machine: str) -> dict[str, float]:
+    """What the datasheet of a machine's card lets parameters be at most, by name (CARDS): memory,
+    arithmetic, one direction of NVLink; a row put in order or copied is read and written.  None of
+    a card that is not listed.
+    """
+    cards = pd.read_csv(CARDS).set_index("name")
+    for name, card in cards.iterrows():
+        if machine.startswith(str(name)):
+            known = {key: float(card[key]) for key in LIMITED}
+            twice = dict.fromkeys(MOVED, known["memory_bytes_per_s"] / 2)
+            return {**known, **twice, "back_share": 1.0}
+    return {"back_share": 1.0}
 
 
 def base(tables: Tables) -> str:
@@ -89,7 +109,7 @@ def misaligned(tables: Tables) -> pd.DataFrame:
     rows = slowest(tables["exchange"]) if "exchange" in tables else pd.DataFrame()
     if not len(rows) or rows.aligned.nunique() < 2:
         return pd.DataFrame(columns=[*keys, "ratio"], dtype=float)
-    split = rows[rows.call == "split"]
+    split = rows[(rows.call == "split") & (rows.launch == "queued")]
     pair = split.pivot_table(index=keys, columns="aligned", values="s").dropna()
     return (pair[0] / pair[1]).rename("ratio").reset_index()
 
@@ -113,11 +133,13 @@ def exchanges(table: pd.DataFrame, base: str, **options) -> tuple[pd.DataFrame, 
     of call, "split" and "single"; and the fits, with "summed", the starting form of a split one,
     whose predictions are summed_s.
 
-    Of other machines every row is a test; misaligned splits are an experiment of their own and left
-    to `misaligned`.
+    Of other machines every row is a test; calls that are not queued are left out, and misaligned
+    splits are an experiment of their own, left to `misaligned`.
     """
     rows = slowest(table)
-    rows = rows[rows.aligned == 1].assign(predicted_s=np.nan, summed_s=np.nan)
+    rows = rows[(rows.aligned == 1) & (rows.launch == "queued")].assign(
+        predicted_s=np.nan, summed_s=np.nan
+    )
     fits = {}
     for name, call, column, model, start in (
         ("split", "split", "predicted_s", cost.exchange_s, START["exchange"]),
@@ -126,7 +148,7 @@ def exchanges(table: pd.DataFrame, base: str, **options) -> tuple[pd.DataFrame, 
     ):
         own = rows[rows.call == call]
         known = own[(own.part == "fit") & (own.machine == base)]
-        fits[name] = fit(model, sent(known), known.s, start, **options)
+        fits[name] = fit(model, sent(known), known.s, start, most=limits(base), **options)
         rows.loc[own.index, column] = fits[name](sent(own))
     rows.loc[rows.machine != base, "part"] = "held_out"
     return rows, fits
@@ -140,7 +162,9 @@ def computes(table: pd.DataFrame, **options) -> tuple[pd.DataFrame, dict[tuple[s
     rows["predicted_s"] = np.nan
     for key, own in rows.groupby(["machine", "shape"]):
         known = own[own.part == "fit"]
-        fits[key] = fit(cost.expert_s, shaped(known), known.s, START["expert"], **options)
+        fits[key] = fit(
+            cost.expert_s, shaped(known), known.s, START["expert"], most=limits(key[0]), **options
+        )
         rows.loc[own.index, "predicted_s"] = fits[key](shaped(own))
     return rows, fits
 
@@ -156,7 +180,7 @@ def layers(
     """
     whose = table["shape"].replace("trace", "olmoe")
     table = table.assign(experts_of=whose)[whose.isin(list(expert))]
-    keys = ["machine", "shape", "tokens", "routes", "level", "rho_wanted", "seed"]
+    keys = ["machine", "shape", "tokens", "routes", "level", "rho_wanted", "seed", "placement"]
     compute = slowest(table, "compute")[[*keys, "s"]].rename(columns={"s": "compute_s"})
     rows = slowest(table).reset_index(drop=True).merge(compute, on=keys)
     ranks = table[(table["rank"] >= 0) & (table.phase == "total")].copy()
@@ -165,10 +189,11 @@ def layers(
     longest = ranks.groupby(keys, dropna=False).expert_s.max().reset_index()
     rows = rows.merge(longest, on=keys)
     rows = rows.assign(wire_s=rows.s - rows.compute_s, exchange_s=exchange(sent(rows)))
-    parts = {name: rows[name].to_numpy() for name in ("exchange_s", "expert_s", "own_bytes")}
+    names = "exchange_s", "expert_s", "source_bytes", "own_bytes"
+    parts = {name: rows[name].to_numpy() for name in names}
     known = ((rows.part == "fit") & (rows.machine == base)).to_numpy()
     seen = {name: values[known] for name, values in parts.items()}
-    made = fit(cost.layer_s, seen, rows.s[known], START["layer"], **options)
+    made = fit(cost.layer_s, seen, rows.s[known], START["layer"], most=limits(base), **options)
     rows = rows.assign(predicted_s=made(parts))
     rows.loc[rows.machine != base, "part"] = "held_out"
     return rows, made
@@ -201,7 +226,12 @@ def everything(
         "layer": step,
         **{f"experts of {shape} ({name})": made for (name, shape), made in of_experts.items()},
         "experts of any shape": fit(
-            cost.expert_s, shaped(known), known.s, START["expert"], **options
+            cost.expert_s,
+            shaped(known),
+            known.s,
+            START["expert"],
+            most=limits(machine),
+            **options,
         ),
     }
     return predictions(wire, work, whole, large_bytes), fits, whole

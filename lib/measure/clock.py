@@ -29,7 +29,8 @@ class Clock:
         self.flush = torch.empty(size, dtype=torch.uint8, device=device)
         self.one = torch.zeros(1, device=device)
 
-    def __call__(self, work: Operation) -> np.ndarray:
+    def __call__(self, work: Operation, ahead: bool = True) -> np.ndarray:
+        """ahead: whether the host runs ahead; else it starts each repetition on an idle device."""
         self._once(work)
         self._sync()
         start = time.perf_counter()
@@ -42,17 +43,21 @@ class Clock:
         taken_s, host_s = agreed.tolist()
         count = int(np.clip(VISIT_S / max(taken_s, 1e-9), FEWEST, MOST if self.cuda else FEWEST))
         # device cycles in which the host gets ahead
-        wait = int(2e9 * min(1.5 * host_s, 2e-3)) if self.cuda else 0
-        seen = [self._once(work, wait) for _ in range(count)]
+        wait = int(2e9 * min(1.5 * host_s, 2e-3)) if self.cuda and ahead else 0
+        seen = [self._once(work, wait, idle=not ahead) for _ in range(count)]
         self._sync()
         return np.array([self._seconds(marks) for marks in seen])
 
-    def _once(self, work: Operation, wait: int = 0) -> list:
-        """Do the work once: the moments of its beginning and of the end of each phase."""
+    def _once(self, work: Operation, wait: int = 0, idle: bool = False) -> list:
+        """Do the work once: the moments of its beginning and of the end of each phase; idle: from
+        an idle device on.
+        """
         self.flush.zero_()
         if wait:
             torch.cuda._sleep(wait)
         dist.all_reduce(self.one)
+        if idle:
+            self._sync()
         marks: list[torch.cuda.Event | float] = []
 
         def mark() -> None:
@@ -96,7 +101,7 @@ def visits(
     found: list[list[np.ndarray]] = [[] for _ in configs]
     for _ in range(ROUNDS):
         for i in rng.permutation(len(configs)):
-            own = clock(work(configs[i]))
+            own = clock(work(configs[i]), ahead=configs[i].get("launch") != "call")
             told = [time.time() - start, *own.reshape(-1)]
             flat = torch.tensor(told, dtype=torch.float64, device=clock.device)
             every = [torch.empty_like(flat) for _ in range(dist.get_world_size())]

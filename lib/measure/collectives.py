@@ -7,13 +7,15 @@ runs on N GPUs (NCCL), or on N processes of a CPU (gloo: a test of the code, its
 nothing).  Writes per experiment <OUT>/<device>-x<N>/<experiment>.csv.gz and, before it,
 <experiment>.json, its provenance; each is whole or absent.  Times are of the device's own clock
 (CUDA events) on every rank, from a barrier on the device to the end of the call; the host runs
-ahead, so its launch times are not in them.
+ahead, so its launch times are not in them, but where a launch says so.  --sizes, --skews, --shapes,
+--tokens, --levels, --rhos and --seed measure another grid than the declared one.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.metadata
 import os
 import platform
@@ -31,6 +33,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from lib import choices
 from lib.measure import clock, grid, parallel, records
 from lib.measure.clock import Operation
 
@@ -45,9 +48,13 @@ Work = Callable[[dict], Operation]  # of a configuration the operation that is t
 def exchange(
     given: argparse.Namespace, routes: Routes, device: torch.device
 ) -> tuple[list[dict], Work]:
-    """All-to-alls; buffers are shared."""
+    """All-to-alls; buffers are shared.  launch: "queued", the call waits on the device while the
+    host runs ahead; "graph", the same replayed from a CUDA graph; "call", made from Python once the
+    device is idle, so that its launch is in its time.  A CPU has no graph, and calls it.
+    """
     rank, devices, seed = dist.get_rank(), dist.get_world_size(), given.seed
-    configs = grid.exchanges(devices, given.tiny, seed)
+    configs = grid.exchanges(devices, given.grid)
+    graphs: dict[tuple, torch.cuda.CUDAGraph] = {}
     most = max(c["own_bytes"] for c in configs) // 2 + 8
     send, receive = (torch.zeros(most, dtype=torch.bfloat16, device=device) for _ in range(2))
 
@@ -64,13 +71,32 @@ def exchange(
         into = receive[: sum(got) * width].view(-1, width)
         splits = (sent, got) if c["call"] == "split" else (None, None)
 
-        def run(mark: Callable[[], None]) -> None:
+        def once() -> None:
             parallel.exchange(out, into, *splits)
+
+        again = once
+        if c["launch"] == "graph" and device.type == "cuda":
+            key = c["size_bytes"], c["skew"]
+            graphs[key] = graphs.get(key) or captured(once)
+            again = graphs[key].replay
+
+        def run(mark: Callable[[], None]) -> None:
+            again()
             mark()
 
         return run
 
     return configs, work
+
+
+def captured(once: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    """A CUDA graph of what `once` starts; other threads (NCCL's watchdog) may go on meanwhile."""
+    once()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        once()
+    return graph
 
 
 def compute(
@@ -103,7 +129,7 @@ def layer(
 ) -> tuple[list[dict], Work]:
     """Expert-parallel layers."""
     rank, devices, seed = dist.get_rank(), dist.get_world_size(), given.seed
-    configs, made = grid.layers(devices, routes, given.tiny, seed), {}
+    configs, made = grid.layers(devices, routes, given.grid), {}
     for name in {c["shape"] for c in configs}:
         shape = grid.SHAPES[name]
         tokens = max(c["tokens"] for c in configs if c["shape"] == name)
@@ -120,6 +146,8 @@ def layer(
     return configs, work
 
 
+# of the grid what the command line may name
+CROSSED = dict(sizes=int, skews=str, shapes=str, tokens=int, levels=float, rhos=float)
 EXPERIMENTS = dict(exchange=exchange, compute=compute, layer=layer)
 
 # ---- the run ----
@@ -127,7 +155,7 @@ EXPERIMENTS = dict(exchange=exchange, compute=compute, layer=layer)
 
 def measure(given: argparse.Namespace, device: torch.device) -> None:
     """Run the experiments and write their files; expert compute alone where there is one device."""
-    routes = {path.stem: np.load(path)["expert_index"] for path in given.trace}
+    routes = {path.stem: choices.unpacked(np.load(path))["expert_index"] for path in given.trace}
     alone = dist.get_world_size() == 1
     names = [name for name in given.experiments if name == "compute" or not alone]
     for name in names:
@@ -201,6 +229,9 @@ def command(given: argparse.Namespace, devices: int) -> str:
     words = ["torchrun --standalone --nproc-per-node", devices, "-m lib.measure.collectives OUT"]
     words += ["--budget-s", f"{given.budget_s:g}", "--seed", given.seed]
     words += ["--experiments", *given.experiments]
+    for name in CROSSED:
+        values = getattr(given, name)
+        words += [f"--{name}", *values] if values else []
     words += ["--trace", *(path.name for path in given.trace)] if given.trace else []
     return " ".join(map(str, words + ["--tiny"] * given.tiny))
 
@@ -215,7 +246,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trace", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true")
+    for name, kind in CROSSED.items():
+        parser.add_argument(f"--{name}", type=kind, nargs="+", help="instead of the declared ones")
     return parser.parse_args()
+
+
+def chosen(given: argparse.Namespace) -> grid.Grid:
+    """The grid that the command line names: the declared one, but for what is given.  Refused: what
+    grid.check refuses.
+    """
+    own = {name: tuple(getattr(given, name)) for name in CROSSED if getattr(given, name)}
+    made = dataclasses.replace(grid.TINY if given.tiny else grid.Grid(), seed=given.seed, **own)
+    grid.check(made)
+    return made
 
 
 def main() -> int:
@@ -226,6 +269,7 @@ def main() -> int:
     device = torch.device("cuda", place) if cuda else torch.device("cpu")
     wait = timedelta(seconds=45)
     try:
+        given.grid = chosen(given)
         if cuda:
             torch.cuda.set_device(device)
         store, rank, devices = next(dist.rendezvous("env://"))

@@ -8,9 +8,24 @@ import pandas as pd
 from lib import stats
 
 CALM = 0.1  # elasticity below which imbalance is said not to matter
+SEEN = 0.05  # slowdown from which its own error is told
+MANY = 1024  # tokens of one device from which β is validated
+FEW, MANY_TOKENS = 64, 256  # tokens of one device of the two regimes of what to watch
+WATCHED = dict(by_rho="rho", by_gini="gini", by_active="rank_active", by_tiles="rank_tile_rows")
 KEYS = ["machine", "shape", "tokens"]  # layers of one straight line
 TABLE = [*KEYS, "n", "rho_most", "t0_us", "beta", "beta_low", "beta_high"]
 TABLE += ["beta_arithmetic", "beta_wire"]
+COMPARED = [
+    *KEYS,
+    "placement",
+    "n",
+    "beta",
+    "beta_low",
+    "beta_high",
+    "beta_predicted",
+    "beta_difference",
+]
+COMPARED += ["time_error", "slowdown_error"]
 NAMES = {"olmoe": "OLMoE", "mixtral": "Mixtral", "qwen3": "Qwen3"}
 
 
@@ -41,13 +56,18 @@ def table(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
         if len(own) < 3 or np.ptp(own.rho) == 0:
             continue
         base, beta = fit(own.rho, own.s)
-        drawn = own.level.astype(str) + "/" + own.seed.astype(str)
-        edges = stats.bootstrap_interval(own[["rho", "s"]], _beta, clusters=drawn, draws=draws)
-        low, high = edges or (np.nan, np.nan)
+        low, high = _interval(own, draws)
         arithmetic = np.polyfit(own.rho - 1, own.compute_s, 1)[0] / base
         most, time = own.rho.max(), 1e6 * base
         found.append((*names, len(own), most, time, beta, low, high, arithmetic, beta - arithmetic))
     return pd.DataFrame(found, columns=TABLE)
+
+
+def _interval(own: pd.DataFrame, draws: int) -> tuple[float, float]:
+    """The 95 % interval of β over draws of routes."""
+    drawn = own.level.astype(str) + "/" + own.seed.astype(str)
+    edges = stats.bootstrap_interval(own[["rho", "s"]], _beta, clusters=drawn, draws=draws)
+    return edges or (np.nan, np.nan)
 
 
 def _beta(data: np.ndarray) -> float:
@@ -84,7 +104,7 @@ def recorded(rows: pd.DataFrame) -> pd.DataFrame:
     """Layers under recorded routes, mean over the layers of a trace: columns machine, arm (the
     trace), tokens, rho, gini, time_us and, of it, arithmetic_us.
     """
-    real = rows[rows.routes != "level"]
+    real = rows[~rows.routes.isin(["level", "even"])]
     real = real.assign(
         arm=real.routes.str.rsplit("_", n=1).str[0],
         time_us=1e6 * real.s,
@@ -94,24 +114,95 @@ def recorded(rows: pd.DataFrame) -> pd.DataFrame:
     return real.groupby(["machine", "arm", "tokens"])[numbers].mean().reset_index()
 
 
-def rivals(rows: pd.DataFrame) -> pd.DataFrame:
-    """Held-out relative errors of T(ρ) and T(Gini), straight lines per machine, shape and batch,
-    fitted on the first draw of routes (seed 0) and tested on the second: the configurations tested,
-    with columns by_rho and by_gini.
+def compared(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
+    """β predicted beside β measured, a row per machine, shape, tokens and placement of layers with
+    s and predicted_s: columns n, beta with its interval (as in `table`), beta_predicted and
+    beta_difference; time_error, the median error of the time; slowdown_error, that of the slowdown
+    where it exceeds SEEN (NaN where none does).
+
+    A slowdown is taken over even routes in whole rows where they were measured, else over the
+    line's intercept; the prediction's over its own.
     """
-    columns = [*KEYS, "level", "rho", "gini", "s", "by_rho", "by_gini"]
+    found = []
+    even = rows[rows.routes == "even"].set_index(KEYS)
+    for names, own in rows[rows.routes == "level"].groupby([*KEYS, "placement"]):
+        if len(own) < 3 or np.ptp(own.rho) == 0:
+            continue
+        (base, beta), (base_p, beta_p) = (fit(own.rho, own[x]) for x in ("s", "predicted_s"))
+        if names[:3] in even.index:
+            base, base_p = even.loc[names[:3], ["s", "predicted_s"]].to_numpy(float).reshape(-1)
+        slow, told = own.s / base - 1, own.predicted_s / base_p - 1
+        missed = (told / slow - 1).abs()[slow > SEEN].median()
+        late = (own.predicted_s / own.s - 1).abs().median()
+        low, high = _interval(own, draws)
+        told_beta = beta, low, high, beta_p, beta_p - beta
+        found.append((*names, len(own), *told_beta, late, missed))
+    return pd.DataFrame(found, columns=COMPARED)
+
+
+def cost_errors(table: pd.DataFrame, at_least: int = MANY) -> pd.Series:
+    """Of `compared`, from `at_least` tokens a device on: cases, the most that β is off (beta_off)
+    and the medians over cases of the errors of the slowdown (slow_off) and the time (time_off);
+    beta_where, the case of beta_off in words.
+    """
+    own = table[table.tokens >= at_least]
+    if own.empty:
+        lacks = dict.fromkeys(["beta_off", "slow_off", "time_off"], np.nan)
+        return pd.Series(dict(cases=0, **lacks, beta_where="not measured"))
+    top = own.loc[own.beta_difference.abs().idxmax()]
+    where = f"{NAMES.get(top['shape'], top['shape'])} at {top.tokens} tokens, {top.placement}"
+    return pd.Series(
+        dict(
+            cases=len(own),
+            beta_off=abs(top.beta_difference),
+            slow_off=own.slowdown_error.median(),
+            time_off=own.time_error.median(),
+            beta_where=where,
+        )
+    )
+
+
+def rivals(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out relative errors of straight lines in each of WATCHED, per machine, shape and batch,
+    fitted on the first draw of routes (seed 0) and tested on the second: the configurations tested,
+    with columns by_rho, by_gini, by_active and by_tiles.
+    """
+    columns = [*KEYS, "level", "rho", "gini", "s", *WATCHED]
     found = []
     for _, own in rows[rows.routes == "level"].groupby(KEYS):
         known, test = own[own.seed == 0], own[own.seed == 1]
         if len(known) < 4 or test.empty:
             continue
-        lines = {name: np.polyfit(known[name], known.s, 1) for name in ("rho", "gini")}
-        missed = {
-            f"by_{name}": np.abs(np.polyval(line, test[name]) / test.s - 1)
-            for name, line in lines.items()
-        }
+        missed = {}
+        for name, column in WATCHED.items():
+            line = np.polyfit(known[column], known.s, int(known[column].nunique() > 1))
+            missed[name] = np.abs(np.polyval(line, test[column]) / test.s - 1)
         found.append(test.assign(**missed)[columns])
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=columns)
+
+
+def watched(tested: pd.DataFrame) -> pd.DataFrame:
+    """Of `rivals`, the mean error of each number at few (≤ FEW), many (≥ MANY_TOKENS) and any
+    number of tokens a device: columns when and those of WATCHED.
+    """
+    parts = {
+        "few": tested[tested.tokens <= FEW],
+        "many": tested[tested.tokens >= MANY_TOKENS],
+        "all": tested,
+    }
+    rows = [dict(when=when, **own[list(WATCHED)].mean()) for when, own in parts.items()]
+    return pd.DataFrame(rows)
+
+
+def balanced(table: pd.DataFrame, machine: str, arms: tuple[str, str]) -> pd.DataFrame:
+    """Of `recorded`, the layer's time with the routes of the second arm over that with the first's,
+    on one machine: columns size (few, some, many), recorded_tokens and balanced; NaN where it was
+    not measured.
+    """
+    own = table[table.machine == machine].pivot(index="tokens", columns="arm", values="time_us")
+    own = own.reindex(columns=list(arms)).reset_index()
+    found = pd.DataFrame(dict(recorded_tokens=own.tokens, balanced=own[arms[1]] / own[arms[0]]))
+    return found.reindex(range(3)).astype(float).assign(size=["few", "some", "many"])
 
 
 def judged(tested: pd.DataFrame, draws: int = 2000, seed: int = 0) -> pd.Series:

@@ -11,17 +11,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import least_squares
+from scipy.optimize import OptimizeResult, least_squares
 
 from lib.network.cost import Features
 
 Model = Callable[[Mapping[str, float], Features], np.ndarray]
 
+STARTS = 8  # solutions of a fit, from guesses that differ by a factor of e
 START = {  # first guesses, in SI units
     "summed": dict(start_s=2e-5, message_s=2e-6, wire_bytes_per_s=3e11, copy_bytes_per_s=1e12),
     "exchange": dict(
         start_s=1e-5,
-        message_s=2e-6,
+        first_s=2e-6,
+        back_share=0.3,
         small_bytes_per_s=2e11,
         large_s=2e-5,
         wire_bytes_per_s=3e11,
@@ -29,7 +31,8 @@ START = {  # first guesses, in SI units
     ),
     "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
     "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, join=1.0),
-    "layer": dict(start_s=2e-5, order_bytes_per_s=5e11),
+    "layer": dict(start_s=2e-5, source_bytes_per_s=6e11, order_bytes_per_s=1e12),
+    "nodes": dict(start_s=2e-5, away_s=1e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
     "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
 }
 
@@ -58,11 +61,15 @@ def fit(
     *,
     draws: int = 200,
     seed: int = 0,
+    most: Mapping[str, float] | None = None,
+    starts: int = STARTS,
 ) -> Fit:
     """Fit the parameters named by `start` (their first guesses, > 0) to measured times [n].
 
-    Intervals: percentile bootstrap over points; NaN without draws.  Refused: times or guesses that
-    are not positive, and no more points than parameters, which would leave nothing to judge by.
+    most: what physics lets a parameter be at most, by name.  The best of `starts` solutions, from
+    the guesses and from others around them, counts.  Intervals: percentile bootstrap over points;
+    NaN without draws.  Refused: times or guesses that are not positive, and no more points than
+    parameters, which would leave nothing to judge by.
     """
     times = np.asarray(seconds, dtype=float)
     features = {name: np.asarray(values) for name, values in features.items()}
@@ -73,12 +80,20 @@ def fit(
     if not (np.isfinite(times).all() and (times > 0).all() and min(start.values()) > 0):
         raise ValueError("fitting.fit: seconds and start: must hold finite numbers > 0")
     names, first = list(start), np.log(list(start.values()))
-    best = _solve(model, features, times, names, first)
     rng, found = np.random.default_rng(seed), []
+    limits = np.log([(most or {}).get(name, np.inf) for name in names])
+    tried = [
+        _solve(model, features, times, names, first + away, limits)
+        for away in [np.zeros(len(names)), *rng.normal(0, 1, (starts - 1, len(names)))]
+    ]
+    chosen = tried[0]  # a parameter that the points do not touch keeps its guess
+    for other in tried[1:]:
+        chosen = other if other.cost < (1 - 1e-6) * chosen.cost - 1e-9 else chosen
+    best = chosen.x
     for _ in range(draws):
-        chosen = rng.integers(len(times), size=len(times))
-        drawn = {name: values[chosen] for name, values in features.items()}
-        found.append(np.exp(_solve(model, drawn, times[chosen], names, best, 15)))
+        points = rng.integers(len(times), size=len(times))
+        drawn = {name: values[points] for name, values in features.items()}
+        found.append(np.exp(_solve(model, drawn, times[points], names, best, limits, 15).x))
     edges = np.full((len(start), 2), np.nan)
     if draws:
         edges = np.quantile(found, [0.025, 0.975], axis=0).T
@@ -93,14 +108,19 @@ def _solve(
     seconds: np.ndarray,
     names: list[str],
     first: np.ndarray,
+    limits: np.ndarray,
     most: int = 400,
-) -> np.ndarray:
-    """Logarithms of the parameters of least squares, within e^±12 of the first guesses."""
+) -> OptimizeResult:
+    """The least squares over logarithms of the parameters, within e^±12 of the first guesses and at
+    most `limits`.
+    """
 
     def error(logs: np.ndarray) -> np.ndarray:
         return np.log(model(dict(zip(names, np.exp(logs), strict=True)), features) / seconds)
 
-    return least_squares(error, first, bounds=(first - 12, first + 12), max_nfev=most).x
+    first = np.minimum(first, limits - 1e-6)
+    ends = first - 12, np.minimum(first + 12, limits)
+    return least_squares(error, first, bounds=ends, max_nfev=most)
 
 
 def leave_one_out(
@@ -146,3 +166,16 @@ def published_s(p: Mapping[str, float], f: Features) -> np.ndarray:
     inside = np.minimum(8, devices)
     remote, local = f["bytes"] * (1 - inside / devices), f["bytes"] * (inside - 1) / devices
     return p["start_s"] + np.maximum(remote / p["nic_bytes_per_s"], local / p["nvlink_bytes_per_s"])
+
+
+def nodes_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + remote share · (away + bytes / NIC) or, where it is longer, local / NVLink: what
+    leaves the node, 1 − 8/N of all, costs by its share, its start too.  Features: those of
+    published_s.
+    """
+    devices = np.asarray(f["devices"], dtype=float)
+    share = 1 - np.minimum(8, devices) / devices
+    inside = f["bytes"] * (np.minimum(8, devices) - 1) / devices / p["nvlink_bytes_per_s"]
+    return p["start_s"] + np.maximum(
+        share * (p["away_s"] + f["bytes"] / p["nic_bytes_per_s"]), inside
+    )

@@ -8,13 +8,15 @@ fitted on.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from lib import stats
 from lib.network import cost, placement, synthetic, traffic
 
-# from the models' published configurations; "trace": the recorded routes' own experts, OLMoE's
-# sizes
+# from the published configurations; "trace": the recorded routes' own experts, OLMoE's sizes
 SHAPES = {
     "olmoe": cost.Shape(2048, 1024, 64, 8),
     "mixtral": cost.Shape(4096, 14336, 8, 2),
@@ -22,15 +24,61 @@ SHAPES = {
     "trace": cost.Shape(2048, 1024, 16, 2),
     "tiny": cost.Shape(64, 32, 16, 2),
 }
-SIZES = [
-    4096 << i for i in range(18)
-]  # 4 KiB to 512 MiB a device; every second one fits, the others test
+# 4 KiB to 512 MiB a device; every second one fits, the others test
+SIZES = [4096 << i for i in range(18)]
 SKEWS = ("even", "0.25", "0.5", "0.75", "one", "shift", "home", "pair", "random")
 FIT_SKEWS = ("even", "0.5", "shift", "home")
 BATCHES = (4, 16, 64, 256, 1024, 4096)  # tokens of one device: decode to prefill
 FIT_BATCHES = (16, 256, 4096)
 LEVELS = (0.0, 0.3, 0.5, 0.65, 0.8)  # as far as below the shape's highest, 1 − k/E
 RHOS = (1.0, 1.3, 1.6, 1.9, 2.5, 3.5)  # as far as the devices and routes allow
+LAUNCHES = ("queued", "graph", "call")  # how an exchange is started; see collectives.exchange
+RECORDED = (64, 256, 2048)  # tokens of one device of recorded routes
+DRAWS = 2  # of the routes of a level
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is crossed: sizes (bytes of a device) and skews of exchanges; shapes, tokens of one
+    device, levels and ρ of layers; `seed` of all that is drawn.  The defaults are the declared
+    grid; another one tests what was fitted on it.
+    """
+
+    sizes: Sequence[int] = tuple(SIZES)
+    skews: Sequence[str] = SKEWS
+    shapes: Sequence[str] = ("olmoe", "mixtral", "qwen3")
+    tokens: Sequence[int] = BATCHES
+    levels: Sequence[float] = LEVELS
+    rhos: Sequence[float] = RHOS
+    seed: int = 0
+
+
+TINY = Grid(sizes=tuple(SIZES[:9]), shapes=("tiny",), tokens=(4, 16))  # a test of the code
+
+
+def check(grid: Grid) -> None:
+    """Refuse, before anything is measured, what no grid can hold."""
+    rules = (
+        ("sizes", lambda x: x >= 512 and x % row_bytes(x) == 0, "whole rows, 512 or 4,096 bytes"),
+        ("skews", lambda x: x in SKEWS or _share(x), f"a share below 1, or of {', '.join(SKEWS)}"),
+        ("shapes", lambda x: x in SHAPES and x != "trace", f"of {', '.join(SHAPES)}, but trace"),
+        ("tokens", lambda x: x >= 1, "at least 1"),
+        ("levels", lambda x: 0 <= x < 1, "from 0 to below 1"),
+        ("rhos", lambda x: x >= 1, "at least 1"),
+    )
+    for name, holds, rule in rules:
+        for value in getattr(grid, name):
+            if not holds(value):
+                raise ValueError(f"grid.check: {name}: {value!r}: must be {rule}")
+
+
+def row_bytes(size: int) -> int:
+    """Bytes of a row in an exchange of this size: 4,096 from 1 MiB up; below, 512."""
+    return 4096 if size >= 1 << 20 else 512
+
+
+def _share(skew: str) -> bool:
+    return skew.replace(".", "", 1).isdigit() and float(skew) < 1
 
 
 def skewed(skew: str, rows: int, devices: int, seed: int = 0) -> np.ndarray:
@@ -43,7 +91,7 @@ def skewed(skew: str, rows: int, devices: int, seed: int = 0) -> np.ndarray:
     eye = np.eye(devices)
     toward = np.zeros((devices, devices))
     toward[:, 0] = 1
-    if skew in ("even", "one") or skew.replace(".", "", 1).isdigit():
+    if skew in ("even", "one") or _share(skew):
         share = {"even": 0.0, "one": 1.0}[skew] if skew in ("even", "one") else float(skew)
         wanted = (1 - share) / devices + share * toward
     elif skew == "random":
@@ -65,18 +113,17 @@ def skewed(skew: str, rows: int, devices: int, seed: int = 0) -> np.ndarray:
     return whole
 
 
-def exchanges(devices: int, tiny: bool = False, seed: int = 0) -> list[dict]:
+def exchanges(devices: int, grid: Grid = Grid()) -> list[dict]:
     """The exchanges: size and skew crossed, with split sizes; without them where all is even; and
-    splits off 16-byte boundaries, a separate experiment (aligned = 0).  A row is 4,096 bytes, from
-    1 MiB up; below, 512.
+    splits off 16-byte boundaries, a separate experiment (aligned = 0).  Calls are queued on the
+    device; the first and the last skew are launched in the other ways too, which never fit.
     """
-    sizes = SIZES[:9] if tiny else SIZES
     found = []
-    for size in sizes:
-        row = 4096 if size >= 1 << 20 else 512
-        for skew in SKEWS:
-            sent = row * skewed(skew, size // row, devices, seed)
-            fits = SIZES.index(size) % 2 == 0 and skew in FIT_SKEWS
+    for size in grid.sizes:
+        row = row_bytes(size)
+        for skew in grid.skews:
+            sent = row * skewed(skew, size // row, devices, grid.seed)
+            fits = size in SIZES[::2] and skew in FIT_SKEWS
             case = dict(
                 size_bytes=size,
                 skew=skew,
@@ -84,11 +131,14 @@ def exchanges(devices: int, tiny: bool = False, seed: int = 0) -> list[dict]:
                 part="fit" if fits else "held_out",
                 **cost.features(sent),
             )
-            found.append(dict(case, call="split", aligned=1))
+            plain = dict(case, call="split", aligned=1, launch=LAUNCHES[0])
+            found.append(plain)
             if skew == "even" and (size // row) % devices == 0:
-                found.append(dict(case, call="single", aligned=1))
+                found.append(plain | dict(call="single"))
             if skew in ("even", "0.5") and size >= 1 << 16:
-                found.append(dict(case, call="split", aligned=0))
+                found.append(plain | dict(aligned=0))
+            if skew in (grid.skews[0], grid.skews[-1]):
+                found += [plain | dict(part="held_out", launch=way) for way in LAUNCHES[1:]]
     return found
 
 
@@ -112,16 +162,8 @@ def computes(tiny: bool = False) -> list[dict]:
                 for spread in spreads:
                     tiles = cost.tiled(expert_rows(2**i, active, spread, SHAPES[name].experts))
                     part = "fit" if fits and spread == "even" else "held_out"
-                    found.append(
-                        dict(
-                            shape=name,
-                            rows=2**i,
-                            active=active,
-                            spread=spread,
-                            tile_rows=tiles,
-                            part=part,
-                        )
-                    )
+                    case = dict(shape=name, rows=2**i, active=active, spread=spread)
+                    found.append(case | dict(tile_rows=tiles, part=part))
                 active *= 2
     return found
 
@@ -186,51 +228,69 @@ def described(index: np.ndarray, home: np.ndarray, shape: cost.Shape, devices: i
     )
 
 
-def layers(
-    devices: int, traces: dict[str, np.ndarray], tiny: bool = False, seed: int = 0
-) -> list[dict]:
-    """Complete layers: Gini crossed with ρ by placement, per shape and batch; and recorded routes
-    (arrays [layers, tokens, k] by name), experts placed in order.  Each holds its routes ("index")
-    and placement ("home").
+def layers(devices: int, traces: dict[str, np.ndarray], grid: Grid = Grid()) -> list[dict]:
+    """Complete layers: Gini crossed with ρ by placement, per shape and batch, and the reference,
+    even routes in whole rows; and recorded routes (arrays [layers, tokens, k] by name), experts
+    placed in order.  Each holds its routes ("index") and placement ("home").
 
-    Combinations that the routes cannot reach (ρ off by more than 0.05) are left out.  The shape
-    qwen3 and recorded routes never fit.
+    placement: "aimed" at a ρ by swaps, "sorted" (busy experts side by side: ρ follows the level),
+    or "in order".  Combinations that the routes cannot reach (ρ off by more than 0.05) are left
+    out.  The shape qwen3, sorted, even and recorded routes never fit.
     """
-    names, batches, seeds = (
-        (("tiny",), (4, 16), 2) if tiny else (("olmoe", "mixtral", "qwen3"), BATCHES, 2)
-    )
     found = []
-    for name in names:
+    for name in grid.shapes:
         shape = SHAPES[name]
-        for tokens in batches:
-            most = synthetic.highest_level(shape.experts, shape.k)
-            for number, level in enumerate(x for x in LEVELS if x < most):
-                for draw in range(seeds):
-                    rng = np.random.default_rng([seed, draw, number, tokens, shape.experts])
-                    chances = synthetic.inclusion(shape.experts, shape.k, level)
-                    index = synthetic.sample(chances, shape.k, devices * tokens, rng)
-                    index = rng.permutation(shape.experts)[index]
-                    load = np.bincount(index.reshape(-1), minlength=shape.experts).astype(float)
-                    for rho in (r for r in RHOS if r < devices):
-                        home = placed(load, devices, rho, rng)
-                        case = described(index, home, shape, devices)
-                        fits = tokens in FIT_BATCHES and name != "qwen3"
-                        if abs(case["rho"] - rho) <= 0.05:
-                            found.append(
-                                dict(
-                                    shape=name,
-                                    tokens=tokens,
-                                    routes="level",
-                                    level=level,
-                                    rho_wanted=rho,
-                                    seed=draw,
-                                    part="fit" if fits else "held_out",
-                                    **case,
-                                    index=index,
-                                    home=home,
-                                )
-                            )
-    return found + recorded(devices, traces, (4,) if tiny else (64, 256, 2048))
+        most = synthetic.highest_level(shape.experts, shape.k)
+        for tokens in grid.tokens:
+            found.append(_even(name, tokens, devices))
+            for number, level in enumerate(x for x in grid.levels if x < most):
+                for draw in range(DRAWS):
+                    parts = [grid.seed, draw, number, tokens, shape.experts]
+                    found += _drawn(name, tokens, level, devices, grid, parts)
+    return found + recorded(devices, traces, (4,) if grid.shapes == TINY.shapes else RECORDED)
+
+
+def _even(name: str, tokens: int, devices: int) -> dict:
+    """The layer whose experts are taken in turn, k by k: all get the same rows, within one."""
+    shape = SHAPES[name]
+    turns = np.arange(devices * tokens * shape.k) % shape.experts
+    return _case(
+        dict(shape=name, tokens=tokens, routes="even", level=np.nan, rho_wanted=1.0, seed=0),
+        turns.reshape(-1, shape.k),
+        placement.contiguous(shape.experts, devices),
+        devices,
+    )
+
+
+def _drawn(
+    name: str, tokens: int, level: float, devices: int, grid: Grid, parts: list[int]
+) -> list[dict]:
+    """The layers of one draw of routes, numbered by `parts`: aimed at every ρ, and sorted."""
+    shape, rng = SHAPES[name], np.random.default_rng(parts)
+    chances = synthetic.inclusion(shape.experts, shape.k, level)
+    index = synthetic.sample(chances, shape.k, devices * tokens, rng)
+    index = rng.permutation(shape.experts)[index]
+    load = np.bincount(index.reshape(-1), minlength=shape.experts).astype(float)
+    fits = tokens in FIT_BATCHES and name != "qwen3"
+    part = "fit" if fits else "held_out"
+    plain = dict(shape=name, tokens=tokens, routes="level", level=level, seed=parts[1])
+    found = []
+    for rho in (r for r in grid.rhos if r < devices):
+        aimed = plain | dict(rho_wanted=rho, placement="aimed", part=part)
+        case = _case(aimed, index, placed(load, devices, rho, rng), devices)
+        if abs(case["rho"] - rho) <= 0.05:
+            found.append(case)
+    home = np.empty(shape.experts, dtype=np.int64)
+    home[np.argsort(-load, kind="stable")] = placement.contiguous(shape.experts, devices)
+    order = plain | dict(rho_wanted=np.nan, placement="sorted")
+    return [*found, _case(order, index, home, devices)]
+
+
+def _case(known: dict, index: np.ndarray, home: np.ndarray, devices: int) -> dict:
+    """A configuration of a layer, described; see `described`."""
+    of_routes = described(index, home, SHAPES[known["shape"]], devices)
+    plain = dict(placement="in order", part="held_out")
+    return plain | known | of_routes | dict(index=index, home=home)
 
 
 def recorded(devices: int, traces: dict[str, np.ndarray], batches: tuple[int, ...]) -> list[dict]:
@@ -241,25 +301,12 @@ def recorded(devices: int, traces: dict[str, np.ndarray], batches: tuple[int, ..
     for name, routes in traces.items():
         if routes.shape[2] != shape.k or routes.max() >= shape.experts or shape.experts % devices:
             continue  # routes of another layer than the one of this shape
+        home = placement.contiguous(shape.experts, devices)
         for tokens in batches:
             for number, layer in enumerate(routes):
-                index, home = (
-                    layer[: devices * tokens].astype(np.int64),
-                    placement.contiguous(shape.experts, devices),
-                )
+                index = layer[: devices * tokens].astype(np.int64)
                 if len(index) == devices * tokens:
-                    found.append(
-                        dict(
-                            shape="trace",
-                            tokens=tokens,
-                            routes=f"{name}_{number + 1}",
-                            level=np.nan,
-                            rho_wanted=np.nan,
-                            seed=0,
-                            part="held_out",
-                            **described(index, home, shape, devices),
-                            index=index,
-                            home=home,
-                        )
-                    )
+                    known = dict(shape="trace", tokens=tokens, routes=f"{name}_{number + 1}")
+                    known |= dict(level=np.nan, rho_wanted=np.nan, seed=0)
+                    found.append(_case(known, index, home, devices))
     return found

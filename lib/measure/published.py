@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from lib.measure.fitting import START, fit, leave_one_out, published_s
+from lib.measure.fitting import START, fit, leave_one_out, nodes_s, published_s
 
 CLAIMED = {"low": 0.58, "high": 1.04}  # of an exchange, as the predecessor's text says
 LEAST = 4  # numbers of devices that fit the three parameters of published_s
@@ -48,6 +48,44 @@ def _phase(own: pd.DataFrame, fitted: pd.Series) -> pd.DataFrame:
         left_out=leave_one_out(published_s, given, seconds, start) / seconds - 1,
         nic_gb_per_s=1e-9 * whole.parameters["nic_bytes_per_s"],
     )
+
+
+def by_nodes(table: pd.DataFrame, fitted: Sequence[int]) -> pd.DataFrame:
+    """Low-latency times of many batches on several numbers of devices, predicted by fitting.nodes_s
+    from the `fitted` numbers of devices: the table with part, predicted_us and error (signed).
+
+    table: data/published/deepep_nodes.csv.  Refused: `fitted` that leave none to fit or to test.
+    """
+    known = set(table.devices)
+    if not set(fitted) or not set(fitted) < known:
+        raise ValueError(
+            f"published.by_nodes: fitted = {list(fitted)}: must be of {sorted(known)}, not all"
+        )
+    found = []
+    for _, own in table.groupby("phase", sort=False):
+        sent = own.tokens * own.selections * own.bytes_per_selection
+        given = dict(devices=own.devices.to_numpy(), bytes=sent.to_numpy())
+        seen, seconds = own.devices.isin(fitted).to_numpy(), 1e-6 * own.time_us.to_numpy()
+        part = {name: values[seen] for name, values in given.items()}
+        made = fit(nodes_s, part, seconds[seen], START["nodes"], draws=0)
+        told = made(given)
+        found.append(
+            own.assign(
+                part=np.where(seen, "fit", "held_out"),
+                predicted_us=1e6 * told,
+                error=told / seconds - 1,
+            )
+        )
+    return pd.concat(found, ignore_index=True)
+
+
+def node_errors(found: pd.DataFrame) -> pd.DataFrame:
+    """Of `by_nodes`, per phase and number of devices that were not fitted: columns phase, devices,
+    error_median and error_most.
+    """
+    own = found[found.part == "held_out"].assign(error=lambda rows: rows.error.abs())
+    of = own.groupby(["phase", "devices"], sort=False).error
+    return of.agg(error_median="median", error_most="max").reset_index()
 
 
 def summary(deep: pd.DataFrame) -> pd.DataFrame:

@@ -9,16 +9,47 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from lib import provenance
+from lib.measure import grid
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 # lists, a number per rank; see grid.described
 OF_RANK = ("rank_rows", "rank_active", "rank_tile_rows")
+
+
+def _back(rows: pd.DataFrame) -> pd.Series:
+    """cost.features' back_bytes of exchanges and layers of two devices, each of which sends
+    source_bytes; of a pair only one sends.
+    """
+    back = rows.wire_bytes - (rows.own_bytes - rows.source_bytes)
+    return back.where(rows["skew"] != "pair", 0) if "skew" in rows else back
+
+
+def _source(rows: pd.DataFrame) -> np.ndarray:
+    """Bytes that a device sends of its own tokens, its copy to itself included."""
+    shapes = [grid.SHAPES[name] for name in rows["shape"]]
+    return rows.tokens.to_numpy() * np.array([2 * shape.k * shape.hidden for shape in shapes])
+
+
+# columns that earlier tables lack, from their other columns
+UNTOLD: dict[str, dict[str, Callable[[pd.DataFrame], object]]] = {
+    "exchange": {
+        "launch": lambda rows: "queued",
+        "source_bytes": lambda rows: rows.size_bytes,
+        "back_bytes": _back,
+    },
+    "layer": {
+        "placement": lambda rows: np.where(rows.routes == "level", "aimed", "in order"),
+        "source_bytes": _source,
+        "back_bytes": _back,
+    },
+}
 PHASES = {
     "exchange": ["total"],
     "compute": ["total"],
@@ -130,6 +161,8 @@ def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list
             )
         known = facts[f"{machine}/{name}"] = json.loads(source.read_text())
         made = pd.read_csv(path, dtype={"skew": str, "routes": str})
+        for column, value in UNTOLD.get(name, {}).items():
+            made[column] = made[column] if column in made else value(made)
         tables.setdefault(name, []).append(made.assign(machine=machine, devices=known["devices"]))
         files += [source, path]
     joined = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
@@ -157,6 +190,14 @@ def described(facts: dict[str, dict]) -> pd.DataFrame:
         for name, own in facts.items()
     ]
     return pd.DataFrame(rows or [dict(machine=None, experiment=None, configurations=None)])
+
+
+def fresh(facts: dict[str, dict]) -> str:
+    """The machine that was measured last among those with a grid of their own (a seed that is not
+    0): a test of what others were fitted on; "" if there is none.
+    """
+    own = {known["date"]: name.split("/")[0] for name, known in facts.items() if known["seed"]}
+    return own[max(own)] if own else ""
 
 
 def machines(facts: dict[str, dict]) -> str:

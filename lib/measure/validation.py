@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib import stats
-from lib.measure import calibrate
+from lib.measure import calibrate, grid
 
 SCATTER = ("p10", "p90", "p99")  # quantiles of repetitions
 
@@ -30,6 +30,32 @@ def jitter(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         own = rows.assign(experiment=experiment, **scatter).groupby(["machine", "experiment"])
         found.append(own[[*names, "between_visits"]].median().reset_index())
     return pd.concat(found[1:] or found).sort_values(["machine", "experiment"], ignore_index=True)
+
+
+def launches(table: pd.DataFrame) -> pd.DataFrame:
+    """Even exchanges by how they were launched (grid.LAUNCHES), a row per machine and size of those
+    that were measured in every way: columns queued_us, graph_us and call_us, medians of the slowest
+    rank.
+    """
+    rows = calibrate.slowest(table)
+    rows = rows[(rows["skew"] == "even") & (rows.call == "split") & (rows.aligned == 1)]
+    wide = rows.pivot_table(index=["machine", "size_bytes"], columns="launch", values="p50_us")
+    wide = wide.reindex(columns=list(grid.LAUNCHES)).dropna()
+    return wide.add_suffix("_us").rename_axis(columns=None).reset_index()
+
+
+def launched(table: pd.DataFrame) -> pd.Series:
+    """Of `launches`, the smallest exchange: graph_us, call_us and launch_kib; and same_mib, from
+    which size on a call takes at most a tenth longer than a graph; NaN where none was measured.
+    """
+    lacks = pd.Series(np.nan, index=["graph_us", "call_us", "launch_kib", "same_mib"])
+    if table.empty:
+        return lacks
+    least = table.loc[table.size_bytes.idxmin()]
+    apart = table[table.call_us > 1.1 * table.graph_us].size_bytes.max()
+    same = table.size_bytes[table.size_bytes > (apart if apart == apart else 0)].min() / 2**20
+    found = dict(graph_us=least.graph_us, call_us=least.call_us)
+    return pd.Series(found | dict(launch_kib=least.size_bytes / 1024, same_mib=same))
 
 
 def errors(tests: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:

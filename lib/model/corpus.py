@@ -1,10 +1,10 @@
 """The text: sources of the pinned Python packages, read from the installation and never copied into
 the repository.
 
-`data/corpus.csv.gz` lists every document (made by `data/corpus_manifest.py`): its package, path,
-domain, cluster, split, length and the SHA-256 of its text, so that everyone computes on the same
-bytes.  A document of the domain *prose* is the docstrings of a module, one of *messages* the
-translations of a gettext catalogue; all others are whole files.
+`data/corpus.csv.xz` lists every document (made by `data/corpus_manifest.py`): its package, path,
+domain, cluster, split, length and the first `DIGITS` digits (128 bits) of the SHA-256 of its text,
+so that everyone computes on the same bytes.  A document of the domain *prose* is the docstrings of
+a module, one of *messages* the translations of a gettext catalogue; all others are whole files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.gz"
+MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.xz"
+DIGITS = 32
 END_OF_TEXT = "<|endoftext|>"
 # what the same version holds otherwise elsewhere: numpy on Python 3.12 and later has no distutils,
 # and these headers tell how torch was built
@@ -89,8 +90,8 @@ def translations(catalogue: str) -> str:
 
 
 def digest(text: str) -> str:
-    """SHA-256 of the text in UTF-8, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    """The first `DIGITS` hexadecimal digits of the SHA-256 of the text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 @cache
@@ -115,7 +116,7 @@ def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
     held, at = {}, 0
     for line in head.decode().splitlines():
         sha, size = line.split()
-        held[sha] = body[at : at + int(size)]
+        held[sha[:DIGITS]] = body[at : at + int(size)]
         at += int(size)
     for sha in rows.sha256:
         yield held[sha].decode() if sha in held else None
@@ -155,7 +156,7 @@ def read(
                 state = f"has SHA-256 {digest(text)[:12]}…, not {row.sha256[:12]}…"
             raise ValueError(
                 f"corpus.read: {row.package} {row.version}: {row.path} {state}: must match "
-                "data/corpus.csv.gz (install requirements.txt, or go on with what matches: "
+                "data/corpus.csv.xz (install requirements.txt, or go on with what matches: "
                 "allow_partial=True)"
             )
     if varied:

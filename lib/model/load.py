@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import lzma
 import os
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -55,13 +56,15 @@ def device(name: str) -> torch.device:
 
 
 def tokenizer(path: Path | None = None) -> Tokenizer:
-    """The byte-level BPE tokenizer of the embedded model (8,192 entries)."""
+    """The byte-level BPE tokenizer of the embedded model (8,192 entries), from a file or its xz."""
     path = path or HOME / "tokenizer.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
-        )
-    return Tokenizer.from_file(str(path))
+    for file in (path, path.with_name(f"{path.name}.xz")):
+        if file.is_file():
+            packed = lzma.decompress if file.suffix == ".xz" else bytes
+            return Tokenizer.from_buffer(packed(file.read_bytes()))
+    raise FileNotFoundError(
+        f"load.tokenizer: {path}: no such file (00_base_model makes it with retrain=True)"
+    )
 
 
 def config(**changes) -> OlmoeConfig:

@@ -48,20 +48,37 @@ def tiled(rows: np.ndarray) -> int:
 
 def features(sent: np.ndarray) -> dict[str, int]:
     """What a time is predicted from, of bytes [devices, devices]: wire (the most that one device
-    sends to others or gets from them), own (the most that it sends or gets, its copy to itself
-    included), messages (most of one device).
+    sends to others or gets from them), back (what that device moves in the other direction), own
+    (the most that it sends or gets, its copy to itself included), messages (most of one device).
     """
     away = sent - np.diag(np.diag(sent))
+    wire, back = busiest(away)
     return dict(
-        wire_bytes=int(max(away.sum(0).max(), away.sum(1).max())),
+        wire_bytes=int(wire),
+        back_bytes=int(back),
         own_bytes=int(max(sent.sum(0).max(), sent.sum(1).max())),
         messages=int(max((away > 0).sum(0).max(), (away > 0).sum(1).max())),
     )
 
 
+def busiest(away: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of bytes [..., devices, devices] without a diagonal: the most that one device sends or gets
+    [...], and what it moves in the other direction, the most of it where several are as busy.
+    """
+    gets, sends = away.sum(-2), away.sum(-1)
+    most, least = np.maximum(gets, sends), np.minimum(gets, sends)
+    wire = most.max(-1)
+    return wire, np.where(most >= wire[..., None], least, 0).max(-1)
+
+
 def start_s(p: Mapping[str, float], messages: np.ndarray | int) -> np.ndarray:
-    """start + messages · message: what an exchange costs before its bytes move."""
-    return p["start_s"] + p["message_s"] * np.asarray(messages)
+    """start + first + (messages − 1) · message: what an exchange costs before its bytes move;
+    without a message, start alone.  On two devices there is no second message: its cost, message_s,
+    is another's to know, and 0 where it is not given.
+    """
+    count = np.asarray(messages)
+    more = p.get("message_s", 0.0) * np.maximum(count - 1, 0)
+    return p["start_s"] + p["first_s"] * np.minimum(count, 1) + more
 
 
 def sent_s(p: Mapping[str, float], bytes_: np.ndarray) -> np.ndarray:
@@ -78,13 +95,15 @@ def wire_s(p: Mapping[str, float], bytes_: np.ndarray, copied: np.ndarray) -> np
 
 
 def exchange_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + messages · message + max(copy / C, min(wire / B₁, large + wire / B)): one
+    """T = starts + max(copy / C, min(w / B₁, large + w / B)), w = wire + back_share · back: one
     all-to-all.
 
-    The copy to itself is own − wire.  Features: features.
+    The copy to itself is own − wire.  Both directions of a device share its processors: what it
+    moves the other way counts by back_share.  Features: features.
     """
     copied = f["own_bytes"] - f["wire_bytes"]
-    return start_s(p, f["messages"]) + wire_s(p, f["wire_bytes"], copied)
+    both = f["wire_bytes"] + p["back_share"] * f["back_bytes"]
+    return start_s(p, f["messages"]) + wire_s(p, both, copied)
 
 
 def even_s(p: Mapping[str, float], f: Features) -> np.ndarray:
@@ -114,23 +133,25 @@ def expert_s(p: Mapping[str, float], f: Features) -> np.ndarray:
 def layer_parts(p: Mapping[str, float], f: Features) -> dict[str, np.ndarray]:
     """A whole layer's time by part, each in seconds: start (of the layer's kernels, and `start_s`
     of its collectives), wire (both exchanges under way), arithmetic (the experts of the slowest
-    device) and order (own / M: rows put in order in the device's memory).
+    device) and order (source / S + own / M: rows put in order in memory; a device gathers and
+    combines the rows of its own tokens, source, whatever the routes, and sorts those that it gets).
 
-    Features: start_s, wire_s and expert_s in seconds, own_bytes.
+    Features: start_s, wire_s and expert_s in seconds, source_bytes, own_bytes.
     """
     return dict(
         start=p["start_s"] + f["start_s"],
         wire=f["wire_s"],
         arithmetic=f["expert_s"],
-        order=f["own_bytes"] / p["order_bytes_per_s"],
+        order=f["source_bytes"] / p["source_bytes_per_s"] + f["own_bytes"] / p["order_bytes_per_s"],
     )
 
 
 def layer_s(p: Mapping[str, float], f: Features) -> np.ndarray:
-    """T = start + 2 · exchange + experts of the slowest device + own / M: the sum of layer_parts,
-    of times predicted for them.
+    """T = start + 2 · exchange + experts of the slowest device + source / S + own / M: the sum of
+    layer_parts, of times predicted for them.
 
-    Features: exchange_s (of one exchange as exchange_s, its start included), expert_s, own_bytes.
+    Features: exchange_s (of one exchange as exchange_s, its start included), expert_s,
+    source_bytes, own_bytes.
     """
     both = dict(start_s=np.zeros(()), wire_s=2 * f["exchange_s"])
     parts = layer_parts(p, {**f, **both})

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.network import cost, fluid
+from lib.network import cost, fluid, placement, traffic
 from lib.network.links import Fabric
 
 PUBLISHED = Path(__file__).parents[2] / "data/published"
 RATES, SHAPES = PUBLISHED / "step.csv", PUBLISHED / "shapes.csv"
+ALLTOALL = PUBLISHED / "alltoall.csv"
 PARTS = ("start", "wire", "arithmetic", "order", "hidden")
 Parts = Mapping[str, np.ndarray]  # seconds by part
 Time = Callable[[np.ndarray, Fabric], np.ndarray]  # a network model: (traffic, fabric) → seconds
@@ -74,7 +75,9 @@ def published() -> Machine:
         "published",
         exchange=dict(
             start_s=start,
+            first_s=0.0,
             message_s=0.0,
+            back_share=0.0,
             small_bytes_per_s=wire,
             large_s=0.0,
             wire_bytes_per_s=wire,
@@ -86,7 +89,7 @@ def published() -> Machine:
             flop_per_s=rate["flop_per_s"],
             join=1e3,
         ),
-        layer=dict(start_s=start, order_bytes_per_s=np.inf),
+        layer=dict(start_s=start, source_bytes_per_s=np.inf, order_bytes_per_s=np.inf),
         nic_bytes_per_s=rate["nic_bytes_per_s"],
         origin="datasheets, no start-up",
     )
@@ -94,12 +97,28 @@ def published() -> Machine:
 
 def measured(parameters: Mapping[str, Mapping[str, float]], origin: str = "") -> Machine:
     """The machine of calibrated `parameters` by the name of their fit ("exchange", "experts of any
-    shape", "layer"), measured on `origin`; its experts are those fitted on all shapes together.
+    shape", "layer"), measured on `origin`; its experts are those fitted on all shapes together.  A
+    message beyond the first costs what published exchanges of 2, 4 and 8 devices say (message_s).
     """
     names = "exchange", "experts of any shape", "layer"
     exchange, expert, layer = (parameters[name] for name in names)
     nic = published().nic_bytes_per_s
+    exchange = {"message_s": message_s(), **exchange}
     return Machine("measured", exchange, expert, layer, nic_bytes_per_s=nic, origin=origin)
+
+
+def message_s(most_bytes: int = 65536) -> float:
+    """Seconds that one more message costs: the slope over 2, 4 and 8 devices of published even
+    all-to-alls (ALLTOALL) of at most `most_bytes` a device, median over sizes.
+    """
+    with ALLTOALL.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["bytes"]) <= most_bytes]
+    slopes = []
+    for size in {row["bytes"] for row in rows}:
+        own = [(int(r["devices"]) - 1, float(r["time_us"])) for r in rows if r["bytes"] == size]
+        others, times = np.array(own).T
+        slopes.append(np.polyfit(others, times, 1)[0])
+    return 1e-6 * float(np.median(slopes))
 
 
 def machine(kind: str, parameters: Mapping[str, Mapping[str, float]], origin: str) -> Machine:
@@ -148,7 +167,8 @@ def _under_way_s(seconds: np.ndarray, sent: np.ndarray, machine: Machine) -> np.
     [...] at the full rate of the wire; its diagonal is the copy to itself.
     """
     away = sent * (1 - np.eye(sent.shape[-1]))
-    bytes_ = seconds * machine.exchange["wire_bytes_per_s"]
+    back = machine.exchange["back_share"] * cost.busiest(away)[1]
+    bytes_ = seconds * machine.exchange["wire_bytes_per_s"] + back
     return cost.wire_s(machine.exchange, bytes_, _most(sent) - _most(away))
 
 
@@ -186,6 +206,7 @@ def layer(
         start_s=2 * cost.start_s(machine.exchange, messages),
         wire_s=_under_way_s(there_s, sent, machine) + _under_way_s(back_s, back, machine),
         expert_s=experts_s(rows, shape, machine).max(-1),
+        source_bytes=sent.sum(-1).max(-1),
         own_bytes=_most(sent),
     )
     parts = cost.layer_parts(machine.layer, known)
@@ -230,12 +251,20 @@ def excess(parts: Parts, even: Parts) -> dict[str, np.ndarray]:
 
 
 def even_layer(tokens: int, shape: cost.Shape, devices: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bytes, rows) of `tokens` tokens that spread perfectly over devices and, in whole rows, over
-    their experts.
+    """(bytes, rows) of `tokens` tokens that spread evenly, in whole rows, over devices and experts:
+    rows are dealt to the devices in turn, and to each device's experts in turn, so that a device
+    with fewer rows than there are devices sends to some alone.
     """
-    rows = np.diff(np.arange(shape.experts + 1) * (tokens * shape.k) // shape.experts)
-    each = tokens * shape.k * 2.0 * shape.hidden / devices**2
-    return np.full((devices, devices), each), rows.reshape(devices, -1)
+    per = shape.experts // devices
+    ends = np.arange(devices + 1) * tokens // devices * shape.k
+    turn = np.arange(shape.experts).reshape(devices, per).T.reshape(-1)
+    counts = np.empty((devices, shape.experts), dtype=np.int64)
+    # of the rows before each end, how many each turn got
+    counts[:, turn] = np.diff(
+        (ends[:, None] - np.arange(shape.experts) - 1) // shape.experts, axis=0
+    )
+    home = placement.contiguous(shape.experts, devices)
+    return traffic.counted(counts, home, 2.0 * shape.hidden)
 
 
 def step_s(layers: np.ndarray, tokens: int, model: Model, machine: Machine) -> np.ndarray:

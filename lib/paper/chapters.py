@@ -13,6 +13,9 @@ from lib import provenance
 ROOT = provenance.repository()
 PUBLISHED = ROOT / "data" / "reference"
 BUDGET_S = 120.0  # of a chapter that states none
+# files of lib/paper, by the first word of their names, on which no value depends: they say how a
+# result looks, or refuse a parameter
+LOOKS = ("columns", "markup", "plots", "ranges")
 
 
 def source(chapter: str) -> Path:
@@ -108,10 +111,20 @@ def imported(code: str, seen: set[Path]) -> set[Path]:
     return seen
 
 
+def looks(name: str) -> bool:
+    """Whether a file of the repository leaves every value as it is, as `LOOKS` says."""
+    path = Path(name)
+    return path.parent == Path("lib/paper") and path.stem.split("_")[0] in LOOKS
+
+
 @cache
 def sources(chapter: str) -> dict[str, str]:
-    """SHA-256 of all that a chapter's results depend on: its code cells (not its prose), the lib
+    """SHA-256 of all that a chapter's values depend on: its code cells (not its prose), the lib
     files they import, its data.
+
+    What only says how they look (`looks`) does not count: a page keeps the figures and tables that
+    its run drew, and a run that shall draw them anew is removed (`python -m lib clean`) and made
+    again.
     """
     code = [cell for cell in cells(chapter) if cell["cell_type"] == "code"]
     files = imported("\n".join("".join(cell["source"]) for cell in code), set())
@@ -120,8 +133,9 @@ def sources(chapter: str) -> dict[str, str]:
         files |= {path} if path.is_file() else {file for file in path.rglob("*") if file.is_file()}
     own = json.dumps([[cell["source"], cell["metadata"].get("tags", [])] for cell in code])
     notebook = {f"notebooks/{chapter}.ipynb": hashlib.sha256(own.encode()).hexdigest()}
+    places = {file.relative_to(ROOT).as_posix(): file for file in sorted(files)}
     return notebook | {
-        file.relative_to(ROOT).as_posix(): provenance.sha256(file) for file in sorted(files)
+        name: provenance.sha256(file) for name, file in places.items() if not looks(name)
     }
 
 

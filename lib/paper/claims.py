@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+from types import CodeType
 
 from lib import provenance
+
+# what a predicate may be made of: arithmetic and comparisons of names and numbers
+SYNTAX = (
+    *(ast.Expression, ast.BoolOp, ast.boolop, ast.UnaryOp, ast.Not, ast.USub, ast.BinOp),
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Compare, ast.cmpop, ast.Name, ast.Load),
+)
 
 
 def judge(predicate: str, values: dict[str, dict]) -> bool | None:
@@ -12,13 +20,14 @@ def judge(predicate: str, values: dict[str, dict]) -> bool | None:
     intervals, on none, or neither.
 
     None where it holds on some corners only, or where a value that it names is missing.  Values
-    without an interval count as exact.  Refused: a name that was not published.
+    without an interval count as exact.  Refused: a name that was not published, and all but
+    arithmetic and comparisons of names and numbers.
     """
-    code = compile(predicate, "<claim>", "eval")
-    if unknown := [name for name in code.co_names if name not in values]:
+    code, used = parsed(predicate)
+    if unknown := [name for name in used if name not in values]:
         hint = provenance.nearest(unknown[0], list(values))
         raise ValueError(f"claim {predicate!r}: {unknown[0]}: no such value{hint}")
-    edges = {name: values[name]["interval"] or [values[name]["value"]] for name in code.co_names}
+    edges = {name: values[name]["interval"] or [values[name]["value"]] for name in used}
     if any(None in known for known in edges.values()):
         return None
     corners = (
@@ -28,6 +37,20 @@ def judge(predicate: str, values: dict[str, dict]) -> bool | None:
     return seen.pop() if len(seen) == 1 else None
 
 
+def parsed(predicate: str) -> tuple[CodeType, list[str]]:
+    """A predicate compiled, and the names in it."""
+    tree = ast.parse(predicate.strip(), "<claim>", "eval")
+    for node in ast.walk(tree):
+        number = isinstance(node, ast.Constant) and isinstance(node.value, int | float)
+        if not (number or isinstance(node, SYNTAX)):
+            raise ValueError(
+                f"claim {predicate!r}: {ast.unparse(node) or type(node).__name__}: must be "
+                "arithmetic or a comparison of names and numbers"
+            )
+    names = (node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return compile(tree, "<claim>", "eval"), list(dict.fromkeys(names))
+
+
 def verdict(predicate: str, values: dict[str, dict]) -> str:
     """What `judge` says in words: "supported", "not supported", "undecided" where it holds on some
     corners only, and "not run" where a value that it names is missing.
@@ -35,5 +58,5 @@ def verdict(predicate: str, values: dict[str, dict]) -> str:
     holds = judge(predicate, values)
     if holds is not None:
         return "supported" if holds else "not supported"
-    names = compile(predicate, "<claim>", "eval").co_names
+    names = parsed(predicate)[1]
     return "not run" if any(values[name]["value"] is None for name in names) else "undecided"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import traceback
 import webbrowser
 from typing import Annotated
 
 import pandas as pd
 import typer
 
-from lib.paper import build, chapters, renew, rules, runner, runs, settings, side, times
+from lib.paper import build, chapters, intact, renew, rules, runner, runs, settings, side, times
 from lib.paper import compare as views
 from lib.paper import publish as publishing
 
@@ -36,6 +38,9 @@ def run(
     only: Only = None,
     jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
     open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
+    changed_data: Annotated[
+        bool, typer.Option("--changed-data", help="use data that differ from data/manifest.csv")
+    ] = False,
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
     where, wanted = runs.place(name), runs.chosen(only or [])
@@ -47,6 +52,12 @@ def run(
         )
     rules.check(chapters.with_needs(wanted), given)
     wanted = [] if published else wanted
+    if changed_data:
+        os.environ[intact.ON_PURPOSE] = "1"
+    for chapter in chapters.with_needs(wanted):
+        intact.check(intact.places(chapter))
+    if published:
+        intact.check(["data/reference"])
     with runner.sole(where) as held:
         fine = not wanted or runner.execute(
             where, given, wanted, jobs=jobs, origin=params or "", held=held
@@ -163,6 +174,7 @@ def publish(name: str, only: Only = None) -> None:
         for record in views.records(run).values():
             if record["chapter"] in wanted:
                 print(f"published: {publishing.publish(run, record)}")
+        intact.relist()
 
 
 @app.command()
@@ -177,6 +189,7 @@ def confirm(name: str, only: Only = None) -> None:
             for record in views.records(run).values()
             if record["chapter"] in wanted
         }
+        intact.relist()
     for chapter, bad in found.items():
         print(f"{chapter}: " + ("confirmed" if bad.empty else "not confirmed"))
         write(bad)
@@ -190,6 +203,7 @@ def renew_published() -> None:
     """
     with runner.sole(runs.RUNS / runs.PUBLISHED):
         lines, whole = renew.published(runs.place("renewed"))
+        intact.relist()
     print("\n".join(lines))
     raise typer.Exit(0 if whole else 1)
 
@@ -201,8 +215,8 @@ def write(frame: pd.DataFrame) -> None:
 
 
 def main() -> None:
-    """The command line; what a user got wrong, or the machine refuses, is one line and exit code
-    2.
+    """The command line; what a user got wrong, or the machine refuses, or fails here, is one line
+    and exit code 2.
     """
     try:
         app(prog_name="python -m lib")
@@ -212,4 +226,9 @@ def main() -> None:
         sys.exit(2)
     except (ValueError, RuntimeError) as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"lib: {told} ({last.filename}, line {last.lineno})", file=sys.stderr)
         sys.exit(2)

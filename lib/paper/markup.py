@@ -13,6 +13,7 @@ from lib.paper import columns
 
 ROLE = re.compile(r"\{val\}`(\d\d)\.([^`]+)`")
 OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
+HEADING = re.compile(r"^#{2,6} +(.+)$", re.MULTILINE)
 LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
 Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as text
 
@@ -34,14 +35,18 @@ def resolved(text: str, told: Told) -> str:
 
 
 def sentences(cells: list[dict], told: Told) -> str:
-    """The paragraphs of a notebook's prose that state values, with their numbers, as Markdown."""
-    parts = []
+    """The paragraphs of a notebook's prose that state values, with their numbers, as Markdown, each
+    below the last heading before it.
+    """
+    parts, head = [], ""
     for text in ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"):
-        heads = [line.strip("# ") for line in text.splitlines() if line.startswith("## ")]
-        stated = [part for part in text.split("\n\n") if ROLE.search(part)]
-        if stated:
-            parts += [f"**{head}**" for head in heads]
-            parts += [OTHER_ROLE.sub(r"[\1]", resolved(part, told)) for part in stated]
+        for block in HEADING.sub(r"\n\n\g<0>\n\n", text).split("\n\n"):
+            if found := HEADING.fullmatch(block.strip()):
+                head = found[1]
+            elif ROLE.search(block):
+                parts += [f"**{head}**"] if head else []
+                parts.append(OTHER_ROLE.sub(r"[\1]", resolved(block.strip(), told)))
+                head = ""
     return "\n\n".join(parts)
 
 
@@ -103,6 +108,8 @@ def provenance(facts: dict) -> str:
         "parameters": ", ".join(f"{k} = {html.escape(repr(v))}" for k, v in given.items()),
         "data (SHA-256)": f"<ul>{files}</ul>" if files else "none",
     }
+    if facts.get("changed_data"):
+        rows["data changed on purpose"] = html.escape(", ".join(facts["changed_data"]))
     when = {
         "computed": facts["date"],
         "time": f"{facts['seconds']:.0f} s",

@@ -10,7 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from lib.paper.plots import band, conditions, figure, key, legend, lines, needs, plain, rows
+from lib.paper.plots import (
+    band,
+    conditions,
+    figure,
+    key,
+    legend,
+    lines,
+    needs,
+    plain,
+    rows,
+    stacked,
+)
 from lib.paper.plots_style import STYLES, Style, label, style
 
 
@@ -60,17 +71,18 @@ def _map(ax: Axes, values: np.ndarray, **options) -> None:
 
 def layers_and_domains(table: pd.DataFrame) -> Figure:
     """Gini per layer, a panel per domain, a line per checkpoint; the band is its
-    document-permutation null.
+    cluster-permutation null.
 
-    Columns: domain, layer (from 1), arm, gini, null_low, null_high.
+    Columns: domain, layer (from 1), arm, gini, cluster_null_low, cluster_null_high.
     """
-    needs("plots_profile.layers_and_domains", table, "null_low", "null_high")
+    ends = "cluster_null_low", "cluster_null_high"
+    needs("plots_profile.layers_and_domains", table, *ends)
     fig = lines(
         table, "layer", "gini", by="arm", panel="domain", xlabel="layer", ylabel="Gini", ylim=(0, 1)
     )
     for ax, (_, own) in zip(fig.axes, conditions(table, "domain"), strict=True):
         for arm, part in own.groupby("arm"):
-            band(ax, part.sort_values("layer"), "layer", "null", style(arm).colour)
+            band(ax, part.sort_values("layer"), "layer", "cluster_null", style(arm).colour)
     return fig
 
 
@@ -106,6 +118,25 @@ def batch_size(table: pd.DataFrame) -> Figure:
         xlabel="tokens per batch",
         ylabel="Gini of the batch's load",
         ylim=(0, None),
+    )
+
+
+def sampling(table: pd.DataFrame) -> Figure:
+    """What a part of the documents says of a router against their number, a line per arm (columns
+    arm, documents, and gini, dead and hot, each with its band), a panel per quantity.
+    """
+    words = dict(gini="Gini", dead="dead experts", hot="hot experts found")
+    return lines(
+        stacked(table, "value", words),
+        "documents",
+        "value",
+        by="arm",
+        panel="of",
+        log="x",
+        xlabel="documents",
+        ylabel="of the sample",
+        ylim=(0, None),
+        sharey=False,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lib.paper.plots import dots, figure, key, legend, line, lines, needs
+from lib.paper.plots import dots, figure, key, legend, line, lines, needs, rows
 from lib.paper.plots_style import GREY, Style, label, style
 
 
@@ -97,6 +97,40 @@ def matched(table: pd.DataFrame, margin: float) -> Figure:
     ax.axvline(0, color=style("switch").colour, lw=1)
     dots(ax, table, "difference", "loss")
     ax.set_xlabel("nats per token above Switch (grey: counts as equal)")
+    return fig
+
+
+def surface(table: pd.DataFrame, margin: float) -> Figure:
+    """Difference to Switch, a panel per metric and level, a row per loss, the ways of reading below
+    each other within it (columns metric, level, way, loss, difference and its ends); within ±
+    margin counts as equal.
+    """
+    needs("plots_training.surface", table, "difference", names=["metric", "level", "way", "loss"])
+    kinds = [list(dict.fromkeys(table[name])) for name in ("metric", "level", "way", "loss")]
+    metrics, levels, ways, losses = kinds
+    size = (max(len(metrics), 1), max(len(levels), 1))
+    height = size[0] * (1.3 + 0.3 * len(losses))
+    fig, axes = figure(*size, height=height, sharex=True, sharey=True)
+    for row in table.to_dict("records"):
+        ax, look = (
+            axes[metrics.index(row["metric"])][levels.index(row["level"])],
+            style(row["loss"]),
+        )
+        place = losses.index(row["loss"]) + 0.22 * (ways.index(row["way"]) - 1)
+        ends = [row["difference_low"], row["difference_high"]]
+        ax.plot(ends, [place, place], "-", color=look.colour, lw=1)
+        ax.plot(
+            row["difference"], place, "o^s"[ways.index(row["way"]) % 3], color=look.colour, ms=3
+        )
+        ax.set_title(f"{row['metric']}, {row['level']}", fontsize="small")
+    for ax in axes.flat:
+        ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
+        ax.axvline(0, color=style("switch").colour, lw=1)
+        ax.set_xlim(-5 * margin, 5 * margin)
+        ax.tick_params(axis="x", labelrotation=45)
+    rows(axes[0][0], losses)
+    marks = zip(ways, "o^s", strict=False)
+    legend(fig, [key(way, Style("black", mark, "none")) for way, mark in marks])
     return fig
 
 

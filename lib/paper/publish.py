@@ -18,7 +18,7 @@ from PIL import Image
 from lib import provenance
 from lib.paper import chapters, compare, stale
 
-LARGE = 80_000  # bytes of a table above which its published copy is compressed
+LARGE = 16_000  # bytes of a table above which its published copy is compressed
 
 
 def publish(run: Path, record: dict) -> Path:
@@ -34,7 +34,7 @@ def publish(run: Path, record: dict) -> Path:
     _finished(record)
     theirs = record["provenance"]["parameters"]
     if all(
-        theirs[name] == value
+        theirs.get(name) == value
         for name, value in chapters.defaults(chapter).items()
         if name not in provenance.MACHINE
     ):
@@ -70,7 +70,7 @@ def _copy(run: Path, record: dict, target: Path) -> None:
             content = table.read_bytes()
             content = gzip.decompress(content) if table.suffix == ".gz" else content
             packed = Path(f"{str(table).removesuffix('.gz')}.xz")
-            packed.write_bytes(lzma.compress(content, preset=9))
+            packed.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
             table.unlink()
     for figure in record["figures"].values():
         figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
@@ -137,11 +137,11 @@ def pictures(copy: str, folder: Path, figures: dict, *, inside: bool) -> str:
 
 
 def shrink(image: Path) -> None:
-    """Rewrite a PNG with at most 256 colours, a third of its size: enough for lines, areas and
+    """Rewrite a PNG with at most 128 colours, a third of its size: enough for lines, areas and
     their edges.
     """
     part = image.with_suffix(".part")
-    small = Image.open(image).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    small = Image.open(image).convert("RGB").quantize(128, dither=Image.Dither.NONE)
     small.save(part, "PNG", optimize=True)
     os.replace(part, image)
 

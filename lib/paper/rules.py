@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from types import CodeType
 
 from lib.paper import chapters, params, settings
+from lib.paper.ranges import Rule
 
 
 def _body(chapter: str) -> list[ast.stmt]:
@@ -30,7 +31,7 @@ def _compiled(body: list[ast.stmt], chapter: str) -> CodeType:
     return compile(ast.Module(body, []), f"{chapter}, the cell that checks", "exec")
 
 
-def of(chapter: str) -> dict[str, params.Rule]:
+def of(chapter: str) -> dict[str, Rule]:
     """The rule of each parameter of a chapter."""
     before: list[ast.stmt] = []
     for part in _body(chapter):
@@ -40,7 +41,8 @@ def of(chapter: str) -> dict[str, params.Rule]:
             calls = [node for node in ast.walk(part) if isinstance(node, ast.Call)]
             call = next(node for node in calls if ast.unparse(node.func) == "params.check")
             parts = {word.arg: ast.Expression(word.value) for word in call.keywords if word.arg}
-            return {name: eval(compile(code, name, "eval"), space) for name, code in parts.items()}
+            own = {name: eval(compile(code, name, "eval"), space) for name, code in parts.items()}
+            return params.rules_of(chapter, own)
         before.append(part)
     raise ValueError(f"rules: {chapter}: must call params.check in a statement of its own")
 

@@ -54,16 +54,15 @@ def chosen(only: list[str]) -> list[str]:
 
 def state(run: Path) -> str:
     """Which chapters of a run are finished, in one line, with what is stale or has work left."""
-    try:
-        records = compare.records(run)
-    except ValueError as error:
-        return f"unreadable: {error}"
     parts = []
-    for number, record in records.items():
-        if left := record.get("left"):
-            parts.append(f"{number} (unfinished: {left})")
-        else:
-            parts.append(f"{number} (stale)" if stale.since(run, record) else number)
+    try:
+        for number, record in compare.records(run).items():
+            if left := record.get("left"):
+                parts.append(f"{number} (unfinished: {left})")
+            else:
+                parts.append(f"{number} (stale)" if stale.since(run, record) else number)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        return f"unreadable: {' '.join(str(error).split())}"
     return ", ".join(parts) or "nothing finished"
 
 

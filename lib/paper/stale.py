@@ -20,7 +20,11 @@ def since(run: Path, record: dict) -> list[str]:
     states = facts["sources"], confirmed(run, chapter).get("sources", facts["sources"])
     changed = min(
         (
-            {name for name in now.keys() | then.keys() if now.get(name) != then.get(name)}
+            {
+                name
+                for name in now.keys() | then.keys()
+                if now.get(name) != then.get(name) and not chapters.looks(name)
+            }
             for then in states
         ),
         key=len,

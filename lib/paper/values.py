@@ -20,7 +20,7 @@ from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 from lib import provenance
-from lib.paper import chapters, claims, columns, markup
+from lib.paper import chapters, claims, columns, intact, intervals, markup
 
 KINDS = ("measured", "simulated", "synthetic", "published", "setting")
 # relative, of the same computation elsewhere
@@ -47,12 +47,15 @@ def find(run_dir: str, chapter: str, pattern: str) -> list[Path]:
 class Chapter:
     """The results of one notebook.
 
-    Created after its parameters were checked; nothing is written before that.  Where it is created
-    stands, after `close`, the chapter's prose with this run's numbers.
+    Created after its parameters were checked; nothing is written before that, nor where data that
+    it reads differ from their inventory.  Where it is created stands, after `close`, the chapter's
+    prose with this run's numbers.
     """
 
     def __init__(self, name: str, parameters: SimpleNamespace) -> None:
         self.name, self.parameters = name, parameters
+        known = chapters.source(name).is_file()
+        self.changed = intact.check(intact.places(name)) if known else []
         self.folder = Path(parameters.run_dir) / name
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         self.values: dict[str, dict] = {}
@@ -61,7 +64,7 @@ class Chapter:
         self.files: dict[str, str] = {}
         self.left = ""  # work that the same command goes on with: "3 of 9 runs left"
         self.commit, self.started = provenance.commit(), time.time()
-        self.sources = chapters.sources(name) if chapters.source(name).is_file() else {}
+        self.sources = chapters.sources(name) if known else {}
         self._top = display(
             Markdown("*The answer appears here when the notebook has run to its end.*"),
             metadata=SENTENCES,
@@ -95,25 +98,28 @@ class Chapter:
             self.files[name] = provenance.sha256(path)
 
     def value(
-        self, name, value, *, unit="", kind="measured", interval=None, fmt=".3g", tolerance=None
+        self, name, value, *, unit=None, kind="measured", interval=None, fmt=None, tolerance=None
     ) -> None:
         """Publish a number (or short text) once, under a name that prose uses.
 
-        interval: (low, high) of its 95 % confidence interval.  tolerance: by how much, relative to
-        it, the same computation on another machine may differ (default by kind; infinite: a time or
-        rate, which is not judged).  Refused: a name used twice, an unknown kind.
+        unit, fmt: those of a column of that name, where not given.  interval: (low, high) of its
+        95 % confidence interval.  tolerance: by how much, relative to it, the same computation on
+        another machine may differ (default by kind; infinite: a time or rate, which is not judged).
+        Refused: a name used twice, an unknown kind.
         """
         if name in self.values:
             raise ValueError(f"{self.name}: value {name!r}: is published already: each name once")
         if kind not in KINDS:
             options = ", ".join(KINDS)
             raise ValueError(f"{self.name}: {name!r}: kind = {kind!r}: must be one of {options}")
+        fmt = columns.fmt(name, value) if fmt is None else fmt
         missing = not isinstance(value, str) and pd.isna(value)
         plain = value if isinstance(value, str) else math.nan if missing else float(value)
-        plain = int(plain) if fmt.endswith("d") and not missing else plain
+        if fmt.endswith("d") and isinstance(plain, float) and plain.is_integer():
+            plain = int(plain)
         self.values[name] = dict(
             value=None if missing else plain,  # JSON knows no NaN
-            unit=unit,
+            unit=columns.known(name).unit if unit is None else unit,
             kind=kind,
             interval=None if missing or interval is None else [float(edge) for edge in interval],
             fmt=fmt,
@@ -123,25 +129,30 @@ class Chapter:
         )
 
     def values_of(
-        self, rows, tag: str = "", *, by=(), kind="measured", tolerance=None, **formats: str
+        self, rows, tag: str = "", *, by=(), of=(), kind="measured", tolerance=None, **formats: str
     ) -> None:
-        """Publish columns of a table, each in its format: `gini` of a row as "gini_<by>_<tag>".
+        """Publish columns of a table: `gini` of a row as "gini_<by>_<tag>".
 
-        rows: a table, or one row of it.  by: columns whose content goes into the names; a column
-        that is called "value" adds nothing to them.  Units are those of `columns`, intervals the
-        columns <name>_low and <name>_high, where they hold numbers.
+        rows: a table, or one row of it.  by: columns whose content goes into the names.  of: which
+        columns, if not all others.  Formats and units are those of `columns`, a format for this
+        chapter alone a keyword; intervals the columns <name>_low and <name>_high, where they hold
+        numbers.  A column that is called "value" adds nothing to the names and is written like what
+        the first of `by` says.
         """
         table = rows.to_frame().T if isinstance(rows, pd.Series) else rows
+        rest = intervals.without([name for name in table.columns if name not in by])
         for row in table.to_dict("records"):
             ending = [str(part) for part in (*(row[column] for column in by), tag) if part != ""]
-            for column, fmt in formats.items():
+            for column in [*of, *formats] or rest:
+                plain = column == "value"
+                known = ending[0] if plain else column
                 self.value(
-                    "_".join(ending if column == "value" else [column, *ending]),
+                    "_".join(ending if plain else [column, *ending]),
                     row[column],
-                    unit=columns.known(column).unit,
+                    unit=columns.known(known).unit,
                     kind=kind,
-                    interval=columns.interval(row, column),
-                    fmt=fmt,
+                    interval=intervals.of(row, column),
+                    fmt=formats.get(column, columns.fmt(known, row[column])),
                     tolerance=tolerance,
                 )
 
@@ -224,6 +235,7 @@ class Chapter:
             "sources": self.sources,
             "seconds": round(time.time() - self.started, 1),
             "peak_memory_bytes": provenance.peak_memory_bytes(),
+            "changed_data": self.changed,
             **provenance.peak_gpu(),
         }
         parts = dict(values=self.values, figures=self.figures, claims=self.claims)

@@ -10,16 +10,16 @@ at the whole group then sees the future, so its quality is flattered.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from lib.routing import adapter, bind
+from lib.routing import adapter, bind, scoring
 
 
 class Text(Protocol):
@@ -139,25 +139,14 @@ def run(
         tally.add(scores, call, index, weight)
         return index, weight
 
-    with adapter.assign(model, watched):
-        logits = model(input_ids=ids, use_cache=False).logits
-    nats, correct = _score(logits, ids, first)
-    return dict(nats=nats, correct=correct, tokens=width - max(first, 1)) | tally.told()
-
-
-def _score(logits: Tensor, ids: Tensor, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """(nats, hits) [documents] of the tokens from position max(first, 1) on, each predicted by the
-    one before.
-    """
-    start, parts = max(first, 1), []
-    for row, text in zip(logits.split(16), ids.split(16), strict=True):
-        guess, truth = row[:, start - 1 : -1].float(), text[:, start:]
-        nats = cross_entropy(guess.flatten(0, 1), truth.flatten(), reduction="none").view_as(truth)
-        parts.append(
-            torch.stack([nats.double().sum(1), (guess.argmax(-1) == truth).double().sum(1)])
-        )
-    found = torch.cat(parts, 1).cpu().numpy()
-    return found[0], found[1]
+    start = max(first, 1)
+    with adapter.assign(model, watched), scoring.headless(model, start - 1) as states:
+        logits = model(input_ids=ids, use_cache=False).logits[:, start - 1 : -1]
+    if states:
+        nats, correct = scoring.score(model, ids, states[0], start)
+    else:
+        nats, correct = scoring.scored(logits, ids[:, start:]).cpu().numpy()
+    return dict(nats=nats, correct=correct, tokens=width - start) | tally.told()
 
 
 @torch.no_grad()
@@ -181,20 +170,35 @@ def leak(
 
     The whole sequence is one group.  Experts are computed token by token (`batched_mm`), so that
     what is computed for a token cannot depend on how many others its expert has; a causal strategy
-    then leaks exactly 0.
+    then leaks exactly 0.  rounding: what arithmetic alone may move, 0 there; of a family that
+    cannot compute so, 1e-4 of the largest logit.
     """
-    half, implemented = len(ids) // 2, cast(Any, model)
-    before = implemented.config._experts_implementation
+    half = len(ids) // 2
     group = torch.zeros(len(ids), dtype=torch.int64, device=ids.device)
     texts = (ids, torch.cat([ids[:half], other[half:]]))
     rows = []
-    implemented.set_experts_implementation("batched_mm")
-    try:
+    with _token_by_token(model) as exact:
         for setting in settings:
             with adapter.assign(model, bind.bound(setting, group, fits)):
                 one, two = (model(input_ids=t[None], use_cache=False).logits[0] for t in texts)
             moved = float((one - two)[:half].abs().max())
-            rows.append((setting["name"], bind.causal(setting), moved))
+            rounding = 0.0 if exact else 1e-4 * float(one.abs().max())
+            rows.append((setting["name"], bind.causal(setting), moved, rounding))
+    return pd.DataFrame(rows, columns=["setting", "causal", "leak", "rounding"])
+
+
+@contextmanager
+def _token_by_token(model: torch.nn.Module) -> Iterator[bool]:
+    """Inside, the experts of every token are computed apart; whether the model can do that."""
+    implemented = cast(Any, model)
+    before = getattr(implemented.config, "_experts_implementation", None)
+    try:
+        implemented.set_experts_implementation("batched_mm")
+        exact = before is not None
+    except (AttributeError, ValueError):  # its class has one way only
+        exact = False
+    try:
+        yield exact
     finally:
-        implemented.set_experts_implementation(before)
-    return pd.DataFrame(rows, columns=["setting", "causal", "leak"])
+        if exact:
+            implemented.set_experts_implementation(before)

@@ -1,27 +1,29 @@
 """Strategies bound to a model: what each needs to know beforehand, and one call for every layer.
 
-A setting is a dict: "strategy" (a name of `table.STRATEGIES`), its arguments, "policy" of the
-weights.  `fit` learns from training text what some need (a table by token, a bias and thresholds
-per layer); `bound` makes of a setting what `lib.routing.adapter.assign` takes.  What differs from
-one strategy to another is read from their rows.
+A setting is a dict: "strategy" (a name of `table.STRATEGIES`), its arguments, and perhaps "policy"
+of the weights, without which those of its authors are taken.  `fit` learns from training text what
+some need (a table by token, a bias and thresholds per layer); `bound` makes of a setting what
+`lib.routing.adapter.assign` takes.  What differs from one strategy to another is read from their
+rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lib.routing import adapter, declared, fitting, strategies, table, weighing
+from lib.routing import adapter, declared, fitting, ranking, scoring, strategies, table, weighing
 from lib.routing.adapter import Call
 from lib.routing.strategies import Assignment
 
-POLICY = "mass"  # of the weights, where a setting names none
 ABOUT = ("name", "family", "strategy", "policy")  # of a setting, what is no argument
 # what a row may need that is not fitted: from a layer's call and the seed of the whole study
 GIVEN: Mapping[str, Callable[[Call, int], Any]] = {
@@ -34,15 +36,15 @@ BY_TOKEN = ("token_ids",)  # of these, what has a row per token, as the scores h
 @dataclass(frozen=True)
 class Fits:
     """Learned from training text: table [vocabulary, k], and per layer bias [experts], cut
-    [experts] and the gates [tokens, experts] that they were learned from.
+    [experts] and the scores [tokens, experts] that they were learned from.
 
     A row of the table of strategies may need any of these by its name, and gets that of the layer.
     """
 
-    table: Tensor
-    bias: list[Tensor]
-    cut: list[Tensor]
-    gates: list[Tensor]
+    table: Tensor | None = None
+    bias: list[Tensor] = field(default_factory=list)
+    cut: list[Tensor] = field(default_factory=list)
+    scores: list[Tensor] = field(default_factory=list)
 
 
 def causal(setting: Mapping) -> bool:
@@ -71,6 +73,20 @@ def settings(
     return made
 
 
+def suited(plan: Sequence[Mapping], k: int, experts: int) -> list[dict]:
+    """The settings of `plan` as a router of that shape admits them: candidates from k to the
+    experts, and of settings that are then the same the first.
+    """
+    made: dict[str, dict] = {}
+    for setting in plan:
+        own = dict(setting)
+        if "among" in own:
+            own["among"] = min(max(own["among"], k), experts)
+            own["name"] = f"{own['family']} {own['among']}"
+        made.setdefault(own["name"], own)
+    return list(made.values())
+
+
 @torch.no_grad()
 def fit(
     model: torch.nn.Module, ids: Tensor, *, batch_tokens: int, steps: int, rows: int = 16
@@ -79,16 +95,17 @@ def fit(
     tokens.  Refused: a model of which some layer's scoring rule is not known.
     """
     layers = adapter.layers(model)
-    gates: list[list[Tensor]] = [[] for _ in layers]
-    with adapter.record(model, scores=True) as rec:
+    known: list[list[Tensor]] = [[] for _ in layers]
+    with scoring.headless(model), adapter.record(model, scores=True, indices=True) as rec:
         for part in ids.split(rows):
             model(input_ids=part, use_cache=False)
-            for layer, seen, own in zip(layers, rec.scores, gates, strict=True):
+            for layer, seen, index, own in zip(layers, rec.scores, rec.indices, known, strict=True):
                 if layer.rule is None:
                     raise ValueError(f"bind.fit: {layer.name}: {layer.why}: must have a known rule")
-                own.append(layer.rule.scores(torch.cat(seen)))
+                state = torch.cat(seen), torch.cat(index)
+                own.append(ranking.ranked(layer.rule, *state, layer.num_experts))
             rec.clear()
-    whole = [torch.cat(part) for part in gates]
+    whole = [torch.cat(part) for part in known]
     batches = [list(part.split(batch_tokens)) for part in whole]
     k, config = layers[0].k, declared.configuration(model).get_text_config()
     frequency = np.bincount(ids.cpu().numpy().ravel(), minlength=config.vocab_size)
@@ -103,35 +120,42 @@ def bound(
     """A setting as a strategy for `adapter.assign`, applied within groups: group [tokens], the
     number of each token's.
 
-    Streams (round robin, least loaded) go through the groups in their order.  Refused: a strategy
-    that needs what is fitted, without `fits`.
+    Strategies start from what the router ranks, and weights are those of its whole rule.  Streams
+    (round robin, least loaded) go through the groups in their order.  Refused: a strategy that
+    needs what is fitted, without `fits`.
     """
-    row, policy = table.find(setting["strategy"]), setting.get("policy")
-    if row.own and policy in (None, "native"):
+    row = table.find(setting["strategy"])
+    policy = setting.get("policy") or row.policy
+    if row.own and policy == "native":
         return adapter.native
     fitted = [need for need in row.needs if need not in GIVEN]
-    if fitted and fits is None:
+    held = {name for name, value in vars(fits).items() if _is_there(value)} if fits else set()
+    if missing := [need for need in fitted if need not in held]:
+        given = f"fits without {' and '.join(missing)}" if fits else "fits = None"
         raise ValueError(
-            f"bind.bound: {setting['strategy']}: fits = None: must hold its {' and '.join(fitted)}"
+            f"bind.bound: {setting['strategy']}: {given}: must hold its {' and '.join(fitted)}"
         )
     arguments = dict(row.fixed) | {n: value for n, value in setting.items() if n not in ABOUT}
-    gate = torch.exp if row.on_logs else None
 
     def assign(scores: Tensor, call: Call) -> Assignment:
-        rule = call.rule
-        weigh = weighing.weights(
-            policy or POLICY, gate=gate, renormalise=rule.renormalised, scale=rule.scale
-        )
+        rule, k = call.rule, call.index.shape[1]
         handed: dict[str, Any] = {
             need: _of_layer(getattr(fits, need), call.layer) for need in fitted
         }
         handed |= {need: GIVEN[need](call, seed) for need in row.needs if need in GIVEN}
         by_token = {need: handed.pop(need) for need in BY_TOKEN if need in handed}
-        ready = partial(row.function, k=call.index.shape[1], weigh=weigh, **arguments, **handed)
-        asked = scores.clamp_min(1e-30).log() if row.on_logs else scores
-        return in_groups(ready, group, **by_token)(asked)
+        ready = partial(row.function, k=k, weigh=weighing.marks, **arguments, **handed)
+        ranked = ranking.ranked(rule, call.logits, call.index, scores.shape[1])
+        asked = ranking.logs(ranked, rule) if row.on_logs else ranked
+        index, marked = in_groups(ready, group, **by_token)(asked)
+        return index, weighing.by_rule(policy, rule, call.logits, ranked, index, marked, k)
 
     return assign
+
+
+def _is_there(fitted: object) -> bool:
+    """Whether something was fitted."""
+    return len(fitted) > 0 if isinstance(fitted, list) else fitted is not None
 
 
 def _of_layer(fitted: object, layer: int) -> object:
@@ -183,10 +207,39 @@ def _rows(tokens: int, group: int | Tensor, device: torch.device) -> list[Tensor
 
 def price_correlation(fits: Fits, k: int, tokens: int = 1024) -> np.ndarray:
     """[layers] correlation over experts of the learned bias with minus the linear programme's
-    prices at γ = 1 (in log gates, of the first `tokens` tokens of the fitted text).
+    prices at γ = 1 (in logs of the scores, of the first `tokens` tokens of the fitted text); NaN
+    where one of them is the same for all experts.
     """
     found = []
-    for gates, bias in zip(fits.gates, fits.bias, strict=True):
-        price = strategies.optimal_prices(gates[:tokens].clamp_min(1e-30).log(), k, 1)
-        found.append(np.corrcoef(-price.cpu().double(), bias.cpu().double())[0, 1])
+    for scores, bias in zip(fits.scores, fits.bias, strict=True):
+        worth = (scores[:tokens] - scores.min().clamp(max=0)).clamp_min(ranking.LEAST).log()
+        price = -strategies.optimal_prices(worth, k, 1).cpu().double()
+        both = np.stack([price, bias.cpu().double()])
+        flat = (np.ptp(both, axis=1) == 0).any()
+        found.append(np.nan if flat else np.corrcoef(both)[0, 1])
     return np.array(found)
+
+
+def keep_bias(path: Path, model: torch.nn.Module, fits: Fits) -> None:
+    """Write the fitted bias as safetensors: a tensor [experts] by the name of each layer's experts
+    in the model.
+    """
+    names = [layer.name for layer in adapter.layers(model)]
+    rows = [row.cpu().contiguous() for row in fits.bias]
+    save_file(dict(zip(names, rows, strict=True)), path)
+
+
+def kept_bias(path: Path, model: torch.nn.Module) -> Fits:
+    """What `keep_bias` wrote, for `bound` with the same model; refused: a file that lacks one of
+    its layers, or holds a bias of another number of experts.
+    """
+    held, bias = load_file(path), []
+    for layer in adapter.layers(model):
+        shape = list(held[layer.name].shape) if layer.name in held else None
+        if shape != [layer.num_experts]:
+            raise ValueError(
+                f"bind.kept_bias: {path.name}: {layer.name}: {shape or 'is missing'}: "
+                f"must be [{layer.num_experts}], one number per expert"
+            )
+        bias.append(held[layer.name].to(declared.device_of(model)))
+    return Fits(bias=bias)

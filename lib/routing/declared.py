@@ -32,6 +32,13 @@ def configuration(model: nn.Module) -> Config:
     return found
 
 
+def context(model: nn.Module) -> int | None:
+    """How many tokens a document may have at most, by the configuration; None where it says
+    nothing of it.
+    """
+    return getattr(configuration(model).get_text_config(), "max_position_embeddings", None)
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where `model` takes its input: the device of its first parameter that is not offloaded."""
     devices = (p.device for p in model.parameters() if p.device.type != "meta")

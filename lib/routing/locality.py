@@ -8,6 +8,16 @@ import pandas as pd
 from lib import stats
 from lib.routing.trace import Trace
 
+TESTED = (
+    "locality",
+    "locality_low",
+    "locality_high",
+    "locality_null",
+    "locality_null_low",
+    "locality_null_high",
+    "locality_p",
+)
+
 
 def phi(counts: np.ndarray, group: np.ndarray) -> float:
     """Φ = 1 − CV²_U(pooled) / mean over groups of CV²_U(group), both averaged over layers first.
@@ -37,48 +47,101 @@ def _cv2(counts: np.ndarray) -> np.ndarray:
     return counts.shape[2] * pairs / (n.sum(0) ** 2 - (n**2).sum(0)) - 1
 
 
+def permuted(
+    counts: np.ndarray, group: np.ndarray, cluster: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """[draws] mean over groups and layers of CV²_U where whole clusters change their group at
+    random.
+
+    counts [documents, layers, experts], group and cluster [documents].  Refused: a cluster in two
+    groups.
+    """
+    names, of_document = np.unique(cluster, return_inverse=True)
+    groups, own = np.unique(group, return_inverse=True)
+    home = np.full(len(names), -1)
+    home[of_document] = own
+    if (home[of_document] != own).any():
+        raise ValueError("locality.permuted: a cluster in two groups: must lie in one")
+    counts = counts.astype(float)
+    n, size = counts.sum(2), len(names)
+    # of every cluster: its load, and the squares that pairs of one and the same document make
+    parts = [counts, (counts**2).sum(2), n, n**2]
+    load, squares, tokens, own_pairs = (_summed(part, of_document, size) for part in parts)
+    found = []
+    for _ in range(draws):
+        member = np.eye(len(groups))[rng.permutation(home)].T  # [groups, clusters]
+        total = np.einsum("gc,cle->gle", member, load)
+        pairs = (total**2).sum(2) - member @ squares
+        weight = (member @ tokens) ** 2 - member @ own_pairs
+        several = weight.min(1) > 0  # as everywhere, a group of one document is left out
+        found.append((counts.shape[2] * pairs[several] / weight[several] - 1).mean())
+    return np.array(found)
+
+
+def _summed(rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """Sums of rows [documents, …] by group."""
+    found = np.zeros((groups, *rows.shape[1:]))
+    np.add.at(found, group, rows)
+    return found
+
+
+def null(
+    counts: np.ndarray, group: np.ndarray, cluster: np.ndarray, draws: int, rng: np.random.Generator
+) -> np.ndarray:
+    """[draws] Φ where whole clusters change their group at random: what Φ is held against.
+
+    Above 0 on average, since documents of one cluster route alike, so that a group of few clusters
+    is uneven by itself.  Arguments and refusals: `permuted`.
+    """
+    return 1 - _cv2(counts).mean() / permuted(counts, group, cluster, draws, rng)
+
+
 def tested(
     counts: np.ndarray, group: np.ndarray, cluster: np.ndarray, draws: int, rng: np.random.Generator
 ) -> dict[str, float]:
     """locality: Φ; locality_low, locality_high: its 95 % interval (delete-one-cluster jackknife;
-    NaN below 8 clusters); locality_p: the p-value of the permutation test in which whole clusters
-    change their group.  All NaN where fewer than two groups have two documents.
+    NaN below 8 clusters); locality_null: its mean under labels permuted over whole clusters,
+    between locality_null_low and locality_null_high in 95 % of draws; locality_p: the p-value of
+    that test.  All NaN where fewer than two groups have two documents.
 
     The pooled CV²_U does not depend on the labels, so the test compares the mean CV²_U within
     groups, of which Φ is a monotone function: p is the share of draws where it is as large, the
-    observed one counted.
+    observed one counted.  A cluster in two groups counts as one of each.
     """
-    names = ("locality", "locality_low", "locality_high", "locality_p")
     if len(_groups(group)) < 2:
-        return dict.fromkeys(names, np.nan)
-    clusters, of_document = np.unique(cluster, return_inverse=True)
-    first = np.array([group[of_document == c][0] for c in range(len(clusters))])
-    within = _within(counts, group)
-    null = np.array([_within(counts, rng.permutation(first)[of_document]) for _ in range(draws)])
+        return dict.fromkeys(TESTED, np.nan)
+    unit = np.unique(np.stack([group, cluster]), axis=1, return_inverse=True)[1].ravel()
+    within = permuted(counts, group, unit, draws, rng)
+    by_chance = 1 - _cv2(counts).mean() / within
     limits = stats.jackknife_interval(
         np.arange(len(counts))[:, None],
         cluster,
         lambda rows: phi(counts[rows[:, 0]], group[rows[:, 0]]),
     )
-    low, high = limits or (np.nan, np.nan)
-    p = float((1 + (null >= within).sum()) / (1 + draws))
-    return dict(zip(names, (phi(counts, group), low, high, p), strict=True))
+    ends = np.quantile(by_chance, [0.025, 0.975])
+    p = (1 + (within >= _within(counts, group)).sum()) / (1 + draws)
+    found = (phi(counts, group), *(limits or (np.nan, np.nan)), by_chance.mean(), *ends, p)
+    return dict(zip(TESTED, map(float, found), strict=True))
 
 
-def of_trace(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """`tested` of a trace in two groupings, a row each (column groups): its documents by domain;
-    those of the domain "python", where there are any, by package, every document its own cluster.
+def _counts(t: Trace) -> np.ndarray:
+    """[documents, layers, experts] of a trace."""
+    return np.stack([t.per_document(layer) for layer in range(len(t.expert_index))], 1)
+
+
+def by_domain(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """`tested` of a trace's documents by domain, one row; within: "", for names of values."""
+    found = tested(_counts(t), t.document_domain(), t.cluster, draws, rng)
+    return pd.DataFrame([dict(groups="domain", within="") | found])
+
+
+def by_package(t: Trace, domain: str, draws: int, rng: np.random.Generator) -> pd.DataFrame:
+    """`tested` of the documents of one domain by package, the first part of a cluster's name, one
+    row (NaN without such documents); within: that domain.
     """
-    counts = np.stack([t.per_document(layer) for layer in range(len(t.expert_index))], 1)
-    domain = t.document_domain()
-    rows = [dict(groups="domain") | tested(counts, domain, t.cluster, draws, rng)]
-    python = np.flatnonzero(t.domains[domain] == "python")
-    if len(python):
-        found = tested(counts[python], t.cluster[python], python, draws, rng)
-        rows.append(dict(groups="package within python") | found)
-    return pd.DataFrame(rows)
-
-
-def between_domains(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `of_trace` that group documents by domain."""
-    return table[table.groups == "domain"]
+    mine = np.flatnonzero(t.domains[t.document_domain()] == domain)
+    cluster = t.cluster[mine]
+    names = [str(name).split("/")[0] for name in t.clusters[cluster]]
+    package = np.unique(names, return_inverse=True)[1].astype(int)
+    found = tested(_counts(t)[mine], package, cluster, draws, rng)
+    return pd.DataFrame([dict(groups=f"package within {domain}", within=domain) | found])

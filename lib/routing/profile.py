@@ -63,97 +63,57 @@ def maps(t: Trace) -> dict[str, np.ndarray]:
     return {"all domains": t.load, **t.domain_load()}
 
 
-def _cv2(routed: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """cv2: unbiased squared CV of counts [documents, experts]; cv2_low, cv2_high: its 95 % interval
-    by jackknife over clusters (NaN: none).
-    """
-    limits = stats.jackknife_interval(routed, clusters, stats.cv2_unbiased) or (np.nan, np.nan)
-    return dict(cv2=stats.cv2_unbiased(routed), cv2_low=limits[0], cv2_high=limits[1])
-
-
-def layers(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Per layer (from 1) over all documents: the metrics; null, null_mean: upper 97.5 % end and
-    mean of Gini under the document-permutation null; `cv2` with its interval.
-    """
-    rows = []
-    for layer in range(len(t.expert_index)):
-        routed = t.per_document(layer)
-        null = stats.gini(stats.permutation_null(routed, draws, rng))
-        ends = dict(null=np.quantile(null, 0.975), null_mean=null.mean())
-        rows.append(ends | _cv2(routed, t.cluster))
-    numbers = pd.Series(range(1, len(rows) + 1), name="layer")
-    return pd.concat([numbers, metrics(t.load), pd.DataFrame(rows)], axis=1)
-
-
 def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per trace of its `layers` (column arm): means over layers of Gini, MaxVio (maxvio),
+    """One row per trace of its layers (column arm): means over layers of Gini, MaxVio (maxvio),
     effective experts and the router's entropy; the extremes of Gini (gini_least, gini_most);
-    busiest: the largest load over its layer's mean; dead: experts without a token, of all layers.
+    busiest: the largest load over its layer's mean; dead: experts without a token, of all layers;
+    over_null: the least Gini over the upper end of the cluster-permutation null.
     """
-    by_arm = table.assign(busiest=1 + table.max_violation).groupby("arm", sort=False)
-    return by_arm.agg(
-        gini=("gini", "mean"),
-        gini_least=("gini", "min"),
-        gini_most=("gini", "max"),
-        maxvio=("max_violation", "mean"),
-        busiest=("busiest", "max"),
-        effective=("effective", "mean"),
-        dead=("dead", "sum"),
-        router_entropy=("router_entropy", "mean"),
-    ).reset_index()
+    over = table.gini / table.cluster_null_high
+    named = table.assign(busiest=1 + table.max_violation, over_null=over)
+    return (
+        named.groupby("arm", sort=False)
+        .agg(
+            gini=("gini", "mean"),
+            gini_least=("gini", "min"),
+            gini_most=("gini", "max"),
+            maxvio=("max_violation", "mean"),
+            busiest=("busiest", "max"),
+            effective=("effective", "mean"),
+            dead=("dead", "sum"),
+            router_entropy=("router_entropy", "mean"),
+            over_null=("over_null", "min"),
+        )
+        .reset_index()
+    )
 
 
-def chance(t: Trace, table: pd.DataFrame) -> pd.Series:
-    """The Gini that chance would give, mean over layers: gini_null, if tokens chose independently;
-    gini_document_null, under the document-permutation null of the trace's `layers`.
+def chance(t: Trace, table: pd.DataFrame) -> pd.DataFrame:
+    """The Gini that chance would give, mean over layers, a row per null and trace of its
+    layers (column arm): null: "null", if tokens chose independently (arm: ""); "document_null" and
+    "cluster_null", with labels permuted by document and by cluster; gini.
     """
     _, tokens, k = t.expert_index.shape
-    independent = stats.gini_null(tokens, t.experts, k)
-    return pd.Series(dict(gini_null=independent, gini_document_null=table.null_mean.mean()))
+    independent = dict(null="null", arm="", gini=stats.gini_null(tokens, t.experts, k))
+    means = table.groupby("arm", sort=False)[["document_null", "cluster_null"]].mean()
+    long = means.melt(var_name="null", value_name="gini", ignore_index=False).reset_index()
+    return pd.concat([pd.DataFrame([independent]), long], ignore_index=True)
 
 
 def compared(table: pd.DataFrame) -> pd.Series:
-    """Both checkpoints' `layers` held against each other, at the worst of the layers.
-
-    gini_over_null_least: the least Gini over the upper end of its null, of the one without a
-    balance loss; gini_ratio_most: the largest Gini with the loss over that without it.
+    """Both checkpoints' layers held against each other, at the worst of the layers:
+    gini_ratio_most, the largest Gini with the balance loss over that without it.
     """
-    wide = table.pivot(index="layer", columns="arm", values=["gini", "null"])
-    over_null = wide["gini", "without"] / wide["null", "without"]
-    ratio = wide["gini", "with"] / wide["gini", "without"]
-    return pd.Series(dict(gini_over_null_least=over_null.min(), gini_ratio_most=ratio.max()))
-
-
-def domains(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
-    """Per domain and layer: documents, clusters, the 95 % band of Gini under the null (null_low,
-    null_high), `cv2` with its interval, and the metrics.
-    """
-    parts = []
-    for number, domain in enumerate(t.domains):
-        mine = np.flatnonzero(t.document_domain() == number)
-        about = dict(domain=domain, documents=len(mine), clusters=len(set(t.cluster[mine])))
-        for layer in range(len(t.expert_index)):
-            routed = t.per_document(layer)[mine]
-            null = stats.gini(stats.permutation_null(routed, draws, rng))
-            low, high = np.quantile(null, [0.025, 0.975])
-            row = about | dict(layer=layer + 1, null_low=low, null_high=high)
-            row |= _cv2(routed, t.cluster[mine])
-            parts.append(pd.concat([pd.DataFrame([row]), metrics(routed.sum(0)[None])], axis=1))
-    return pd.concat(parts, ignore_index=True)
-
-
-def domain_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over layers of `domains` (column arm): arm, domain, documents, clusters, metrics."""
-    shown = ["documents", "clusters", "gini", "cv", "cv2", "entropy", "max_violation"]
-    found = table.groupby(["arm", "domain"])[shown].mean().reset_index()
-    return found.astype({"documents": int, "clusters": int})
+    gini = table.pivot(index="layer", columns="arm", values="gini")
+    return pd.Series(dict(gini_ratio_most=(gini["with"] / gini["without"]).max()))
 
 
 def inside(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `domains` (column arm), a row per trace: arm, gini_domain: mean over domains and layers;
-    above_null: share of them whose Gini lies above the band of the null.
+    """Of layers by domain (column arm), a row per trace: arm, gini_domain: mean over domains and
+    layers; above_null: share of them whose Gini lies above the band of the cluster-permutation
+    null.
     """
-    above = table.assign(above_null=table.gini > table.null_high, gini_domain=table.gini)
+    above = table.assign(above_null=table.gini > table.cluster_null_high, gini_domain=table.gini)
     return above.groupby("arm")[["gini_domain", "above_null"]].mean().reset_index()
 
 

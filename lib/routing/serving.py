@@ -17,40 +17,57 @@ from lib.routing.trace import Trace
 NULL = "null"
 
 
-def loads(
-    traces: Mapping[str, Trace], arm: str, tokens: int, number: int, rng: np.random.Generator
-) -> np.ndarray:
-    """[layers, batches, experts] loads of `number` batches of `tokens` tokens of one trace; of the
-    null there is one layer, with the experts and the k of the first trace.
+def _uneven(load: np.ndarray) -> pd.DataFrame:
+    """gini and max_violation of every load [..., experts], a row each."""
+    gini, violation = stats.gini(load).ravel(), stats.max_violation(load).ravel()
+    return pd.DataFrame(dict(gini=gini, max_violation=violation))
+
+
+def _loads(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """[layers, batches, experts] loads of `number` batches of `tokens` tokens of a trace."""
+    return profile.batch_loads(t, profile.batches(t, tokens, number, rng))
+
+
+def _even(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """[1, batches, experts] of the perfect router, with the experts and the k of a trace."""
+    return profile.even_load(tokens, t.experts, t.expert_index.shape[2], number, rng)[None]
+
+
+def samples(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> pd.DataFrame:
+    """gini and max_violation of each of `number` batches and each layer.
+
+    Batches have `tokens` tokens, or all of a trace that has fewer.
     """
-    if arm == NULL:
-        first = next(iter(traces.values()))
-        k = first.expert_index.shape[2]
-        return profile.even_load(tokens, first.experts, k, number, rng)[None]
-    return profile.batch_loads(traces[arm], profile.batches(traces[arm], tokens, number, rng))
+    return _uneven(_loads(t, min(tokens, len(t.document)), number, rng))
 
 
-def samples(
-    traces: Mapping[str, Trace], tokens: int, number: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    """gini and max_violation of each of `number` batches and each layer, by arm, the null last.
+def perfect(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> pd.DataFrame:
+    """`samples` of a perfect router in place of the trace's, with arm: the null."""
+    found = _uneven(_even(t, min(tokens, len(t.document)), number, rng))
+    return found.assign(arm=NULL)[["arm", *found.columns]]
 
-    Batches have `tokens` tokens, or all of the first trace where it has fewer.
+
+def repeated(t: Trace, tokens: int) -> pd.DataFrame:
+    """gini and max_violation of batches of one prompt repeated, a row per document and layer.
+
+    The prompt is a document's first `tokens` tokens (all of a shorter one).  Copies choose alike,
+    so the batch is as uneven as one of them, however many fill it.
     """
-    fitting = min(tokens, len(next(iter(traces.values())).document))
-    tables = []
-    for arm in (*traces, NULL):
-        load = loads(traces, arm, fitting, number, rng)
-        gini, violation = stats.gini(load).ravel(), stats.max_violation(load).ravel()
-        tables.append(pd.DataFrame(dict(arm=arm, gini=gini, max_violation=violation)))
-    return pd.concat(tables, ignore_index=True)
+    first = t.position < tokens
+    key = t.document[first].astype(np.int64)[:, None] * t.experts
+    shape = len(t.cluster), t.experts
+    found = [
+        np.bincount((key + row).ravel(), minlength=shape[0] * shape[1]).reshape(shape)
+        for row in t.expert_index[:, first]
+    ]
+    return _uneven(np.stack(found))
 
 
-def tail(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `samples`, by arm, the percentiles 50, 95 and 99 over batches and layers: columns
-    batch_maxvio_p50 …, batch_gini_p50 ….
+def tail(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Of `samples` and `repeated`, by arm, the percentiles 50, 95 and 99 over batches and layers:
+    columns batch_maxvio_p50 …, batch_gini_p50 ….
     """
-    named = table.rename(columns={"max_violation": "maxvio"})
+    named = pd.concat(tables).rename(columns={"max_violation": "maxvio"})
     found = named.groupby("arm")[["maxvio", "gini"]].quantile([0.5, 0.95, 0.99]).unstack()
     found.columns = [f"batch_{name}_p{100 * q:.0f}" for name, q in found.columns]
     return found.reset_index()
@@ -78,9 +95,10 @@ def sizes(
     """
     most = len(next(iter(traces.values())).document) // 2
     rows = []
-    for arm in (*traces, NULL):
+    drawn = [(arm, _loads, t) for arm, t in traces.items()]
+    for arm, load, t in (*drawn, (NULL, _even, next(iter(traces.values())))):
         for size in (size for size in tokens if size <= most):
-            gini = stats.gini(loads(traces, arm, size, number, rng)).mean(0)
+            gini = stats.gini(load(t, size, number, rng)).mean(0)
             low, high = np.quantile(gini, [0.05, 0.95])
             rows.append(dict(arm=arm, tokens=size, gini=gini.mean(), gini_low=low, gini_high=high))
     return pd.DataFrame(rows)

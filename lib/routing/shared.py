@@ -35,51 +35,30 @@ def split(counts: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray
         pairs = (total**2).sum(1) - (own**2).sum((0, 2))
         within.append(experts * pairs / (n.sum(0) ** 2 - (n**2).sum(0)) - 1)
         shares.append(total / total.sum(1, keepdims=True))
-    between = [
-        experts * (shares[a] * shares[b]).sum(1) - 1
-        for a in range(len(names))
-        for b in range(a + 1, len(names))
-    ]
-    shared = np.mean(between, axis=0)
+    shared = _between(np.array(shares))
     return shared, np.mean(within, axis=0) - shared
 
 
-def locality_null(
-    counts: np.ndarray, group: np.ndarray, cluster: np.ndarray, draws: int, rng: np.random.Generator
-) -> np.ndarray:
-    """[draws] Φ (`locality.phi`) where whole clusters change their group at random.
+def of_totals(loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`split` of totals [groups, layers, experts], where documents are not known.
 
-    counts [documents, layers, experts], group and cluster [documents].  Above 0 on average, since
-    documents of one cluster route alike, so that a group of few clusters is uneven by itself.
-    Refused: a cluster in two groups.
+    within is then the plain squared CV of a group, so specific also holds the burstiness of its
+    documents, and is too large rather than too small.  Refused: fewer than two groups.
     """
-    names, of_document = np.unique(cluster, return_inverse=True)
-    groups, own = np.unique(group, return_inverse=True)
-    home = np.full(len(names), -1)
-    home[of_document] = own
-    if (home[of_document] != own).any():
-        raise ValueError("shared.locality_null: a cluster in two groups: must lie in one")
-    counts = counts.astype(float)
-    n, size = counts.sum(2), len(names)
-    # of every cluster: its load, and the squares that pairs of one and the same document make
-    parts = [counts, (counts**2).sum(2), n, n**2]
-    load, squares, tokens, own_pairs = (_summed(part, of_document, size) for part in parts)
-    found = []
-    for _ in range(draws):
-        member = np.eye(len(groups))[rng.permutation(home)].T  # [groups, clusters]
-        total = np.einsum("gc,cle->gle", member, load)
-        pairs = (total**2).sum(2) - member @ squares
-        weight = (member @ tokens) ** 2 - member @ own_pairs
-        several = weight.min(1) > 0  # as everywhere, a group of one document is left out
-        found.append((counts.shape[2] * pairs[several] / weight[several] - 1).mean())
-    whole = load.sum(0)
-    pairs = (whole**2).sum(1) - squares.sum(0)
-    pooled = counts.shape[2] * pairs / (tokens.sum(0) ** 2 - own_pairs.sum(0)) - 1
-    return 1 - pooled.mean() / np.array(found)
+    loads = np.asarray(loads, dtype=float)
+    if len(loads) < 2:
+        raise ValueError(f"shared.of_totals: {len(loads)} groups: must be at least 2")
+    shares = loads / loads.sum(2, keepdims=True)
+    within = loads.shape[2] * (shares**2).sum(2).mean(0) - 1
+    common = _between(shares)
+    return common, within - common
 
 
-def _summed(rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Sums of rows [documents, …] by group."""
-    found = np.zeros((groups, *rows.shape[1:]))
-    np.add.at(found, group, rows)
-    return found
+def _between(shares: np.ndarray) -> np.ndarray:
+    """[layers] mean over pairs of groups of E Σ_e P_ae P_be − 1; P [groups, layers, experts]."""
+    products = [
+        (shares[a] * shares[b]).sum(1)
+        for a in range(len(shares))
+        for b in range(a + 1, len(shares))
+    ]
+    return shares.shape[2] * np.mean(products, axis=0) - 1

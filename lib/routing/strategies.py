@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from lib.routing import capacity, fitting
-from lib.routing.weighing import MASS, NATIVE, Weigh
+from lib.routing.weighing import NATIVE, Weigh
 
 Assignment = tuple[Tensor, Tensor]
 
@@ -53,7 +53,9 @@ def native(scores: Tensor, k: int, *, weigh: Weigh = NATIVE) -> Assignment:
     return _weighed(scores, capacity.best(scores, k), k, weigh)
 
 
-def random(scores: Tensor, k: int, *, seed: int | Sequence[int], weigh: Weigh = MASS) -> Assignment:
+def random(
+    scores: Tensor, k: int, *, seed: int | Sequence[int], weigh: Weigh = NATIVE
+) -> Assignment:
     """k distinct experts, uniformly; the same for the same seed, e.g. (seed, step, layer), on every
     device.  Causal.
     """
@@ -64,7 +66,7 @@ def random(scores: Tensor, k: int, *, seed: int | Sequence[int], weigh: Weigh = 
 
 
 def round_robin(
-    scores: Tensor, k: int, *, offset: Tensor | None = None, weigh: Weigh = MASS
+    scores: Tensor, k: int, *, offset: Tensor | None = None, weigh: Weigh = NATIVE
 ) -> Assignment:
     """Slot j of token t goes to expert (o + t k + j) mod E; loads differ by at most 1.  Causal.
 
@@ -80,7 +82,7 @@ def round_robin(
 
 
 def hashed(
-    scores: Tensor, k: int, *, token_ids: Tensor, table: Tensor, weigh: Weigh = MASS
+    scores: Tensor, k: int, *, token_ids: Tensor, table: Tensor, weigh: Weigh = NATIVE
 ) -> Assignment:
     """The experts `table` [vocabulary, k] of `token_ids` [..., tokens], whatever the scores
     (2106.04426).  Causal.
@@ -95,14 +97,14 @@ def hashed(
 
 
 def drop(
-    scores: Tensor, k: int, gamma: float | str, *, priority: str = "score", weigh: Weigh = MASS
+    scores: Tensor, k: int, gamma: float | str, *, priority: str = "score", weigh: Weigh = NATIVE
 ) -> Assignment:
     """The native choice, of which every expert takes ⌈γ n k / E⌉; the overflow is dropped (weight
     0).
 
     priority: who is taken first, see `capacity.drop`.  GShard and Switch (arXiv 2006.16668,
-    2101.03961) keep the weights of what is left, ``weigh=weights("native")``.  Causal by
-    "position", and by "choice" if k = 1; not by "score".
+    2101.03961) keep the weights of what is left, as is the default here.  Causal by "position", and
+    by "choice" if k = 1; not by "score".
     """
     groups = capacity.checked("drop", scores, k)
     size = capacity.capacity(groups.shape[1], groups.shape[2], k, gamma)
@@ -117,7 +119,7 @@ def expanded_drop(
     *,
     extra: int,
     device: Tensor | None = None,
-    weigh: Weigh = MASS,
+    weigh: Weigh = NATIVE,
 ) -> Assignment:
     """`drop` by score, but an overflowing slot first tries the token's next `extra` experts that
     have room left.
@@ -139,7 +141,7 @@ def expanded_drop(
     return _weighed(scores, index, k, weigh, kept)
 
 
-def reroute(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) -> Assignment:
+def reroute(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = NATIVE) -> Assignment:
     """Deferred acceptance under capacity ⌈γ n k / E⌉: the stable assignment that is best for the
     tokens.
 
@@ -152,7 +154,7 @@ def reroute(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) 
     return _weighed(scores, index, k, weigh, kept)
 
 
-def optimal(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = MASS) -> Assignment:
+def optimal(scores: Tensor, k: int, gamma: float | str, *, weigh: Weigh = NATIVE) -> Assignment:
     """The largest total score of all assignments with k experts a token and ⌈γ n k / E⌉ places an
     expert.
 
@@ -177,7 +179,7 @@ def optimal_prices(scores: Tensor, k: int, gamma: float | str) -> Tensor:
 
 
 def sinkhorn(
-    scores: Tensor, k: int, *, temperature: float = 1.0, steps: int = 100, weigh: Weigh = MASS
+    scores: Tensor, k: int, *, temperature: float = 1.0, steps: int = 100, weigh: Weigh = NATIVE
 ) -> Assignment:
     """The k best experts of each token in the entropic transport plan of scores/τ with even loads.
 
@@ -195,7 +197,7 @@ def sinkhorn(
 
 
 def biased(
-    scores: Tensor, k: int, *, bias: Tensor, bias_scale: float = 1.0, weigh: Weigh = MASS
+    scores: Tensor, k: int, *, bias: Tensor, bias_scale: float = 1.0, weigh: Weigh = NATIVE
 ) -> Assignment:
     """The k best of scores + a frozen `bias` [experts] × `bias_scale`; weights from the scores
     alone (2408.15664).  Causal.
@@ -205,13 +207,13 @@ def biased(
 
 
 def expert_choice(
-    scores: Tensor, k: int, gamma: float | str = 1, *, weigh: Weigh = MASS
+    scores: Tensor, k: int, gamma: float | str = 1, *, weigh: Weigh = NATIVE
 ) -> Assignment:
     """Every expert takes its ⌈γ n k / E⌉ best tokens: even loads, and from 0 to E experts a token,
     k on average.
 
-    arXiv 2202.09368, whose capacity factor c is γ k and whose weights are ``weights("native")``.
-    Not causal.
+    arXiv 2202.09368, whose capacity factor c is γ k and whose weights are the gates, as by default
+    here.  Not causal.
     """
     groups = capacity.checked("expert_choice", scores, k)
     size = capacity.capacity(groups.shape[1], groups.shape[2], k, gamma)
@@ -219,7 +221,7 @@ def expert_choice(
 
 
 def least_loaded(
-    scores: Tensor, k: int, *, among: int, load: Tensor | None = None, weigh: Weigh = MASS
+    scores: Tensor, k: int, *, among: int, load: Tensor | None = None, weigh: Weigh = NATIVE
 ) -> Assignment:
     """Token after token, the k least loaded of its `among` best experts (power of two choices: k =
     1, among = 2).
@@ -243,7 +245,7 @@ def least_loaded(
 
 
 def threshold(
-    scores: Tensor, k: int, *, cut: Tensor, rate: float = 0.0, weigh: Weigh = MASS
+    scores: Tensor, k: int, *, cut: Tensor, rate: float = 0.0, weigh: Weigh = NATIVE
 ) -> Assignment:
     """Every token goes to the experts whose threshold `cut` [experts] it reaches: 0 to E of them,
     about k on average.
@@ -259,7 +261,7 @@ def threshold(
     return assigned
 
 
-def activate_fewer(scores: Tensor, k: int, *, least: int, weigh: Weigh = MASS) -> Assignment:
+def activate_fewer(scores: Tensor, k: int, *, least: int, weigh: Weigh = NATIVE) -> Assignment:
     """Every token gets its `least` best experts; the rest of its k slots join experts active in the
     batch anyway.
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib import stats
-from lib.routing import adapter, assignment, bind, table
+from lib.routing import adapter, assignment, bind, declared, table, weighing
 from lib.routing.assignment import Text
+from lib.routing.layer import Layer
 
 FIT_TOKENS = 2048  # of a batch of training text on which bias and thresholds are fitted
 # of the table of runs and documents, what differs within a run or tells which run it is
@@ -59,9 +60,14 @@ def subject(
     fit_steps: int,
 ) -> Subject:
     """A checkpoint with at most `documents` held-out documents of exactly `tokens` tokens, domains
-    in turn, and what is fitted on training documents of that length.
+    in turn, and what is fitted on training documents of that length.  Refused: more tokens than
+    the model's context.
     """
-    device = next(model.parameters()).device
+    context = declared.context(model)
+    if context is not None and tokens > context:
+        rule = f"must be at most {context}, the model's context"
+        raise ValueError(f"study.subject: tokens_per_document = {tokens}: {rule}")
+    device = declared.device_of(model)
     whole, grid = assignment.grid(held_out, tokens)
     order = assignment.in_turn(whole, documents)
     learned = torch.from_numpy(assignment.grid(training, tokens)[1]).to(device)
@@ -82,6 +88,11 @@ class Job:
     size: int | None = None
     layer: int | None = None
 
+    @property
+    def authors(self) -> str:
+        """The weights that the authors of its strategy define."""
+        return table.find(self.setting["strategy"]).policy
+
     def about(self) -> dict[str, object]:
         """What a row of results says of it; what it has not is NaN."""
         return dict(
@@ -90,9 +101,11 @@ class Job:
             setting=self.setting["name"],
             family=self.setting["family"],
             policy=self.policy,
+            authors=self.policy == self.authors,
             size=np.nan if self.size is None else self.size,
             layer=np.nan if self.layer is None else self.layer,
             causal=bind.causal(self.setting),
+            slow=table.find(self.setting["strategy"]).slow,
             gamma=self.setting.get("gamma", np.nan),
         )
 
@@ -101,8 +114,8 @@ class Job:
 class Study:
     """What is tried on every checkpoint.
 
-    settings: those of `bind.settings`, decoded by the prefix protocol under the first of `policies`
-        of the weights; under the others too if their family is in `reweighed`.
+    settings: those of `bind.settings`, each with the weights of its authors, decoded by the prefix
+        protocol; and there with each of `policies` beside.
     gamma: the capacity factor at which all else is tried: prefill in groups of `prefill_tokens`
         (what takes seconds a group left out), re-routing in groups of each of `group_sizes`, and
         with `ablation` in one layer at a time.
@@ -110,51 +123,50 @@ class Study:
     """
 
     settings: Sequence[Mapping]
-    policies: Sequence[str] = (bind.POLICY,)
+    policies: Sequence[str] = weighing.POLICIES
     group_sizes: Sequence[int] = ()
     prefill_tokens: int = 512
     ablation: bool = True
     seed: int = 0
     gamma: float = 1.25
-    reweighed: tuple[str, ...] = ("drop", "reroute", "random")
 
-    @property
-    def single(self) -> list[Mapping]:
-        """The settings without a capacity factor, and of the others those at `gamma`."""
-        return [s for s in self.settings if s.get("gamma", self.gamma) == self.gamma]
+    def single(self, setting: Mapping) -> bool:
+        """Whether a setting has no capacity factor, or that at which all else is tried."""
+        return setting.get("gamma", self.gamma) == self.gamma
 
-    def jobs(self, layers: Mapping[str, int]) -> list[Job]:
-        """Every pass over every checkpoint: `layers`, how many MoE layers each has."""
+    def jobs(self, layers: Mapping[str, Sequence[Layer]]) -> list[Job]:
+        """Every pass over every checkpoint, whose MoE layers are `layers`."""
         found = []
-        for arm in layers:
-            plain = Job(arm, "prefix", {}, self.policies[0])
-            found += [replace(plain, setting=setting) for setting in self.settings]
-            found += [
-                replace(plain, setting=setting, policy=policy)
-                for setting in self.settings
-                for policy in self.policies[1:]
-                if setting["family"] in self.reweighed
-            ]
-            found += self._others(plain, layers[arm])
+        for arm, own in layers.items():
+            for setting in bind.suited(self.settings, own[0].k, own[0].num_experts):
+                row = table.find(setting["strategy"])
+                first = Job(arm, "prefix", setting, row.policy)
+                others = [policy for policy in self.policies if policy != row.policy]
+                found += [first] + [replace(first, policy=other) for other in others if not row.own]
+            found += self._others([job for job in found if job.arm == arm], len(own))
         return found
 
-    def _others(self, plain: Job, layers: int) -> list[Job]:
-        """What is tried beside the prefix protocol, and in one layer at a time."""
-        fast = [s for s in self.single if not table.find(s["strategy"]).slow]
-        native = [s for s in self.single if table.find(s["strategy"]).own]
-        reroute = [s for s in self.single if s["family"] == "reroute"]
+    def _others(self, decoded: Sequence[Job], layers: int) -> list[Job]:
+        """Of what is decoded, what is also tried by another protocol, and in one layer at a time,
+        with its authors' weights.
+        """
+        plain = [job for job in decoded if job.policy == job.authors]
+        own = [job for job in plain if self.single(job.setting)]
+        reroute = [job for job in own if job.setting["family"] == "reroute"]
+        native = [job for job in own if table.find(job.setting["strategy"]).own]
         found = [
-            replace(plain, protocol="prefill", setting=setting, size=self.prefill_tokens)
-            for setting in fast
+            replace(job, protocol="prefill", size=self.prefill_tokens)
+            for job in own
+            if not table.find(job.setting["strategy"]).slow
         ]
         found += [
-            replace(plain, protocol="size", setting=setting, size=size)
-            for setting in native + reroute
+            replace(job, protocol="size", size=size)
+            for job in native + reroute
             for size in self.group_sizes
         ]
         return found + [
-            replace(plain, protocol="layer", setting=setting, layer=number)
-            for setting in reroute
+            replace(job, protocol="layer", layer=number)
+            for job in reroute
             for number in range(layers if self.ablation else 0)
         ]
 
@@ -162,11 +174,12 @@ class Study:
 def measured(study: Study, subjects: Mapping[str, Subject]) -> pd.DataFrame:
     """A row per run and document of every pass of `study` over the checkpoints, by name.
 
-    Columns: run (its number) and what `Job.about` says; of the run p95 (busiest expert over nominal
-    load, over groups and layers), gini (mean over them), churn, kept, dropped; of the document
-    name, domain, cluster, scored tokens, their nats, and how many were predicted correctly.
+    Columns: run (its number) and what `Job.about` says, whether with the weights of its `authors`
+    among it; of the run p95 (busiest expert over nominal load, over groups and layers), gini (mean
+    over them), churn, kept, dropped; of the document name, domain, cluster, scored tokens, their
+    nats, and how many were predicted correctly.
     """
-    jobs = study.jobs({arm: len(adapter.layers(own.model)) for arm, own in subjects.items()})
+    jobs = study.jobs({arm: adapter.layers(own.model) for arm, own in subjects.items()})
     shown = tqdm(jobs, desc="assigning", mininterval=5.0, leave=False)
     parts = [one(job, subjects[job.arm], study.seed) for job in shown]
     return pd.concat([part.assign(run=i) for i, part in enumerate(parts)], ignore_index=True)
@@ -177,9 +190,7 @@ def one(job: Job, subject: Subject, seed: int) -> pd.DataFrame:
     every document is scored, else all of it.
     """
     group, first = subject.groups(job.size), subject.ids.shape[1] // 2 if job.size is None else 0
-    own = table.find(job.setting["strategy"]).own
-    weighed = dict(job.setting) if own else dict(job.setting, policy=job.policy)
-    strategy = bind.bound(weighed, group, subject.fits, seed)
+    strategy = bind.bound(dict(job.setting, policy=job.policy), group, subject.fits, seed)
     made = assignment.run(subject.model, subject.ids, strategy, group, first=first, layer=job.layer)
     texts = subject.documents
     return pd.DataFrame(
@@ -200,15 +211,38 @@ def one(job: Job, subject: Subject, seed: int) -> pd.DataFrame:
     )
 
 
-def size(subject: Subject) -> pd.DataFrame:
-    """One row: how many documents a checkpoint is judged on, and of how many clusters."""
+def size(subject: Subject) -> pd.Series:
+    """Of what a checkpoint is judged on: how many documents, clusters, and experts a token and in
+    all.
+    """
+    layer = adapter.layers(subject.model)[0]
     clusters = {text.cluster for text in subject.documents}
-    return pd.DataFrame([dict(documents=len(subject.documents), clusters=len(clusters))])
+    return pd.Series(
+        dict(
+            documents=len(subject.documents),
+            clusters=len(clusters),
+            k=layer.k,
+            experts=layer.num_experts,
+        )
+    )
 
 
 def stored(documents: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of `measured`, what is kept for good: quality, nats to four digits."""
     return documents[STORED].round({"nats": 4})
+
+
+def leaks(plan: Study, subject: Subject, tokens: int = 128) -> pd.DataFrame:
+    """What another second half changes in the first half of `tokens` tokens of a document, for one
+    setting of every strategy (`assignment.leak`).
+    """
+    layer = adapter.layers(subject.model)[0]
+    suited = bind.suited(plan.settings, layer.k, layer.num_experts)
+    first: dict[str, Mapping] = {}
+    for setting in filter(plan.single, suited):
+        first.setdefault(setting["family"], setting)
+    one, other = subject.ids[:2, :tokens]
+    return assignment.leak(subject.model, one, other, [*first.values()], subject.fits)
 
 
 def prices(subjects: Mapping[str, Subject]) -> pd.DataFrame:

@@ -25,9 +25,10 @@ class Strategy:
     fixed: keywords that are the same in all its settings.
     sweep: the keyword that a study varies, "" for none; values: which values it then takes, empty
         where the study says (`bind.settings`).
-    needs: keywords that `bind` hands it in every layer: names of `bind.HANDED`.
+    needs: keywords that `bind` hands it in every layer: names of `bind.GIVEN`, or of `bind.Fits`.
     policy: the weights that its authors define, one of `weighing.POLICIES`; "native", the router's
-        own rule at the new experts, also where they say nothing or have no router.
+        own rule at the new experts, also where they say nothing or have no router.  A study judges
+        it with these, whatever others it tries.
     own: it stands for the router's own choice, which is left as it is, bit for bit.
     slow: it takes seconds for a group of hundreds of tokens.
     """

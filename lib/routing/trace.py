@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import provenance
+from lib import choices, provenance
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,11 @@ class Trace:
         return result
 
     def save(self, path: Path) -> None:
-        """Write compressed (npz), whole or not at all."""
+        """Write compressed (npz, the routes by `choices.packed`), whole or not at all."""
+        parts = vars(self) | choices.packed(self.expert_index, self.token, self.experts)
+        parts.pop("expert_index")
         with provenance.writing(path) as temporary:
-            np.savez_compressed(temporary, **vars(self))
+            np.savez_compressed(temporary, **parts)
 
 
 def counts(index: np.ndarray, experts: int) -> np.ndarray:
@@ -112,7 +114,8 @@ def load(path: Path) -> Trace:
     """Read a trace; a file that is none, or lacks a part, is refused in one line."""
     try:
         with np.load(path) as file:
-            parts = {field.name: file[field.name] for field in fields(Trace)}
+            own = choices.unpacked(file)
+            parts = own | {f.name: file[f.name] for f in fields(Trace) if f.name not in own}
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"trace.load: {path}: is not a trace: {reason}") from None

@@ -1,0 +1,93 @@
+"""What repairs cost by what is trained, and what a loss from the start gains by size, as tables of
+the synthesis.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from lib import stats
+from lib.commands import ladder_repairs, ladder_results
+from lib.commands.ladder_results import Results
+
+REFERENCE = ("all", "switch", 0.1)  # the repair beside whose balance others are told
+SHOWN = ["trained", "coefficient", "faster", "max_violation", "price"]
+
+
+def cheaper(results: Results) -> pd.DataFrame:
+    """Repairs by what is trained ("all", "routers", "bias"): coefficient, faster (learning rate
+    over that of the fine-tuning chapter), max_violation and price of re-routing afterwards,
+    above_start and above_none with intervals (nats per token), memory_gb beyond the model,
+    checkpoints.
+    """
+    table = ladder_repairs.cheap(results)
+    if table.empty:
+        return pd.DataFrame(columns=[*SHOWN, "above_start", "memory_gb", "checkpoints"])
+    ends = [f"above_{base}{end}" for base in ("start", "none") for end in ("", "_low", "_high")]
+    known = table[table.loss != "none"].rename(columns={"rate": "faster"})
+    return known[[*SHOWN, *ends, "memory_gb", "checkpoints"]].reset_index(drop=True)
+
+
+def matched(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `cheaper`, for each thing that is trained the repair whose max_violation is nearest to
+    that of `REFERENCE`.
+    """
+    own = table[(table.trained == REFERENCE[0]) & (table.coefficient == REFERENCE[2])]
+    if own.empty:
+        return table
+    apart = (table.max_violation - own.max_violation.iloc[0]).abs()
+    nearest = apart.groupby(table.trained, sort=False).idxmin()
+    return table.loc[nearest].reset_index(drop=True)
+
+
+def sizes(results: Results) -> pd.DataFrame:
+    """What the Switch loss from the start gains by size: parameters_m, gain with its interval (over
+    clusters of documents where there are few pairs), Gini without and with it, checkpoints.
+    """
+    names = sorted({job["name"].rpartition("-")[0] for job in _jobs(results)} - {""})
+    found = []
+    for without, loss in [("none", "switch"), *((f"{n}-none", f"{n}-switch") for n in names)]:
+        pairs = ladder_results.pairs(results, without, loss, "profile")
+        if pairs:
+            row = ladder_results.held_out(results, without, loss)
+            found.append(
+                {
+                    "parameters_m": pairs[0][0]["parameters"] / 1e6,
+                    "gain": row["estimate"],
+                    "gain_low": row["low_all"],
+                    "gain_high": row["high_all"],
+                    "gini_before": _gini(pairs, 0),
+                    "gini_after": _gini(pairs, 1),
+                    "checkpoints": int(row["n"]),
+                }
+            )
+    columns = ["parameters_m", "gain", "gini_before", "gini_after", "checkpoints"]
+    table = pd.DataFrame(found, columns=None if found else columns)
+    return table.sort_values("parameters_m", ignore_index=True)
+
+
+def ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `sizes` the smallest and the largest model: end ("smallest", "largest")."""
+    return table.iloc[[0, -1]].assign(end=["smallest", "largest"])
+
+
+def price_without(results: Results) -> pd.DataFrame:
+    """One row: what balancing at inference costs models without a balance loss, price with its
+    interval over checkpoints (nats per token at the declared capacity factor).
+    """
+    own = ladder_results.prices(results).without
+    low, high = stats.mean_interval(own)
+    return pd.DataFrame([{"price": own.mean(), "price_low": low, "price_high": high}])
+
+
+def _jobs(results: Results) -> list[dict]:
+    """The jobs of sizes."""
+    jobs = [result["job"] for result in results.values()]
+    return [job for job in jobs if job["name"].startswith("size-")]
+
+
+def _gini(pairs: list, which: int) -> float:
+    """Mean Gini over layers and pairs, of the model without (0) or with (1) the loss."""
+    loads = [pair[which]["profile"]["counts"] for pair in pairs]
+    return float(sum(stats.gini(np.sum(load, axis=0)).mean() for load in loads) / len(loads))

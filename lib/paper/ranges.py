@@ -1,0 +1,176 @@
+"""What the parameters of notebooks may be: kinds of rules, and the rule of each name.
+
+One name means one thing and has one rule, in whatever notebook it stands. Every number has an upper
+bound, by the memory or the time that it asks for: what is larger by a slip of the finger ends in
+one line, not in a machine without memory. A rule that needs what only a chapter knows stands in its
+notebook.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+MOST = 2**20  # of counts and sizes
+LARGEST = 1e15  # of quantities
+LONGEST = 1000  # items of a list
+Rule = tuple[Callable[[object], bool], str]  # what a value must satisfy, and how to say it
+
+
+def whole(least: int | None = None, most: int = MOST) -> Rule:
+    """A whole number within the limits, both included."""
+    return lambda v: type(v) is int and _within(v, least, most), "must be a whole number" + _limits(
+        least, most
+    )
+
+
+def real(least: float | None = None, most: float = LARGEST) -> Rule:
+    """A finite number within the limits, both included."""
+    return (
+        lambda v: type(v) in (int, float) and math.isfinite(v) and _within(v, least, most),
+        "must be a finite number" + _limits(least, most),
+    )
+
+
+def choice(*options: str) -> Rule:
+    """One of the given words."""
+    return lambda v: v in options, f"must be one of {', '.join(options)}"
+
+
+def text() -> Rule:
+    """A text that is not empty."""
+    return lambda v: isinstance(v, str) and v.strip() != "", "must be a text that is not empty"
+
+
+def positive(most: float = LARGEST) -> Rule:
+    """A number > 0."""
+    return (
+        lambda v: type(v) in (int, float) and 0 < v <= most,
+        f"must be a finite number > 0 and ≤ {most:g}",
+    )
+
+
+def anything() -> Rule:
+    """A text, empty or not."""
+    return lambda v: isinstance(v, str), "must be a text"
+
+
+def flag() -> Rule:
+    """True or False."""
+    return lambda v: type(v) is bool, "must be True or False"
+
+
+def each(rule: Rule) -> Rule:
+    """A list, neither empty nor of more than `LONGEST` items, each of which satisfies `rule`."""
+    holds, words = rule
+    return (
+        lambda v: isinstance(v, list) and 0 < len(v) <= LONGEST and all(map(holds, v)),
+        f"must be a list; each item {words}",
+    )
+
+
+def _within(value: float, least: float | None, most: float) -> bool:
+    return (least is None or value >= least) and value <= most
+
+
+def _limits(least: float | None, most: float) -> str:
+    top = f"{most:g}" if isinstance(most, float) else f"{most}"
+    return f" ≤ {top}" if least is None else f" from {least} to {top}"
+
+
+RANGES: dict[str, Rule] = {
+    # where and from what
+    "run_dir": text(),
+    "device": choice("auto", "cpu", "cuda"),
+    "seed": whole(0),
+    "model": text(),
+    "revision": text(),
+    "dtype": choice("auto", "float32", "bfloat16", "float16"),
+    "remote_code": anything(),
+    "arms": each(choice("without", "with")),
+    "trace": text(),
+    "counts": text(),
+    "counts_experts": whole(0, 2**16),
+    "counts_top_k": whole(0, 4096),
+    "measured": text(),
+    "constants": choice("measured", "published"),
+    # text
+    "corpus_source": text(),
+    "allow_partial": flag(),
+    "text": text(),
+    "text_field": text(),
+    "text_split": text(),
+    "documents": whole(2, 10_000),
+    "documents_per_domain": whole(2, 10_000),
+    "tokens_per_document": whole(16, 8192),  # all logits of one document at once
+    "fit_documents": whole(2, 10_000),
+    "completion_tokens": whole(1, 400),
+    # training
+    "retrain": flag(),
+    "epochs": real(0, 100),
+    "steps": whole(0, 1_000_000),
+    "time_budget_s": real(0, 30 * 86_400),
+    "batch_sequences": whole(1, 4096),
+    "sequence_tokens": whole(8, 1024),  # positions that the embedded model has
+    "learning_rate": real(0, 1),
+    "balance_coefficient": real(0, 1000),
+    "training_seeds": whole(1, 1000),
+    "training_strides": each(whole(1, 100_000)),
+    "finetune_steps": whole(1, 1_000_000),
+    "finetune_sequences": whole(1, 4096),
+    "finetune_learning_rate": real(0, 1),
+    "equivalence_margin": real(1e-6, 10),
+    "checkpoint_every": whole(0, 1_000_000),
+    "deterministic": flag(),
+    "trained": choice("auto", "all", "routers"),
+    "keep": anything(),
+    # draws
+    "batch_tokens": whole(16, 2**18),
+    "batches": whole(20, 100_000),
+    "null_draws": whole(20, 100_000),
+    "locality_draws": whole(20, 100_000),
+    "bootstrap_draws": whole(20, 100_000),
+    "shuffles": whole(1, 100),
+    # cost of recording
+    "cost_shape": choice("model", "olmoe-1b-7b"),
+    "cost_tokens": whole(16, 2**14),
+    "cost_repeats": whole(5, 10_000),
+    # strategies
+    "strategy_names": each(text()),
+    "gammas": each(positive(1000)),
+    "bias_scales": each(real(0, 100)),
+    "among": each(whole(1, 4096)),
+    "policies": each(choice("native", "mass", "rank")),
+    "group_sizes": each(whole(1)),
+    "prefill_tokens": whole(1),
+    "ablation": flag(),
+    "fit_steps": whole(1, 1_000_000),
+    # the wire
+    "num_tokens": whole(1),
+    "num_experts": whole(2, 4096),
+    "top_k": whole(1, 4096),
+    "imbalance_levels": each(real(0, 1)),
+    "family": choice("power", "lognormal", "one_hot"),
+    "num_devices": whole(2, 1024),  # a matrix of devices × devices per seed
+    "devices_per_node": whole(1, 1024),
+    "hidden_size": whole(1, 2**17),
+    "bytes_per_element": real(0.125, 16),
+    "nvlink_bytes_per_s": real(1, LARGEST),
+    "nic_bytes_per_s": real(1, LARGEST),
+    "expert_parallel": each(whole(2, 1024)),
+    "device_tokens": each(whole(1, 2**17)),
+    "step_levels": each(real(0, 1)),
+    "step_seeds": whole(2, 10_000),
+    "exact_up_to": whole(0, 1024),
+    "overlap": flag(),
+    "placement_tokens": whole(1),
+    "scale_devices": each(whole(8, 8192)),  # a matrix of devices × devices
+    "scale_exact": whole(0, 8192),
+    "seeds": whole(20, 100_000),
+    # measuring
+    "measure": flag(),
+    "measure_seconds": real(30, 86_400),
+    "large_bytes": whole(1, 2**34),
+    "deepep_fitted": each(whole(1, 4096)),
+    "nodes_fitted": each(whole(1, 4096)),
+}

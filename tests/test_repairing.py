@@ -1,0 +1,51 @@
+"""What the synthesis tells of cheaper repairs and of sizes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.commands import repairing
+
+
+def test_the_repair_of_like_balance_is_the_nearest():
+    rows = [
+        ("all", 0.1, 2.0),
+        ("routers", 0.1, 3.5),
+        ("routers", 1.0, 1.8),
+        ("routers", 10.0, 1.2),
+        ("bias", 0.5, 2.4),
+        ("bias", 1.0, 1.1),
+    ]
+    table = pd.DataFrame(rows, columns=["trained", "coefficient", "max_violation"])
+    found = repairing.matched(table)
+    assert found.trained.tolist() == ["all", "routers", "bias"]
+    assert found.max_violation.tolist() == [2.0, 1.8, 2.4]
+
+
+def pair(name, seed, nats, counts, parameters):
+    own = {"nats": nats, "tokens": [10, 10], "cluster": [0, 1], "counts": counts}
+    return {"job": {"name": name, "seed": seed}, "profile": own, "parameters": parameters}
+
+
+def test_gains_by_size_by_hand():
+    even, uneven = [[[5, 5]], [[5, 5]]], [[[10, 0]], [[10, 0]]]
+    results = {
+        "none_1": pair("none", 1, [20, 30], uneven, 8e6),
+        "switch_1": pair("switch", 1, [19, 29], even, 8e6),
+        "size-113m-none_1": pair("size-113m-none", 1, [10, 10], uneven, 113e6),
+        "size-113m-switch_1": pair("size-113m-switch", 1, [10, 10], even, 113e6),
+    }
+    table = repairing.sizes(results)
+    assert table.parameters_m.tolist() == [8, 113]
+    assert table.gain.tolist() == pytest.approx([0.1, 0])
+    assert table.gini_before.tolist() == [0.5] * 2 and table.gini_after.tolist() == [0] * 2
+    assert repairing.ends(table).gain.tolist() == pytest.approx([0.1, 0])
+    assert repairing.sizes({}).empty and repairing.cheaper({}).empty
+
+
+def test_the_price_of_models_without_a_loss(monkeypatch):
+    table = pd.DataFrame({"without": [0.1, 0.2, 0.3]})
+    monkeypatch.setattr(repairing.ladder_results, "prices", lambda results: table)
+    row = repairing.price_without({}).iloc[0]
+    half = 4.302653 * np.std([0.1, 0.2, 0.3], ddof=1) / np.sqrt(3)
+    assert row.price == pytest.approx(0.2) and row.price_high == pytest.approx(0.2 + half)
