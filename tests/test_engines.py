@@ -79,6 +79,17 @@ def test_a_shape_that_nobody_tells_is_asked_for(tmp_path):
     np.testing.assert_array_equal(found.load, engine_files.load(INDEX))
 
 
+def test_the_files_of_all_ranks(tmp_path):
+    for rank, part in enumerate(np.array_split(INDEX, 2)):
+        engine_files.sglang_per_pass(tmp_path / f"{rank}.pt", part)
+    found = importing.read(tmp_path)
+    np.testing.assert_array_equal(found.load, engine_files.load(INDEX))
+    assert len(found.steps) == 2  # passes 0 and 1 of both
+    engine_files.sglang_stat(tmp_path / "2.pt", INDEX)
+    with pytest.raises(ValueError, match="a folder of 3 files: must all be SGLang's records"):
+        importing.read(tmp_path)
+
+
 def test_statistics_of_tensorrt_llm(tmp_path):
     (tmp_path / "meta_info.json").write_text('{"num_experts": 16, "num_experts_per_token": 4}')
     for rank, part in enumerate(np.array_split(INDEX, 2)):

@@ -15,17 +15,19 @@ KNOWN = (
 
 
 def read(path: Path, *, experts: int = 0, top_k: int = 0, layers: int = 0) -> Recording | None:
-    """The recording in a file (or TensorRT-LLM's folder), None where it is no engine's.
+    """The recording in a file (or TensorRT-LLM's folder, or one with the files of SGLang's ranks),
+    None where it is no engine's.
 
     experts, top_k, layers: what the file may leave untold (0: not given).
 
     Refused in one line: a file that cannot be opened, or is an engine's but not whole.
     """
-    if path.is_dir() and not (path / "meta_info.json").is_file():
-        return None
     try:
-        if path.is_dir():
+        if (path / "meta_info.json").is_file():
             return tensorrt_llm.read(path)
+        if path.is_dir():
+            ranks = [content.load(part) for part in sorted(path.glob("*.pt"))]
+            return sglang.read(sglang.together(ranks)) if ranks else None
         found = content.load(path)
         own = sglang.read(found)
         if own is None and isinstance(found, Mapping | list):

@@ -46,6 +46,22 @@ def read(content: object) -> Recording | None:
     return recording.counted("SGLang, per pass", by_step(passes, loads))
 
 
+def together(ranks: Sequence[object]) -> Mapping:
+    """The dump of all ranks, of one dump each (modes "per_pass" and "per_token" write them so).
+
+    Refused: dumps without records, or with different maps.
+    """
+    known = [rank for rank in ranks if isinstance(rank, Mapping) and "records" in rank]
+    if len(known) < len(ranks):
+        raise ValueError(f"a folder of {len(ranks)} files: must all be SGLang's records")
+    name = "last_physical_to_logical_map"
+    maps = [np.asarray(rank[name]) for rank in known if rank.get(name) is not None]
+    if any(not np.array_equal(maps[0], other) for other in maps):
+        raise ValueError(f"{name}: differs between the ranks' files")
+    records = [record for rank in known for record in rank["records"]]
+    return {"records": records} | ({name: maps[0]} if maps else {})
+
+
 def _per_token(records: Sequence[Mapping], logical: object) -> Recording:
     parts, positions, tokens = [], [], []
     known = None if logical is None else recording.mapped(np.asarray(logical))
