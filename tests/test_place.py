@@ -80,6 +80,7 @@ def test_it_runs_as_a_command(tmp_path):
         ("--devices 0 --slots 2", "--devices 0: must be from 1 to 4096"),
         ("--devices 8 --slots 0", "--slots 0: must be from 1"),
         ("--devices 8 --slots 9", "--slots 9: must be from 1 .* to 8"),
+        ("--devices 8 --slots 2 --model h", "--model h: must be one of g"),
         ("--devices 8 --slots 2 --tokens 0", "--tokens 0: must be"),
         ("--devices 8 --slots 2 --shape Nothing", "--shape Nothing: must be one of OLMoE"),
     ],

@@ -54,6 +54,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     line.add_argument("--layers", type=int, default=0, help="layers of the model, dense ones too")
     line.add_argument("--tokens", type=int, default=2048, help="tokens of one device in a batch")
     line.add_argument("--card", choices=advise.CARDS, default="h200", help="measured machine")
+    line.add_argument("--model", help="which, where the counts are of several models")
     line.add_argument("--shape", help="published model whose layer it is")
     return line.parse_args(arguments)
 
@@ -78,8 +79,14 @@ def counted(a: argparse.Namespace) -> tuple[pd.DataFrame, np.ndarray | None, str
 
 
 def loads(a: argparse.Namespace, frame: pd.DataFrame) -> tuple[np.ndarray, list[int], int, str]:
-    """(load [layers, experts], layer numbers, k or 0, model) of the first model in the counts."""
-    name = str(frame.model.iloc[0])
+    """(load [layers, experts], layer numbers, k or 0, model) of the model in the counts."""
+    names = frame.model.astype(str).unique().tolist()
+    if len(names) > 1 or a.model:
+        if a.model not in names:
+            given = a.model or "is missing"
+            raise ValueError(f"place: --model {given}: must be one of {', '.join(names)}")
+        names = [a.model]
+    name = names[0]
     own = frame[frame.model == name]
     table = own.pivot_table(index="layer", columns="expert", values="count", aggfunc="sum")
     experts = max(a.experts, int(table.columns.max()) + 1)
