@@ -20,10 +20,9 @@ def start(study: Study, result: Mapping) -> list[float]:
     if known:
         return known
     where = load.device(study.device)
-    text = setup.prepare(study, study.strides[0], where)
     model = setup.opened(study, where)[0]
     options = dict(serving_tokens=study.batch_tokens, seed=study.seed)
-    return worth.of(model, text.documents, **options)["draws"]
+    return worth.of(model, setup.held_out(study), **options)["draws"]
 
 
 def told(draws: list[float], results: Mapping[Job, dict]) -> pd.Series:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from lib.balance import trainable
 from lib.balance.study import Study
@@ -78,33 +78,32 @@ def tokenizer(study: Study) -> Tokenizer:
     if study.model == "embedded":
         return load.tokenizer()
     source, options = _source(study)
-    if (local := Path(source) / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(local))
-    whole = load.one_line(study.model, lambda: AutoTokenizer.from_pretrained(source, **options))
-    return whole.backend_tokenizer
+    return load.one_line(study.model, lambda: load.own_tokenizer(Path(source), source, options))
 
 
 def prepare(study: Study, stride: int, device: torch.device) -> Setup:
     """Read the text that is trained on, of this book's every `stride`-th training document, of
     another its training part, and the documents held out from it.
     """
-    code, size = tokenizer(study), study.tokens_per_document
-    training, held_out = _texts(study, stride)
-    stream = corpus.stream(corpus.encode(training, code))
-    judged = corpus.encode(held_out, code, size)
-    return Setup(stream, judged, device, study.settings(stride))
+    stream = corpus.stream(corpus.encode(_training(study, stride), tokenizer(study)))
+    return Setup(stream, held_out(study), device, study.settings(stride))
 
 
-def _texts(study: Study, stride: int) -> tuple[list[Document], list[Document]]:
-    """(documents trained on, documents held out)."""
-    corpus_options: dict[str, Any] = dict(
-        source=study.corpus_source, allow_partial=study.allow_partial
-    )
-    if study.text == texts.HELD_OUT:
-        rows = corpus.manifest().query("split == 'train'").iloc[::stride]
-        held_out = corpus.sample(study.documents_per_domain, **corpus_options)
-        return corpus.read(rows, **corpus_options), held_out
-    options: dict[str, Any] = dict(field=study.text_field, split=study.text_split)
-    training = texts.chosen(study.text, MOST, part="training", **options)
-    number = study.documents_per_domain
-    return training, texts.chosen(study.text, number, part="held-out", **options)
+def held_out(study: Study) -> list[Document]:
+    """The documents that a study is judged on, encoded."""
+    found = texts.chosen(study.text, study.documents_per_domain, part="held-out", **_how(study))
+    return corpus.encode(found, tokenizer(study), study.tokens_per_document)
+
+
+def _training(study: Study, stride: int) -> list[Document]:
+    """The documents that are trained on."""
+    if study.text != texts.HELD_OUT:
+        return texts.chosen(study.text, MOST, part="training", **_how(study))
+    rows = corpus.manifest().query("split == 'train'").iloc[::stride]
+    return corpus.read(rows, source=study.corpus_source, allow_partial=study.allow_partial)
+
+
+def _how(study: Study) -> dict[str, Any]:
+    """How the text of a study is read."""
+    own = dict(field=study.text_field, split=study.text_split)
+    return own | dict(source=study.corpus_source, allow_partial=study.allow_partial)

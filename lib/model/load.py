@@ -155,10 +155,10 @@ def open(
     spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
     model = _pretrained(source, device, kind, **options, **spread)
     model.config.revision = getattr(settings, "_commit_hash", None) or revision
-    return model, one_line(name, lambda: _tokenizer(path, source, options))
+    return model, one_line(name, lambda: own_tokenizer(path, source, options))
 
 
-def _tokenizer(path: Path, source: str, options: dict) -> Tokenizer:
+def own_tokenizer(path: Path, source: str, options: dict) -> Tokenizer:
     """A model's own tokenizer, with the rule by which it begins a text."""
     if (path / "tokenizer.json").is_file():
         return vocabulary.local(path)
