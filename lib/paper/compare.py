@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeGuard
 
@@ -33,6 +34,19 @@ def record(run: Path, chapter: str) -> dict | None:
     """What one chapter of a run published; None if it did not finish."""
     path = folder(run, chapter) / "values.json"
     return _read(path) if path.is_file() else None
+
+
+def told(run: Path) -> Callable[[str, str], bool]:
+    """(number of a chapter, name) → whether prose can tell this value: the run has a number for it,
+    or has not computed the chapter and the published run has.
+    """
+    own, published = records(run), records(chapters.PUBLISHED)
+
+    def known(number: str, name: str) -> bool:
+        values = (own.get(number) or published.get(number) or {}).get("values", {})
+        return name in values and values[name]["value"] is not None
+
+    return known
 
 
 def _read(path: Path) -> dict:

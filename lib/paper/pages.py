@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.paper import chapters, compare
+from lib.paper import chapters, compare, prose
 
 
 def executed(chapter: str, run: Path) -> Path:
@@ -34,16 +34,20 @@ def fresh(copy: str, cells: list[dict]) -> str:
     return json.dumps(notebook)
 
 
-def page(source: str) -> str:
+def page(source: str, has: prose.Has) -> str:
     """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
     bars left out.
 
     Of the two parameter cells the default one stays, with its comments; the injected one is shown
     after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
-    Before each code cell stands an anchor.
+    Before each code cell stands an anchor.  has: the numbers that there are, without which
+    sentences drop out.
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = prose.kept("".join(cell["source"]), has)
     notebook["cells"] = [part for cell in notebook["cells"] for part in (*_anchor(cell), cell)]
     for cell in notebook["cells"]:
         tags = cell.setdefault("metadata", {}).get("tags", [])

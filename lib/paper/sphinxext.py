@@ -25,7 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from lib.paper import architecture, chapters, compare, markup, pages, publish, slides, stale
+from lib.paper import architecture, chapters, compare, markup, pages, prose, publish, slides, stale
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -34,17 +34,18 @@ logger = logging.getLogger(__name__)
 
 
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
-    path = Path(app.srcdir) / f"{docname}.ipynb"
+    path, run = Path(app.srcdir) / f"{docname}.ipynb", Path(app.config.paper_run)
+    if not path.is_file():
+        source[0] = prose.kept(source[0], compare.told(run))
     if not path.is_file() or path.parent.name != "notebooks":
         return
-    run = Path(app.config.paper_run)
     copy, record = pages.executed(path.stem, run), compare.records(run).get(path.stem[:2])
     if not copy.is_file():
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
     figures = record["figures"] if record else {}
     text = publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True)
-    source[0] = pages.page(pages.fresh(text, chapters.cells(path.stem)))
+    source[0] = pages.page(pages.fresh(text, chapters.cells(path.stem)), compare.told(run))
     if record is None:
         source[0] = pages.note(
             source[0], "This chapter failed in this run; what it had computed until then is shown."
@@ -71,16 +72,17 @@ class Val(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list]:
         number, _, name = self.text.partition(".")
         run = Path(self.env.config.paper_run)
+        published = compare.records(chapters.PUBLISHED).get(number)
         record = compare.records(run).get(number)
-        if (
-            record is None or name not in record["values"]
-        ):  # a chapter failed, or another model has other values
+        elsewhere = record is None and published is not None  # not computed here, told in grey
+        record = published if elsewhere else record
+        if record is None or name not in record["values"]:
             return [nodes.emphasis(text=MISSING)], []
         up = "../" * self.env.docname.count("/")
-        other = (
-            None if run == chapters.PUBLISHED else compare.records(chapters.PUBLISHED).get(number)
-        )
+        other = None if run == chapters.PUBLISHED or elsewhere else published
         text = value_html(record, name, f"{up}notebooks/{record['chapter']}.html", other)
+        if elsewhere:
+            text = f'<span class="paper-elsewhere" title="of the published run">{text}</span>'
         return [nodes.raw("", text, format="html")], []
 
 

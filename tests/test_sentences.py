@@ -1,0 +1,55 @@
+"""Sentences without their numbers drop out; the published book lacks only another model's."""
+
+import json
+import re
+
+import pytest
+from conftest import ROOT
+
+from lib.paper import chapters, compare, prose
+from lib.paper.markup import ROLE
+
+PAGES = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+# numbers that wait for a fresh run of the measuring
+WAITING = re.compile(r"fresh_|graph_us|call_us|launch_kib|same_mib")
+
+
+def has(number, name):
+    return name != "gone"
+
+
+def test_a_sentence_goes_with_its_number():
+    text = "**Answer.** It is {val}`01.here`. With it {val}`01.gone` is left. And more."
+    assert prose.kept(text, has) == "**Answer.** It is {val}`01.here`. And more."
+
+
+def test_a_paragraph_of_which_nothing_is_left_goes_whole():
+    text = "# Title\n\n**Answer.** It is {val}`01.gone`.\n\nWords stay; {val}`01.here` too."
+    assert prose.kept(text, has) == "# Title\n\nWords stay; {val}`01.here` too."
+
+
+def test_items_go_one_by_one_and_tables_stay():
+    text = "- one {val}`01.gone`.\n- two {val}`01.here`. Three {val}`01.gone`.\n- four"
+    assert prose.kept(text, has) == "- two {val}`01.here`.\n- four"
+    table = "| a | {val}`01.gone` |"
+    assert prose.kept(table, has) == table
+    assert prose.kept(":::{warning}\nOf {val}`01.gone`. Words.\n:::", has) == ""
+
+
+def test_text_with_all_its_numbers_is_left_as_it_is():
+    text = "One.  Two {val}`01.here`.\n$$x. Y$$"
+    assert prose.kept(text, has) == text
+
+
+def words(path):
+    if path.suffix == ".md":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+def test_the_published_book_lacks_only_numbers_of_another_model(path):
+    told = compare.told(chapters.PUBLISHED)
+    missing = {name for number, name in ROLE.findall(words(path)) if not told(number, name)}
+    assert not {n for n in missing if "_model" not in n and not WAITING.search(n)}
