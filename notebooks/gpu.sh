@@ -106,8 +106,10 @@ elif [ "$mode" = bars ]; then
   python3 -m lib.commands.random_model "$giant"
   given="{\"model\": \"$giant\"}"
   for chapter in 01_profile 02_assignment 03_finetune; do
-    case " ${CHAPTERS:-$chapter} " in *" $chapter "*) PARAMS=bars run "$chapter" "$out" "$given" || echo "$chapter failed" >&2 ;; esac
+    case " ${CHAPTERS:-$chapter} " in *" $chapter "*) (PARAMS=bars run "$chapter" "$out/$chapter" "$given" || echo "$chapter failed" >&2) & ;; esac
   done
+  wait
+  for folder in "$out"/0*/; do cp -r "$folder". "$out" && rm -r "$folder"; done
   rm -r "$giant"
   python3 -m lib.commands.bars "$out" | tee "$out/bars.txt"
 elif [ "$mode" = execute ]; then

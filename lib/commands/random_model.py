@@ -6,7 +6,6 @@ that of the embedded model, whose ids are below any real vocabulary.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,7 +18,7 @@ def made(folder: Path, shape: str) -> int:
         raise ValueError(f"random_model: {shape!r}: must be one of {', '.join(load.SHAPES)}")
     model = load.random(shape, device=load.device("auto"))
     model.save_pretrained(folder, max_shard_size="4GB")
-    shutil.copyfile(load.HOME / "tokenizer.json", folder / "tokenizer.json")
+    load.tokenizer().save(str(folder / "tokenizer.json"))
     return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
