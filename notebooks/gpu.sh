@@ -109,7 +109,7 @@ elif [ "$mode" = bars ]; then
     case " ${CHAPTERS:-$chapter} " in *" $chapter "*) (PARAMS=bars run "$chapter" "$out/$chapter" "$given" || echo "$chapter failed" >&2) & ;; esac
   done
   wait
-  for folder in "$out"/0*/; do cp -r "$folder". "$out" && rm -r "$folder"; done
+  for folder in "$out"/0*/; do mv "$folder" "$out/part" && cp -r "$out/part/." "$out" && rm -r "$out/part"; done
   rm -r "$giant"
   python3 -m lib.commands.bars "$out" | tee "$out/bars.txt"
 elif [ "$mode" = execute ]; then
