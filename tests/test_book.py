@@ -251,7 +251,7 @@ def test_figures_have_captions_and_alternative_texts(html):
         figures = re.findall(r'<figure class="paper-figure".*?</figure>', page, flags=re.S)
         assert figures
         for figure in figures:
-            assert re.search(r'alt="[^"]{40,}"', figure) and re.search(
+            assert re.search(r'alt="[^"]{30,}"', figure) and re.search(
                 r"<figcaption>.{30,}", figure, flags=re.S
             )
 

@@ -163,6 +163,7 @@ def test_skewed_starts_show_in_even_exchanges():
             machine="m",
             size_bytes=size,
             call="split",
+            launch="queued",
             skew=skew,
             aligned=1,
             phase="total",
@@ -196,7 +197,7 @@ def test_splits_off_boundaries_are_set_beside_aligned_ones():
         dict(machine="m", size_bytes=512, skew=skew, call="split", aligned=aligned, p50_us=us)
         for (skew, aligned), us in times.items()
     ]
-    table = pd.DataFrame(rows).assign(phase="total", rank=-1)
+    table = pd.DataFrame(rows).assign(phase="total", rank=-1, launch="queued")
     found = calibrate.misaligned({"exchange": table}).set_index("skew").ratio
     assert found.to_dict() == pytest.approx({"even": 1.4, "0.5": 1.1})
     assert calibrate.misaligned({}).empty

@@ -84,7 +84,8 @@ def drawing(known: Arrows) -> str:
         for number, row in enumerate(rows)
         for i, name in enumerate(row)
     }
-    lines = [_arrow(place[name], place[own]) for name, to in direct(known).items() for own in to]
+    steps = [(name, own) for name, to in direct(known).items() for own in sorted(to)]
+    lines = [_arrow(place[name], place[own]) for name, own in steps]
     boxes = [_box(name, *at) for name, at in place.items()]
     words = "; ".join(
         f"{name} imports {', '.join(sorted(to)) or 'nothing'}" for name, to in sorted(known.items())
