@@ -1,45 +1,65 @@
-"""Weights in bfloat16, packed without losing a bit: the bytes of numbers apart by their place.
+"""Weights in bfloat16, packed without losing a bit: exponents apart from the rest.
 
-The high byte of a bfloat16 holds sign and exponent, of which few occur, and packs to a third; the
-low byte is noise and stays as it is.  A packed file is the SHA-256 of what it unpacks to, the
-length of the packed high bytes, those (xz), and the low bytes.
+Few exponents occur, and a Huffman code makes 2.6 bits of their 8.  Sign and mantissa are nearly
+noise, least so among the numbers of one exponent, which are therefore put side by side.  Longer
+matches than of one symbol do not occur, so the code is zlib's without its search for them: smaller
+here than xz, and faster.  A packed file is the SHA-256 of what it unpacks to, the exponents, the
+rest in their order, and a last odd byte.
 """
 
 from __future__ import annotations
 
 import hashlib
-import lzma
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from lib import provenance
 
-HEAD = 32 + 8  # bytes of the SHA-256 and of the length
+HEAD = 32  # bytes of the SHA-256
+RAW = -15  # bits of zlib's window, without its header: the SHA-256 is check enough
 
 
 def pack(content: bytes) -> bytes:
-    """`content` packed; it may be any bytes, but gains only where every second one repeats."""
-    numbers = np.frombuffer(content, np.uint8)
-    high = lzma.compress(numbers[1::2].tobytes(), preset=9)
-    head = hashlib.sha256(content).digest() + len(high).to_bytes(8, "little")
-    return head + high + numbers[0::2].tobytes()
+    """`content` packed; it may be any bytes, but gains only where they are numbers of bfloat16."""
+    half = len(content) // 2 * 2
+    numbers = np.frombuffer(content[:half], "<u2")
+    exponents = (numbers >> 7).astype(np.uint8)
+    rest = (numbers >> 8 & 0x80 | numbers & 0x7F).astype(np.uint8)
+    streams = [_code(exponents), _code(rest[np.argsort(exponents, kind="stable")])]
+    return b"".join([hashlib.sha256(content).digest(), *streams, content[half:]])
 
 
 def unpack(packed: bytes, where: str = "pack.unpack") -> bytes:
     """What was packed, bit by bit.  Refused: a packed file that is damaged, named by `where`."""
-    wanted, length = packed[:32], int.from_bytes(packed[32:HEAD], "little")
-    low = np.frombuffer(packed[HEAD + length :], np.uint8)
     try:
-        high = np.frombuffer(lzma.decompress(packed[HEAD : HEAD + length]), np.uint8)
-        content = np.empty(len(low) + len(high), np.uint8)
-        content[0::2], content[1::2] = low, high
-    except (lzma.LZMAError, ValueError):
+        exponents, left = _decode(packed[HEAD:])
+        ordered, odd = _decode(left)
+        rest = np.empty_like(ordered)
+        rest[np.argsort(exponents, kind="stable")] = ordered
+    except (zlib.error, ValueError, IndexError):
         raise ValueError(f"{where}: must be whole, it is damaged") from None
-    if hashlib.sha256(content.tobytes()).digest() != wanted:
+    high = rest.astype("<u2") << 8 & 0x8000
+    content = (high | exponents.astype("<u2") << 7 | rest & 0x7F).tobytes() + odd
+    if hashlib.sha256(content).digest() != packed[:HEAD]:
         raise ValueError(f"{where}: must have the SHA-256 that it was packed with, it is damaged")
-    return content.tobytes()
+    return content
+
+
+def _code(symbols: np.ndarray) -> bytes:
+    coder = zlib.compressobj(9, zlib.DEFLATED, RAW, strategy=zlib.Z_HUFFMAN_ONLY)
+    return coder.compress(symbols.tobytes()) + coder.flush()
+
+
+def _decode(stream: bytes) -> tuple[np.ndarray, bytes]:
+    """The symbols of the stream that comes first, and what follows it."""
+    coder = zlib.decompressobj(RAW)
+    symbols = np.frombuffer(coder.decompress(stream) + coder.flush(), np.uint8)
+    if not coder.eof:
+        raise ValueError("the stream has no end")
+    return symbols, coder.unused_data
 
 
 def place(path: Path, content: bytes) -> None:
