@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib.metadata
+import lzma
 import os
 import platform
 import resource
@@ -49,6 +50,12 @@ def writing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def text(path: Path) -> str:
+    """The text of a file, packed by xz or not."""
+    content = path.read_bytes()
+    return (lzma.decompress(content) if path.suffix == ".xz" else content).decode()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -206,25 +206,24 @@ def test_an_interactive_figure_has_a_static_twin(browser, html):
     address = (html / "notebooks/01_profile.html").as_uri()
     page = browser.new_page()
     page.goto(address)
-    page.wait_for_selector(".paper-live .plot-container")
-    figure = page.locator("figure.paper-live").first
-    assert (
-        figure.locator("img").is_hidden()
-        and figure.locator(".paper-plot .heatmaplayer image").count() == 1
-    )
+    figure = page.locator("figure:has(.paper-explore)").first
+    figure.locator("summary").click()
+    page.wait_for_selector(".paper-explore .plot-container")
+    assert figure.locator("> svg").is_visible()
+    assert figure.locator(".paper-plot .heatmaplayer image").count() == 1
     before = figure.locator(".heatmaplayer image").get_attribute("href")
     figure.get_by_label("what the figure shows").select_option(index=3)
     page.wait_for_function(
         "b => document.querySelector('.heatmaplayer image').getAttribute('href') !== b", arg=before
     )
     page.emulate_media(media="print")
-    assert figure.locator("img").is_visible() and figure.locator(".paper-plot").is_hidden()
+    assert figure.locator("> svg").is_visible() and figure.locator(".paper-plot").is_hidden()
     assert not page.locator(".bd-sidebar-primary").is_visible()
     page.close()
     without = browser.new_context(java_script_enabled=False).new_page()
     without.goto(address)
     assert (
-        without.locator("#fig-load img").is_visible()
+        without.locator("#fig-load > svg").is_visible()
         and without.locator("#fig-load .paper-plot").is_hidden()
     )
     assert "gini_without" in without.locator("a.paper-value").first.get_attribute("title")
@@ -251,7 +250,7 @@ def test_figures_have_captions_and_alternative_texts(html):
         figures = re.findall(r'<figure class="paper-figure".*?</figure>', page, flags=re.S)
         assert figures
         for figure in figures:
-            assert re.search(r'alt="[^"]{30,}"', figure) and re.search(
+            assert re.search(r'role="img" aria-label="[^"]{30,}"', figure) and re.search(
                 r"<figcaption>.{30,}", figure, flags=re.S
             )
 

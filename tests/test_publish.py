@@ -2,53 +2,24 @@
 nothing.
 """
 
-import base64
 import json
 import shutil
 
-import numpy as np
 import pytest
 from conftest import ROOT
 
-from lib.paper import chapters, publish, stale
+from lib.paper import chapters, markup, publish, stale
 
 
 def test_a_picture_lies_once_and_comes_back(tmp_path):
     (tmp_path / "figures").mkdir()
-    content = bytes(range(256))
-    (tmp_path / "figures/load.png").write_bytes(content)
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    copy = json.dumps({"html": f'<img src="{source}" alt="figures/load.png">'})
-    figures = {"load": {"file": "figures/load.png"}}
-    thin = publish.pictures(copy, tmp_path, figures, inside=False)
-    assert (
-        "base64" not in thin
-        and json.loads(thin)["html"] == '<img src="figures/load.png" alt="figures/load.png">'
-    )
-    assert publish.pictures(thin, tmp_path, figures, inside=True) == copy
-
-
-def test_a_published_picture_is_small_and_looks_the_same(tmp_path):
-    from PIL import Image
-
-    from lib.paper import plots
-
-    fig, axes = plots.figure()
-    for i in range(8):
-        axes[0][0].plot(range(50), [(x * (i + 1)) % 17 for x in range(50)], "o-")
-    fig.savefig(tmp_path / "a.png", dpi=160)
-    before, size = (
-        Image.open(tmp_path / "a.png").convert("RGB"),
-        (tmp_path / "a.png").stat().st_size,
-    )
-    publish.shrink(tmp_path / "a.png")
-    after = Image.open(tmp_path / "a.png").convert("RGB")
-    far = np.abs(np.asarray(before, int) - np.asarray(after, int))
-    assert (
-        (tmp_path / "a.png").stat().st_size < 0.6 * size
-        and far.mean() < 1
-        and [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    )
+    drawing = '<svg viewBox="0 0 1 1"><path d="M 0 0"/></svg>'
+    (tmp_path / "figures/load.svg").write_text(drawing)
+    known = {"caption": "Load.", "alt": 'ρ of "with"', "file": "figures/load.svg"}
+    copy = json.dumps({"html": markup.figure("load", drawing, known)})
+    thin = publish.pictures(copy, tmp_path, {"load": known}, inside=False)
+    assert "path" not in thin and '<svg data-figure="load"></svg>' in json.loads(thin)["html"]
+    assert publish.pictures(thin, tmp_path, {"load": known}, inside=True) == copy
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def test_a_figure_needs_caption_and_alternative_text(chapter):
         chapter.figure("f", fig, caption="c", alt=" ", data=data)
     chapter.figure("f", fig, caption="c", alt="a", data=data)
     files = sorted(f.name for f in (chapter.folder / "figures").iterdir())
-    assert files == ["f.csv", "f.png"]
+    assert files == ["f.csv", "f.svg"]
 
 
 def test_claims_and_checks(chapter):
@@ -196,7 +196,7 @@ def test_a_writer_that_fails_leaves_what_was_there(tmp_path):
 def test_markup_in_texts_is_shown_as_text(chapter, capsys):
     shown = markup.figure(
         "<script>",
-        "s",
+        "<svg ></svg>",
         dict(alt="<script>", caption="a *b* <script>", interactive={"x": "<script>"}),
     )
     assert "<script>" not in shown and "<em>b</em>" in shown

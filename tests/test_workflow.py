@@ -301,7 +301,7 @@ def test_the_published_run_is_shown_not_computed():
         for chapter in chapters.names():
             text = (html / f"notebooks/{chapter}.html").read_text()
             assert "was not computed in this run" not in text and "peak memory" in text
-            assert 'src="figures/' not in text and 'src="data:image/png' in text
+            assert '<svg data-figure="' not in text and 'role="img" aria-label=' in text
         assert "not available in this run" not in (html / "book/intro.html").read_text()
     finally:
         shutil.rmtree(ROOT / "_build/runs/reference", ignore_errors=True)

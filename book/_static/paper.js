@@ -58,19 +58,23 @@
   function plots() {
     const all = document.querySelectorAll(".paper-plot");
     if (!all.length) return;
-    const script = document.createElement("script");
-    script.src = new URL("plotly-cartesian.min.js", here);
-    script.addEventListener("load", () => all.forEach(draw));
-    document.head.append(script);
+    const loaded = new Promise((done) => {
+      const script = document.createElement("script");
+      script.src = new URL("plotly-cartesian.min.js", here);
+      script.addEventListener("load", done);
+      document.head.append(script);
+    });
+    for (const place of all) {
+      const opened = async () => { await loaded; await draw(place); };
+      place.closest("details").addEventListener("toggle", opened, { once: true });
+    }
   }
 
   async function draw(place) {
     const { data, layout, choices } = JSON.parse(place.dataset.figure);
-    place.hidden = false;
     if (choices) place.before(menu(place, choices));
     await window.Plotly.newPlot(place, data, { autosize: true, ...layout },
       { responsive: true, displaylogo: false, displayModeBar: false });
-    place.closest("figure").classList.add("paper-live");
   }
 
   function menu(place, choices) {

@@ -14,7 +14,7 @@ import pandas as pd
 
 from lib import provenance
 from lib.network import exchange, fabric, predecessor
-from lib.paper import chapters, plots_network, rules, values
+from lib.paper import chapters, plots_network, rules
 
 CHAPTER = "04_network"
 NAMES = (
@@ -83,6 +83,6 @@ def main(arguments: Sequence[str]) -> None:
         part.write_text(predecessor.results(table, parameters=asked))
     with provenance.writing(written[1]) as part:
         figure = plots_network.level_times(table)
-        figure.savefig(part, dpi=values.DPI, format="png", metadata={"Software": None})
+        figure.savefig(part, dpi=160, format="png", metadata={"Software": None})
     print(table[SHOWN].round(3).to_string(index=False))
     print(*written, sep="\n")

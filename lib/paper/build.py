@@ -62,7 +62,7 @@ def _book_state(run: Path) -> str:
     """A digest of all that the book is made of."""
     made = [
         path
-        for pattern in ("*.ipynb", "*/*.ipynb", "*/values.json", "run.json")
+        for pattern in ("*.ipynb", "*/*.ipynb.xz", "*/values.json", "run.json")
         for path in run.glob(pattern)
     ]
     texts = [path for path in (chapters.ROOT / "book").rglob("*") if path.is_file()]

@@ -15,7 +15,7 @@ PUBLISHED = ROOT / "data" / "reference"
 BUDGET_S = 120.0  # of a chapter that states none
 # files of lib/paper, by the first word of their names, on which no value depends: they say how a
 # result looks, or refuse a parameter
-LOOKS = ("columns", "markup", "plots", "ranges")
+LOOKS = ("columns", "markup", "plots", "ranges", "svg")
 
 
 def source(chapter: str) -> Path:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pandas as pd
 
-from lib.paper import columns
+from lib.paper import columns, svg
 
 ROLE = re.compile(r"\{val\}`(\d\d)\.([^`]+)`")
 OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
 HEADING = re.compile(r"^#{2,6} +(.+)$", re.MULTILINE)
-LINE = "\u2028"  # stands for a line break while pandas, which would spell it out, writes a table
+NUMBER = re.compile(r"[−+≤≥<>-]?\d[\d.,e−+-]*( ?[%×])?( \[.*\])?$")  # a cell that is a number
 Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as text
 
 
@@ -56,20 +56,44 @@ def inline(text: str) -> str:
     return "".join(f"<em>{part}</em>" if i % 2 else part for i, part in enumerate(parts))
 
 
-def figure(name: str, source: str, known: dict) -> str:
-    """A figure: image, caption, and its interactive form where there is one."""
+def figure(name: str, drawing: str, known: dict) -> str:
+    """A figure: its drawing, caption, and below it its interactive form where there is one."""
     return (
-        f'<figure class="paper-figure" id="fig-{html.escape(name)}">'
-        f'<img src="{html.escape(source)}" alt="{html.escape(known["alt"])}">{plot(known)}'
-        f"<figcaption>{inline(known['caption'])}</figcaption></figure>"
+        f'<figure class="paper-figure" id="fig-{html.escape(name)}">{image(drawing, known)}'
+        f"<figcaption>{caption('Figure', f'fig-{name}', known)}</figcaption>{plot(known)}</figure>"
     )
+
+
+def caption(what: str, anchor: str, known: dict) -> str:
+    """What stands below a figure or table: its number, at which it can be cited, its words, and all
+    its data.
+    """
+    parts = [
+        f'<a class="paper-number" href="#{html.escape(anchor)}">{what} {known["number"]}</a>'
+        if "number" in known
+        else "",
+        inline(known["caption"]),
+        f'<a class="paper-data" href="{html.escape(known["link"])}" download>CSV</a>'
+        if "link" in known
+        else "",
+    ]
+    return " ".join(part for part in parts if part)
+
+
+def image(drawing: str, known: dict) -> str:
+    """The drawing of a figure, with its alternative text."""
+    return svg.told(drawing, known["alt"])
 
 
 def plot(known: dict) -> str:
     """The interactive form of a figure as data for the book's script; nothing where it has none."""
-    data = html.escape(json.dumps(known.get("interactive")))
-    shown = f'<div class="paper-plot" data-figure="{data}" hidden></div>'
-    return shown if "interactive" in known else ""
+    if "interactive" not in known:
+        return ""
+    data = html.escape(json.dumps(known["interactive"]))
+    return (
+        '<details class="paper-explore"><summary>Explore</summary>'
+        f'<div class="paper-plot" data-figure="{data}"></div></details>'
+    )
 
 
 def scroll(label: str, body: str) -> str:
@@ -80,13 +104,30 @@ def scroll(label: str, body: str) -> str:
     )
 
 
-def table(name: str, shown: pd.DataFrame, caption: str) -> str:
-    """A table of texts with its caption; long cells may wrap."""
-    wide = bool(shown.map(lambda cell: len(str(cell)) > 48).to_numpy().any())
-    classes = "paper-table paper-wrap" if wide else "paper-table"
-    lines = shown.map(lambda cell: cell.replace("\n", LINE) if isinstance(cell, str) else cell)
-    body = lines.to_html(index=False, border=0, classes=classes).replace(LINE, "\n")
-    return scroll(f"table {name}", body) + f'<p class="paper-caption">{inline(caption)}</p>'
+def table(name: str, shown: pd.DataFrame, known: dict) -> str:
+    """A table of texts with its caption; columns of numbers at the right, long cells may wrap."""
+    texts = shown.astype(str)
+    wide = any(len(cell) > 48 for cell in texts.to_numpy().flat)
+    right = [texts.iloc[:, i].map(_number).all() for i in range(texts.shape[1])]
+    rows = [_row(texts.columns, right, "th"), *(_row(row, right) for row in texts.to_numpy())]
+    body = (
+        f'<table class="paper-table{" paper-wrap" * wide}"><thead>{rows[0]}</thead>'
+        f"<tbody>{''.join(rows[1:])}</tbody></table>"
+    )
+    return (
+        f'<div id="tab-{html.escape(name)}">{scroll(f"table {name}", body)}</div>'
+        f'<p class="paper-caption">{caption("Table", f"tab-{name}", known)}</p>'
+    )
+
+
+def _row(cells: Iterable[str], right: list[bool], tag: str = "td") -> str:
+    ends = [' class="paper-right"' if one else "" for one in right]
+    parts = [f"<{tag}{end}>{html.escape(c)}</{tag}>" for c, end in zip(cells, ends, strict=True)]
+    return f"<tr>{''.join(parts)}</tr>"
+
+
+def _number(cell: str) -> bool:
+    return cell == columns.NONE or bool(NUMBER.match(cell))
 
 
 def provenance(facts: dict) -> str:

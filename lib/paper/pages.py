@@ -13,7 +13,7 @@ from lib.paper import chapters, compare, prose
 
 def executed(chapter: str, run: Path) -> Path:
     """The executed copy of a chapter in a run; of one that failed, what papermill left."""
-    places = (run / f"{chapter}.ipynb", run / chapter[:2] / f"{chapter}.ipynb")
+    places = (run / f"{chapter}.ipynb", run / chapter[:2] / f"{chapter}.ipynb.xz")
     return next((place for place in places if place.is_file()), run / "logs" / f"{chapter}.ipynb")
 
 
@@ -38,8 +38,8 @@ def page(source: str, has: prose.Has) -> str:
     """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
     bars left out.
 
-    Of the two parameter cells the default one stays, with its comments; the injected one is shown
-    after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
+    All code is folded.  Of the two parameter cells the default one stays, with its comments; the
+    injected one stands after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
     Before each code cell stands an anchor.  has: the numbers that there are, without which
     sentences drop out.
     """
@@ -57,8 +57,10 @@ def page(source: str, has: prose.Has) -> str:
             cell["outputs"] = [
                 out for out in cell["outputs"] if out.get("name") != "stderr" and not _hidden(out)
             ]
-            if "parameters" not in tags and "injected-parameters" not in tags:
-                cell["metadata"]["tags"] = [*tags, "hide-input"]
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+            if "parameters" in tags or "injected-parameters" in tags:
+                words = "Parameters" if "parameters" in tags else "Parameters of this run"
+                cell["metadata"]["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
     return json.dumps(notebook)
 
 

@@ -4,21 +4,19 @@ it as it is.
 
 from __future__ import annotations
 
-import base64
 import gzip
+import html
 import json
 import lzma
-import os
 import shutil
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from lib import provenance
-from lib.paper import chapters, compare, stale
+from lib.paper import chapters, compare, stale, svg
 
-LARGE = 16_000  # bytes of a table above which its published copy is compressed
+LARGE = 16_000  # bytes of a table or drawing above which its published copy is packed
 
 
 def publish(run: Path, record: dict) -> Path:
@@ -58,23 +56,13 @@ def _finished(record: dict) -> None:
 
 
 def _copy(run: Path, record: dict, target: Path) -> None:
-    """What is kept of a chapter: its files, large tables compressed, pictures shrunk, and its
-    executed copy without what papermill and progress bars left, which names folders of the
-    machine, and without its figures, which lie beside it.
+    """What is kept of a chapter: its files, the large ones packed, and its executed copy without
+    what papermill and progress bars left, which names folders of the machine, and without its
+    figures, which lie beside it.
     """
     chapter = record["chapter"]
     left_out = shutil.ignore_patterns("model", "runs", ".*")
     shutil.copytree(run / chapter, target, ignore=left_out)
-    for table in compare.tables_of(target).values():
-        if table.stat().st_size > LARGE and table.suffix != ".xz":
-            content = table.read_bytes()
-            content = gzip.decompress(content) if table.suffix == ".gz" else content
-            packed = Path(f"{str(table).removesuffix('.gz')}.xz")
-            packed.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
-            table.unlink()
-    for figure in record["figures"].values():
-        figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
-    _write(target / "values.json", record)
     notebook = json.loads((run / f"{chapter}.ipynb").read_text())
     notebook["metadata"].pop("papermill", None)
     for cell in notebook["cells"]:
@@ -82,10 +70,32 @@ def _copy(run: Path, record: dict, target: Path) -> None:
         cell["metadata"].pop("execution", None)
         if "outputs" in cell:
             cell["outputs"] = [out for out in cell["outputs"] if out.get("name") != "stderr"]
-    text = pictures(json.dumps(notebook), target, record["figures"], inside=False)
-    _write(target / f"{chapter}.ipynb", json.loads(text))
-    for image in target.rglob("*.png"):
-        shrink(image)
+    thin = pictures(json.dumps(notebook), target, record["figures"], inside=False)
+    _pack(_write(target / f"{chapter}.ipynb", json.loads(thin)))
+    for figure in record["figures"].values():
+        figure["file"] = _packed(target, figure["file"])
+    for table in compare.tables_of(target).values():
+        _packed(target, str(table.relative_to(target)))
+    for figure in record["figures"].values():
+        figure["data"] += "" if (target / figure["data"]).is_file() else ".xz"
+    _write(target / "values.json", record)
+
+
+def _packed(folder: Path, name: str) -> str:
+    """The name of a file of `folder` as it is kept: packed by xz where it is large."""
+    path = folder / name
+    if path.stat().st_size <= LARGE or path.suffix == ".xz":
+        return name
+    return str(_pack(path).relative_to(folder))
+
+
+def _pack(path: Path) -> Path:
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    packed = Path(f"{str(path).removesuffix('.gz')}.xz")
+    packed.write_bytes(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME))
+    path.unlink()
+    return packed
 
 
 def quick(target: Path, record: dict) -> Path:
@@ -126,24 +136,14 @@ def pictures(copy: str, folder: Path, figures: dict, *, inside: bool) -> str:
     """The JSON text of an executed copy with its figures inside, as computed, or only named, as
     published: each picture then lies once in the repository, in the chapter's `folder`.
     """
-    for known in figures.values():
-        content = base64.b64encode((folder / known["file"]).read_bytes()).decode()
+    for name, known in figures.items():
+        drawing = svg.told(provenance.text(folder / known["file"]), known["alt"])
         named, whole = (
-            json.dumps(f'src="{source}"')[1:-1]
-            for source in (known["file"], f"data:image/png;base64,{content}")
+            json.dumps(part)[1:-1]
+            for part in (f'<svg data-figure="{html.escape(name)}"></svg>', drawing)
         )
         copy = copy.replace(named, whole) if inside else copy.replace(whole, named)
     return copy
-
-
-def shrink(image: Path) -> None:
-    """Rewrite a PNG with at most 128 colours, a third of its size: enough for lines, areas and
-    their edges.
-    """
-    part = image.with_suffix(".part")
-    small = Image.open(image).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    small.save(part, "PNG", optimize=True)
-    os.replace(part, image)
 
 
 def _write(path: Path, content: dict) -> Path:

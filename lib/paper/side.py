@@ -134,5 +134,5 @@ def _figures(a: Path, b: Path, record: dict) -> list[str]:
 
 
 def _image(path: Path, alt: str) -> str:
-    content = base64.b64encode(path.read_bytes()).decode()
-    return f'<img src="data:image/png;base64,{content}" alt="{html.escape(alt)}">'
+    content = base64.b64encode(provenance.text(path).encode()).decode()
+    return f'<img src="data:image/svg+xml;base64,{content}" alt="{html.escape(alt)}">'

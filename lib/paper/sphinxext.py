@@ -25,6 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from lib import provenance
 from lib.paper import architecture, chapters, compare, markup, pages, prose, publish, slides, stale
 
 MISSING = "(not available in this run)"
@@ -44,7 +45,8 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
     figures = record["figures"] if record else {}
-    text = publish.pictures(copy.read_text(), compare.folder(run, path.stem), figures, inside=True)
+    folder = compare.folder(run, path.stem)
+    text = publish.pictures(provenance.text(copy), folder, figures, inside=True)
     source[0] = pages.page(pages.fresh(text, chapters.cells(path.stem)), compare.told(run))
     if record is None:
         source[0] = pages.note(
@@ -127,14 +129,8 @@ class Fig(SphinxDirective):
         if record is None or name not in record["figures"]:
             return [nodes.paragraph("", "", nodes.emphasis(text=MISSING))]
         known = record["figures"][name]
-        file = compare.folder(run, record["chapter"]) / known["file"]
-        image = nodes.image(
-            uri=os.path.relpath(file, Path(self.env.srcdir) / Path(self.env.docname).parent),
-            alt=known["alt"],
-        )
-        plot = nodes.raw("", markup.plot(known), format="html")
-        caption = nodes.caption("", "", nodes.Text(known["caption"].replace("*", "")))
-        return [nodes.figure("", image, plot, caption, classes=["paper-figure"])]
+        drawing = provenance.text(compare.folder(run, record["chapter"]) / known["file"])
+        return [nodes.raw("", markup.figure(name, drawing, known), format="html")]
 
 
 class Claims(SphinxDirective):
@@ -211,6 +207,17 @@ def _scripts(app: Sphinx, error: Exception | None) -> None:
             target.write_bytes(lzma.decompress(packed.read_bytes()))
 
 
+def _tables(app: Sphinx, error: Exception | None) -> None:
+    """Put the data of figures and tables beside the pages that link it."""
+    run = Path(app.config.paper_run)
+    for record in compare.records(run).values() if error is None else ():
+        folder = compare.folder(run, record["chapter"]) / "figures"
+        target = Path(app.outdir) / "notebooks" / record["chapter"] / "figures"
+        target.mkdir(parents=True, exist_ok=True)
+        for file in sorted(folder.glob("*.csv*")):
+            (target / file.name.removesuffix(".xz")).write_text(provenance.text(file))
+
+
 def _slides(app: Sphinx, error: Exception | None) -> None:
     """Put the slides beside the pages."""
     if error is None:
@@ -230,5 +237,6 @@ def setup(app: Sphinx) -> dict:
     app.connect("html-page-context", _plain_citations)
     app.connect("html-page-context", _no_role_is_left)
     app.connect("build-finished", _scripts)
+    app.connect("build-finished", _tables)
     app.connect("build-finished", _slides)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

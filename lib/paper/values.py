@@ -6,7 +6,6 @@ comparison of runs, reads that one file.  Nothing appears under its final name b
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import time
@@ -20,12 +19,11 @@ from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 from lib import provenance
-from lib.paper import chapters, claims, columns, intact, intervals, markup
+from lib.paper import chapters, claims, columns, intact, intervals, markup, svg
 
 KINDS = ("measured", "simulated", "synthetic", "published", "setting")
 # relative, of the same computation elsewhere
 TOLERANCE = dict(measured=0.02, simulated=0.02, synthetic=1e-6, published=1e-6, setting=0.0)
-DPI = 160
 SENTENCES = {"paper": "sentences"}  # marks the output that the book, whose roles are links, omits
 
 
@@ -60,6 +58,7 @@ class Chapter:
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         self.values: dict[str, dict] = {}
         self.figures: dict[str, dict] = {}
+        self.tables: dict[str, dict] = {}
         self.claims: dict[str, dict] = {}
         self.files: dict[str, str] = {}
         self.left = ""  # work that the same command goes on with: "3 of 9 runs left"
@@ -167,7 +166,7 @@ class Chapter:
         reads=None,
         interactive=None,
     ) -> None:
-        """Publish a matplotlib figure: PNG, its data as CSV, caption and alternative text.
+        """Publish a matplotlib figure: SVG, its data as CSV, caption and alternative text.
 
         reads: a column or table whose numbers the alternative text tells, labelled by its index.
         interactive: the same as a plotly figure {"data": […], "layout": {…}}, which the book shows
@@ -179,29 +178,36 @@ class Chapter:
                 f"{self.name}: figure {name!r}: must have a caption and an alternative text"
             )
         numbers = "" if reads is None else columns.told(reads)
-        image = self.folder / "figures" / f"{name}.png"
+        image = self.folder / "figures" / f"{name}.svg"
+        drawing = svg.drawn(fig, f"{self.name[:2]}-{name}")
         with provenance.writing(image) as temporary:
-            fig.savefig(temporary, dpi=DPI, metadata={"Software": None})
+            temporary.write_text(drawing)
         fig.clear()
         with provenance.writing(image.with_suffix(".csv")) as temporary:
             data.to_csv(temporary, index=False)
         self.figures[name] = dict(
+            number=self._number(self.figures, name),
             caption=markup.resolved(caption, self._told),
             alt=markup.resolved(alt, self._told) + (f" {numbers}." if numbers else ""),
-            file=f"figures/{name}.png",
+            file=f"figures/{name}.svg",
             data=f"figures/{name}.csv",
         )
         if interactive:
             self.figures[name]["interactive"] = interactive
-        source = f"data:image/png;base64,{base64.b64encode(image.read_bytes()).decode()}"
-        display(HTML(markup.figure(name, source, self.figures[name])))
+        known = self.figures[name] | {"link": self._link(name)}
+        display(HTML(markup.figure(name, drawing, known)))
 
     def table(self, name: str, table: pd.DataFrame, *, caption: str) -> None:
         """Publish a table: kept whole as CSV, shown with heads and formats of `columns`."""
         with provenance.writing(self.folder / "figures" / f"{name}.csv") as temporary:
             table.to_csv(temporary, index=False)
-        text = markup.resolved(caption, self._told)
-        display(HTML(markup.table(name, columns.readable(table), text)))
+        known = {
+            "number": self._number(self.tables, name),
+            "caption": markup.resolved(caption, self._told),
+            "link": self._link(name),
+        }
+        self.tables[name] = known
+        display(HTML(markup.table(name, columns.readable(table), known)))
 
     def claim(self, name: str, text: str, predicate: str) -> None:
         """State whether this run supports a claim, a predicate over its values: "gini_with <
@@ -246,6 +252,15 @@ class Chapter:
         if self._top is not None and chapters.source(self.name).is_file():
             text = markup.sentences(chapters.cells(self.name), self._told)
             self._top.update(Markdown(text), metadata=SENTENCES)
+
+    def _link(self, name: str) -> str:
+        """Where a figure's or table's data lies, from the notebook and from its page."""
+        return f"{self.name}/figures/{name}.csv"
+
+    def _number(self, among: dict, name: str) -> str:
+        """The number of a figure or table: of its chapter, and of its place among those made."""
+        place = list(among).index(name) if name in among else len(among)
+        return f"{int(self.name[:2])}.{place + 1}"
 
     def _told(self, number: str, name: str) -> str:
         """A value of this or another chapter of the run as text."""

@@ -1,0 +1,56 @@
+"""A matplotlib figure as a drawing that stands in a page: its colours follow the page's theme.
+
+What is black takes the colour of the text around it, what is white that of the ground, and the grid
+the style sheet's `--paper-grid`, so that one drawing serves a light and a dark page, and paper.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+
+from matplotlib.figure import Figure
+
+FRAME = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
+GROUND = re.compile(r'(<g id="patch_\d+">\s*<path d="[^"]*"[^>]*style="fill: )#ffffff')
+IDS = re.compile(r'(\bid="|href="#|url\(#)')
+LONG = re.compile(r"-?\d+\.\d{3,}")
+THEME = {
+    "#000000": "currentColor",
+    "#444444": "var(--paper-dark, #444444)",
+    "#ffffff": "var(--paper-ground, #ffffff)",
+    "#e5e5e5": "var(--paper-grid, #e5e5e5)",
+}
+
+
+def drawn(fig: Figure, name: str) -> str:
+    """The figure as one <svg> of the width it is given; its ids begin with `name`, which must be no
+    other figure's of the page.
+    """
+    text = io.StringIO()
+    fig.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    body = FRAME.sub("", text.getvalue())
+    body = GROUND.sub(r"\1none", body[body.index("<svg") :])
+    for colour, themed in THEME.items():
+        body = body.replace(colour, themed)
+    body = IDS.sub(lambda found: f"{found[1]}{html.escape(name)}-", body)
+    head, _, rest = body.partition(">")
+    box = re.search(r'viewBox="[^"]*"', head)
+    assert box is not None
+    root = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'{box[0]} style="fill: currentColor; stroke-linejoin: round; stroke-linecap: butt">'
+    )
+    return root + re.sub(r"\s+", " ", LONG.sub(_short, rest)).replace("> <", "><").strip()
+
+
+def _short(number: re.Match) -> str:
+    """A coordinate to a hundredth of a point; what is as small as a scale to four digits."""
+    value = float(number[0])
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4g}"
+
+
+def told(drawing: str, alt: str) -> str:
+    """The drawing as an image of a page, with its alternative text."""
+    return drawing.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
