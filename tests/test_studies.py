@@ -45,7 +45,7 @@ def test_time_rises_with_the_level(draws):
 
 
 def test_a_summary_adds_up(draws):
-    table = layers.summary(draws, IDEAL)
+    table = layers.summary(draws, LEVELS, IDEAL)
     np.testing.assert_allclose(table[list(step.PARTS)].sum(axis=1), table.slowdown, atol=1e-12)
     assert (table.slowdown_low <= table.slowdown).all()
     row = table.iloc[-1]
