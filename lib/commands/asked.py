@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import imported, shapes
-from lib.network import cluster, counts, exchange, fabric, layers, scaling, sending
+from lib.network import cluster, counts, exchange, fabric, layers, scaling, sending, transfer
 from lib.routing import profile
 from lib.routing.trace import Trace
 
@@ -99,7 +99,7 @@ def larger(p: SimpleNamespace, where: cluster.Cluster) -> scaling.Study:
 def files(p: SimpleNamespace) -> list[Path]:
     """The files that the cluster and the counts are read from."""
     own = Path(p.fabric).expanduser()
-    of_counts = counts.COUNTS if p.counts == "published" else imported.path_of(p.counts)
+    of_counts = transfer.COUNTS if p.counts == "published" else imported.path_of(p.counts)
     return [own if own.is_file() else fabric.PRESETS, of_counts]
 
 
@@ -149,7 +149,7 @@ def exchanged(
 def counted(p: SimpleNamespace, devices: int) -> tuple[pd.DataFrame, dict[str, tuple[str, int]]]:
     """Counts of experts, published or of the user's file, and who shares them (counts.cases)."""
     if p.counts == "published":
-        table = pd.read_csv(counts.COUNTS)
+        table = pd.read_csv(transfer.COUNTS)
     else:
         table = imported.counts(imported.path_of(p.counts), p.counts_experts, p.counts_top_k)
     return table, counts.cases(table, devices)

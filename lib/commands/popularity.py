@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import drift, ladder_profile
-from lib.network.counts import COUNTS
+from lib.network import transfer
 from lib.routing import shared
 
 STAGES = Path(__file__).parents[2] / "data/published/olmoe_stages.csv"
@@ -38,8 +38,8 @@ COLUMNS = [
 
 
 def counts() -> dict[str, np.ndarray]:
-    """Published counts [domains, layers, experts] by model: `COUNTS` of lib.network.counts."""
-    table = pd.read_csv(COUNTS)
+    """Published counts [domains, layers, experts] by model: `transfer.COUNTS`."""
+    table = pd.read_csv(transfer.COUNTS)
     found = {}
     for name, own in table.groupby("model", sort=False):
         shape = [own[column].nunique() for column in ("domain", "layer", "expert")]

@@ -23,7 +23,6 @@ from lib.network.transfer import (
     randoms,
 )
 
-COUNTS = Path(__file__).parents[2] / "data/published/real_router_counts.csv"
 WIDER = "wider"
 
 
@@ -87,7 +86,7 @@ def _made(loads: np.ndarray, devices: int) -> list[dict]:
     mixed = placements(shares.sum(0), devices, devices) if several else {}
     rows = []
     for at, load in enumerate(loads):
-        rest = placements(shares.sum(0) - shares[at], devices, devices) if several else {}
+        rest = placements(np.delete(shares, at, 0).sum(0), devices, devices) if several else {}
         made = [(MADE, each[at]), (MIXED, mixed), (REST, rest)]
         made += [(OTHER, homes) for number, homes in enumerate(each) if number != at]
         for where, homes in made:

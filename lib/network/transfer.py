@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pandas as pd
 from lib.network import cost, layers, placement, step, tails
 from lib.network.links import Fabric
 
+COUNTS = Path(__file__).parents[2] / "data/published/real_router_counts.csv"
 # the text that a placement was made for, as seen from the text on which it is judged
 SAME, OTHER, MADE = "same domain", "another domain", "packed for"
 MIXED, REST, FREE = "all domains", "all other domains", "no text"

@@ -230,7 +230,8 @@ COLUMNS = {
 # values that no table shows, by format and unit
 PLAIN = {
     (".0%", ""): "carried claimed_gain claimed_least claimed_margin claimed_most copies_kept "
-    "copies_wide_kept even_loses gain_balanced packing_kept slowdown_claimed slowdown_top step_slow",
+    "copies_wide_kept "
+    "even_loses gain_balanced packing_kept slowdown_claimed slowdown_top step_slow",
     (".0f", "KiB"): "launch_kib",
     (".0f", "MiB"): "same_mib",
     (".0f", "µs"): "call_us graph_us",
