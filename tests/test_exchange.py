@@ -54,9 +54,11 @@ def test_levels_are_compared_seed_by_seed():
             seed=[0, 1, 0, 1],
             us=[1.0, 3, 2, 6],
             even_us=1.0,
+            received_mb=[1.0, 2, 3, 4],
         )
     )
     table = exchange.summary(rows).set_index("level")
+    assert table.received_mb.tolist() == [1.5, 3.5]
     assert table.mean_us.tolist() == [2, 4] and table.p50_us.tolist() == [2, 4]
     assert table.over_even.tolist() == [2, 4]
     assert table.slowdown.tolist() == [0, 1]
@@ -197,3 +199,13 @@ def test_its_result_file_names_what_the_times_depend_on():
     found = json.loads(predecessor.results(rows, given))
     assert found["parameters"] == {"num_tokens": 256}
     assert found["levels"][0]["mean_us"] == pytest.approx(rows.mean_us.item())
+
+
+def test_kinds_of_traffic_by_hand():
+    rows = pd.DataFrame(
+        dict(arm=["a"] * 4, fabric=["f", "f", "f", "g"], over_even=[1.0, 2.0, 3.0, 9.0])
+    )
+    table = exchange.traffics({"ordinary": rows, "one prompt": rows.assign(over_even=4.0)}, "f")
+    assert table.traffic.tolist() == ["even", "ordinary", "one prompt"]
+    assert table.over_even.tolist() == [1, 2, 4] and table.over_even_low[1] == 1.1
+    assert exchange.prompts(table, "one prompt").values.tolist() == [["a", 4, 4]]

@@ -112,7 +112,12 @@ FIGURES = {  # every figure: its call, a table with names that it does not know,
     ),
     "layer_times": (
         plots_network.layer_times,
-        made({"fabric": NEW, "arm": NEW, "layer": LAYER}, slowdown=1.5),
+        made({"fabric": NEW, "arm": NEW, "layer": LAYER}, over_even=1.5),
+        ["over_even"],
+    ),
+    "carried": (
+        plots_network.carried,
+        made({"arm": NEW, "shape": NEW, "tokens": TOKENS}, slowdown=0.5),
         ["slowdown"],
     ),
     "step_levels": (

@@ -45,7 +45,7 @@ def test_time_rises_with_the_level(draws):
 
 
 def test_a_summary_adds_up(draws):
-    table = layers.summary(draws, IDEAL)
+    table = layers.summary(draws, LEVELS, IDEAL)
     np.testing.assert_allclose(table[list(step.PARTS)].sum(axis=1), table.slowdown, atol=1e-12)
     assert (table.slowdown_low <= table.slowdown).all()
     row = table.iloc[-1]
@@ -55,7 +55,25 @@ def test_a_summary_adds_up(draws):
     assert (table.whole_step.abs() < table.slowdown.abs()).all()
     own = draws[(draws.level == 0.4) & (draws.fabric == "star") & (draws.devices == 8)]
     parts = layers.parts_us(draws).set_index(layers.CASE).loc[(OLMOE.name, 8, 256, "star", 0.4)]
-    assert parts.wire == pytest.approx(1e6 * own.wire.mean())
+    assert parts.wire == pytest.approx(1e6 * own.wire.mean()) and parts.rho == own.rho.mean()
+
+
+def test_what_the_busiest_device_receives(draws):
+    sent = np.array([[5.0, 1, 0], [2, 5, 9], [3, 1, 2]])
+    assert traffic.received(sent) == 11 and traffic.received(np.stack([sent, 2 * sent]))[1] == 22
+    table = layers.summary(draws, LEVELS, IDEAL)
+    even = 256 * 8 * 2 * 2048 / 1e6  # every device gets as many rows as it sends
+    np.testing.assert_allclose(table.even_received_mb, even)
+    # on a device that receives rho times the mean
+    np.testing.assert_allclose(table.received_mb, table.rho * even)
+    assert (table.received_p99_mb >= table.received_mb).all()
+
+
+def test_sizes_of_the_busiest_device():
+    rows = pd.DataFrame(dict(shape=[OLMOE.name], devices=[8], tokens=[256], rho=[1.5]))
+    assert layers.sizes(rows, LEVELS).iloc[0].to_dict() == dict(
+        devices=8, own_bytes=1.5 * 256 * 8 * 4096, rows=1.5 * 256 * 8, weight_bytes=2
+    )
 
 
 def test_drawn_layers_are_their_routes():
@@ -85,6 +103,8 @@ def test_devices_that_divide_no_experts_are_told():
         ValueError, match=r"devices = \[48\]: one must divide the experts of one of"
     ):
         layers.check(dataclasses.replace(study, devices=[48]))
+    with pytest.raises(ValueError, match=r"levels = \[0.9\]: one must be below 0.875, the highest"):
+        layers.check(dataclasses.replace(study, levels=[0.9]))
     assert layers.settings(LEVELS).left_out == "none"
 
 
@@ -105,7 +125,6 @@ def test_rows_are_chosen_by_what_they_are():
     first = layers.ends(table).set_index("end")
     of = table[(table["shape"] == "a") & (table.devices == 8) & (table.fabric == "star")]
     wanted = of[of.level == 0.5].sort_values("tokens")
-    assert first.tokens.to_dict() == dict(least=4, most=64)
     assert first.step_slow.tolist() == wanted.slowdown.tolist()
     assert (first.step_slow_high - first.step_slow_low == 1).all()
     best = layers.fastest(table)
@@ -171,6 +190,11 @@ def test_a_copy_less_is_a_byte_less():
     assert (leaving[order[-1]] <= 2 * row).all()
     assert sending.largest([OLMOE, DEEPSEEK]) is DEEPSEEK
     assert sending.most_devices(step.models()["Mixtral-8x7B"]) == 8
+    assert sending.most_devices(OLMOE, (64, 6, 2), per_node=2) == 64
+    with pytest.raises(ValueError, match=r"devices = \[3, 6\]: one must divide the 64 experts"):
+        sending.most_devices(OLMOE, (3, 6))
+    wide = dataclasses.replace(OLMOE, shape=dataclasses.replace(OLMOE.shape, k=40))
+    assert dataclasses.replace(study, model=wide).kept == 3  # of four nodes, for 40 of 64 experts
     assert sending.settings(study).to_dict() == dict(
         sent_shape="DeepSeek-V3", sent_devices=32, sent_tokens=16
     )

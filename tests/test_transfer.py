@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.network import cost, fabric, step, transfer
+from lib.network import cost, counts, fabric, step, transfer
 
 RNG = np.random.default_rng(0)
 IDEAL = step.published()
@@ -26,7 +26,8 @@ def judged_twice() -> pd.DataFrame:
 
 def test_packing_helps_where_it_was_packed():
     rho = judged_twice().groupby(["placement", "where"]).rho.mean()
-    assert rho["packed", "same domain"] < 1.3 < rho["in order", "same domain"]
+    assert rho["packed", "same domain"] < 1.3 < rho["in order", "no text"]
+    assert rho["packed", "same domain"] < rho["packed", "all domains"]
     assert rho["replicated", "same domain"] < 1.3
 
 
@@ -41,28 +42,45 @@ def test_halves_too_short_for_a_batch_are_left_out():
         transfer.windows(np.arange(8), 9, 1, RNG)
 
 
-def test_a_table_of_placements_has_both_domains_side_by_side():
+def test_a_table_of_placements_says_what_each_was_made_for():
     rows = pd.DataFrame(
         [
-            dict(arm="without", placement=name, where=where, rho=rho + gain, slowdown=rho - 1)
-            for name, rho in (("in order", 3.0), ("packed", 1.5))
-            for where in (transfer.SAME, transfer.OTHER)
-            for gain in (-0.25, 0.25)
+            dict(arm="without", placement=name, draw=draw, where=where, rho=rho, slowdown=rho - 1)
+            for name, where, rhos in (
+                ("packed", transfer.SAME, [1.5]),
+                ("packed", transfer.OTHER, [2.5]),
+                ("packed", transfer.MIXED, [2.0]),
+                ("in order", transfer.FREE, [3.0]),
+                ("random", transfer.FREE, [1.0, 2.0, 3.0]),
+                ("replicated, two nodes", transfer.SAME, [9.0]),
+            )
+            for draw, rho in enumerate(rhos)
         ]
     )
-    placed = transfer.means(rows)
-    assert placed.rho.tolist() == [3, 3, 1.5, 1.5]
-    table = transfer.table(placed, "without").set_index("placement")
-    assert table.loc["packed"].to_dict() == dict(
-        rho_same=1.5, rho_other=1.5, slowdown_same=0.5, slowdown_other=0.5
-    )
-    told = transfer.told(placed, "without")
-    assert told[["placement", "where"]].values.tolist() == [
-        ["order", "same"],
-        ["packed", "same"],
-        ["packed", "other"],
-    ]
-    assert transfer.told(placed, "with").empty
+    table = transfer.table(transfer.means(rows), "without")
+    assert table.placement.tolist() == ["in order", "random", *["packed"] * 3]
+    assert table.made_for[1:3].tolist() == ["no text", "same domain"]
+    assert table.rho.tolist() == [3, 2, 1.5, 2.5, 2]
+    assert table.iloc[1][["rho_low", "rho_high"]].tolist() == pytest.approx([1.1, 2.9])
+    assert table.rho_low.isna().tolist() == [True, False, True, True, True]
+    told = transfer.told(transfer.means(rows), "without")
+    assert set(zip(told.placement, told["where"], strict=True)) == {
+        *(("packed", where) for where in ("same", "other", "mixed")),
+        *(("order", ""), ("random", "")),
+    }
+    assert transfer.told(transfer.means(rows), "with").empty
+
+
+def test_random_placements_are_many_and_balanced():
+    homes = transfer.randoms(8, 4, seed=3)
+    assert homes.shape == (transfer.DRAWS, 8) and transfer.DRAWS >= 200
+    assert all(np.bincount(home).tolist() == [2] * 4 for home in homes)
+    loads = RNG.random((3, 8))
+    by_hand = [[np.bincount(home, load).max() * 4 / load.sum() for home in homes] for load in loads]
+    np.testing.assert_allclose(transfer.held(loads, homes, 4), by_hand)
+    found = judged_twice()
+    rho = found[found.placement == "random"].groupby("draw").rho.mean()
+    assert len(rho) == transfer.DRAWS and rho.std() > 0.05
 
 
 def counts_of(loads: dict[str, list[int]]) -> pd.DataFrame:
@@ -74,16 +92,40 @@ def counts_of(loads: dict[str, list[int]]) -> pd.DataFrame:
 
 def test_counts_by_hand():
     """Two devices, four experts: "x" is busy on 0 and 1, "y" on 0 and 2."""
-    counts = counts_of({"x": [9, 9, 1, 1], "y": [9, 1, 9, 1]})
-    found = transfer.of_counts(counts, {"g": ("m", 2)})
+    found = counts.judged(counts_of({"x": [9, 9, 1, 1], "y": [9, 1, 9, 1]}), {"g": ("m", 2)})
     rho = found.set_index(["domain", "placement", "where"]).rho
-    assert rho["x", "in order", "packed for"] == 1.8 and rho["y", "in order", "packed for"] == 1
-    assert rho["x", "packed", "packed for"] == 1  # 0 with one idle expert, 1 with the other
-    averages = transfer.averages(found).set_index(["placement", "where"]).rho
-    assert averages["packed", "packed for"] == 1 and averages["in order", "packed for"] == 1.4
-    counted = transfer.counted(found, "g")
+    assert rho["x", "in order", "no text"].item() == 1.8
+    assert rho["y", "in order", "no text"].item() == 1
+    assert rho["x", "packed", "packed for"].item() == 1  # 0 with one idle expert, 1 with the other
+    assert (
+        rho["x", "packed", "all other domains"].item()
+        == rho["x", "packed", "another domain"].item()
+    )
+    averages = counts.averages(found).set_index(["placement", "where"]).rho
+    assert averages["packed", "packed for"] == 1 and averages["in order", "no text"] == 1.4
+    # of six halves of four experts two have both busy ones of a domain: 1.8, the others 1
+    assert averages["random", "no text"] == pytest.approx(1 + 0.8 / 3, abs=0.06)
+    counted = counts.counted(found, "g")
     assert counted.counts_packed == 1 and counted.counts_order == 1.4
     assert counted.counts_moved == averages["packed", "another domain"]
+    assert counted.counts_random_low <= counted.counts_random <= counted.counts_random_high
+
+
+def test_counts_of_one_domain_have_no_other():
+    found = counts.judged(counts_of({"x": [9, 9, 1, 1]}), {"g": ("m", 2)})
+    assert set(found["where"]) == {"packed for", "no text"}
+    assert np.isnan(counts.counted(found, "g").counts_moved)
+    assert counts.gains(found, "g").value.isna().all()
+
+
+def test_who_shares_the_experts_of_counts():
+    table = counts_of({"x": [1] * 32})
+    assert counts.cases(table, 8) == {"m": ("m", 8), "m, wider": ("m", 16)}
+    assert counts.cases(table, 24) == {"m": ("m", 16)}
+    told = counts.settings(table, {"m": ("m", 8)}, source="some/mine.csv")
+    assert told.counts_file == "mine.csv" and np.isnan(told.counts_wide)
+    with pytest.raises(ValueError, match="m: 3 experts: from 2 to 8 devices must share them"):
+        counts.cases(counts_of({"x": [1, 1, 1]}), 8)
 
 
 def test_what_is_kept_of_a_placement():
@@ -94,22 +136,27 @@ def test_what_is_kept_of_a_placement():
             for layer in range(4)
             for d in ("x", "y")
             for name, where, rho in (
-                ("in order", "packed for", 3.0),
-                ("in order", "another domain", 3.0),
+                ("in order", "no text", 3.0),
                 ("packed", "packed for", 1.0),
                 ("packed", "another domain", 2.0),
             )
         ]
     )
-    found = transfer.kept(rows, {"packing_kept": ("g", "packed")})
+    found = counts.kept(rows, {"packing_kept": ("g", "packed")})
     assert found.values.tolist() == [["packing_kept", 0.5]]
 
 
 def test_published_counts_hold_what_the_chapter_says():
-    counts = pd.read_csv(transfer.COUNTS)
-    sums = counts.groupby(["model", "layer", "domain"])["count"].sum()
-    tokens = counts.groupby(["model", "layer", "domain"]).tokens.first()
+    table = pd.read_csv(transfer.COUNTS)
+    sums = table.groupby(["model", "layer", "domain"])["count"].sum()
+    tokens = table.groupby(["model", "layer", "domain"]).tokens.first()
     assert (sums / tokens).isin([2, 8]).all()
-    found = transfer.of_counts(counts, {"o": ("OLMoE-1B-7B", 8), "m": ("Mixtral-8x7B", 4)})
+    sharing = counts.cases(table, 8)
+    assert sharing["OLMoE-1B-7B"][1] == 8 and sharing["Mixtral-8x7B"][1] == 4
+    found = counts.judged(table, sharing)
     rho = found.groupby(["placement", "where"]).rho.mean()
     assert rho["packed", "packed for"] < rho["packed", "another domain"]
+    told = counts.counted(found, "OLMoE-1B-7B")
+    # one draw was told before; the mean of five hundred others is 1.539
+    assert told.counts_random == pytest.approx(1.539, abs=0.01)
+    assert told.counts_random_once == pytest.approx(1.451, abs=0.001)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib import provenance, stats
-from lib.network import placement, step, synthetic
+from lib.network import placement, step, synthetic, traffic
 from lib.network.links import Fabric
 
 ENOUGH = 0.05  # slowdown over even routes that is left alone
@@ -105,7 +105,7 @@ def batches(case: Case, layer: int) -> np.ndarray:
 
 def timed(case: Case) -> pd.DataFrame:
     """A row per layer, placement and draw: rho, busiest device over the mean; slowdown of the
-    layer over perfectly even routes (simulated).
+    layer over perfectly even routes (simulated); received_mb, what the busiest device receives.
     """
     shape, found = case.model.shape, []
     even = step.total_s(
@@ -127,6 +127,7 @@ def timed(case: Case) -> pd.DataFrame:
             values = {
                 "rho": held.max(-1) / held.mean(-1),
                 "slowdown": step.total_s(parts) / even - 1,
+                "received_mb": 1e-6 * case.model.out_share * traffic.received(sent),
             }
             found.append(pd.DataFrame(about | values))
     return pd.concat(found, ignore_index=True)
@@ -134,8 +135,9 @@ def timed(case: Case) -> pd.DataFrame:
 
 def summary(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Of `timed`, per placement: rho_p50, rho_p95, slowdown (mean over layers and draws, with the
-    5th and 95th percentile of single layers and batches), and memory_gb of one device's spare
-    experts in all layers.
+    5th and 95th percentile of single layers and batches), received_mb (the 95th percentile of what
+    the busiest device receives in a layer), and memory_gb of one device's spare experts in all
+    layers.
     """
     found = []
     for name, own in rows.groupby("placement", sort=False):
@@ -150,6 +152,7 @@ def summary(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
                 "slowdown": own.slowdown.mean(),
                 "slowdown_low": low,
                 "slowdown_high": high,
+                "received_mb": own.received_mb.quantile(0.95),
                 "memory_gb": size,
             }
         )

@@ -33,6 +33,7 @@ HEADS = {
     "slowdown": "layer slower by",
     "slowdown_low": "(P5)",
     "slowdown_high": "(P95)",
+    "received_mb": "MB received (P95)",
     "memory_gb": "GB of copies a device",
 }
 

@@ -52,7 +52,12 @@ def known(source: str, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
     """others.judged of other routers: "published", or the file that `counts` reads."""
     if source == "published":
         return others.published()
-    return others.judged(counts(Path(source).expanduser(), experts, top_k))
+    return others.judged(counts(path_of(source), experts, top_k))
+
+
+def path_of(source: str) -> Path:
+    """The file that a parameter names."""
+    return Path(source).expanduser()
 
 
 def routes(path: Path, experts: int = 0, top_k: int = 0, layers: int = 0) -> trace.Trace:

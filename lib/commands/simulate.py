@@ -13,13 +13,14 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib import provenance
-from lib.network import exchange, fabric, predecessor
+from lib.commands import asked
+from lib.network import cluster, exchange, predecessor
 from lib.paper import chapters, plots_network, rules
 
 CHAPTER = "04_network"
 NAMES = (
     *("num_tokens", "num_experts", "top_k", "imbalance_levels", "family", "num_devices"),
-    *("devices_per_node", "hidden_size", "bytes_per_element", "nvlink_bytes_per_s"),
+    *("fabric", "devices_per_node", "hidden_size", "bytes_per_element", "nvlink_bytes_per_s"),
     *("nic_bytes_per_s", "seeds", "seed"),
 )
 FOLDER = Path("results/simulation")
@@ -51,36 +52,23 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def levels(p: SimpleNamespace) -> pd.DataFrame:
     """exchange.summary of the chapter's two fabrics."""
-    study = exchange.Study(
-        experts=p.num_experts,
-        k=p.top_k,
-        tokens=p.num_tokens,
-        devices=p.num_devices,
-        bytes_per_token=p.hidden_size * p.bytes_per_element,
-        seeds=p.seeds,
-        seed=p.seed,
-        family=p.family,
-    )
-    fabrics = {
-        "one NVLink node": fabric.star(p.num_devices, p.nvlink_bytes_per_s),
-        "nodes on a network": fabric.nodes(
-            p.num_devices, p.devices_per_node, p.nvlink_bytes_per_s, p.nic_bytes_per_s
-        ),
-    }
+    where = asked.place(p)
+    study = asked.routed(p, where)
+    fabrics = cluster.fabrics(where, study.devices)
     return exchange.summary(exchange.at_levels(study, p.imbalance_levels, fabrics))
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the table and where the results stand; refused is what the chapter refuses."""
-    asked = vars(parsed(arguments))
-    folder = asked.pop("output")
-    if refused := rules.refused(CHAPTER, asked):
+    given = vars(parsed(arguments))
+    folder = given.pop("output")
+    if refused := rules.refused(CHAPTER, given):
         raise ValueError("\n".join(f"simulate: {line}" for line in refused))
     folder.mkdir(parents=True, exist_ok=True)
-    table = levels(SimpleNamespace(**asked))
+    table = levels(SimpleNamespace(**given))
     written = folder / "simulation_results.json", folder / "communication_comparison.png"
     with provenance.writing(written[0]) as part:
-        part.write_text(predecessor.results(table, parameters=asked))
+        part.write_text(predecessor.results(table, parameters=given))
     with provenance.writing(written[1]) as part:
         figure = plots_network.level_times(table)
         figure.savefig(part, dpi=160, format="png", metadata={"Software": None})

@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     OlmoeConfig,
+    PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging
@@ -141,6 +142,18 @@ def open(
     """
     if name in ARMS:
         return embedded(name, device=device)
+    source, options, settings = described(name, revision, code)
+    options |= _quantisation(name, settings)
+    kind = dtype_of(name, dtype, settings, device)
+    _fits(name, settings, kind, torch.device(device), code == name)
+    spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
+    model = _pretrained(source, device, kind, **options, **spread)
+    model.config.revision = getattr(settings, "_commit_hash", None) or revision
+    return model, one_line(name, lambda: own_tokenizer(Path(source), source, options))
+
+
+def described(name: str, revision: str, code: str) -> tuple[str, dict[str, Any], PretrainedConfig]:
+    """(source, options, config) of a folder or a model of the hub, without its weights."""
     path = Path(name).expanduser()
     hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
     if not hub and not (path / "config.json").is_file():
@@ -148,14 +161,7 @@ def open(
         raise FileNotFoundError(f"load.open: model = {name!r}: must be one of {known}")
     source = str(path) if path.exists() else name
     options: dict[str, Any] = dict(revision=revision, trust_remote_code=code == name)
-    settings = one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
-    options |= _quantisation(name, settings)
-    kind = dtype_of(name, dtype, settings, device)
-    _fits(name, settings, kind, torch.device(device), code == name)
-    spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
-    model = _pretrained(source, device, kind, **options, **spread)
-    model.config.revision = getattr(settings, "_commit_hash", None) or revision
-    return model, one_line(name, lambda: own_tokenizer(path, source, options))
+    return source, options, one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
 
 
 def own_tokenizer(path: Path, source: str, options: dict) -> Tokenizer:

@@ -20,18 +20,19 @@ TILE = 128
 @dataclass(frozen=True)
 class Shape:
     """A mixture-of-experts layer: hidden size, width of one SwiGLU expert, experts, experts per
-    token.
+    token, and bytes of one weight of an expert (2: bfloat16).
     """
 
     hidden: int
     width: int
     experts: int
     k: int
+    weight_bytes: float = 2.0
 
     @property
     def expert_bytes(self) -> int:
-        """Bytes of one expert's three matrices in bfloat16."""
-        return 6 * self.hidden * self.width
+        """Bytes of one expert's three matrices."""
+        return round(3 * self.hidden * self.width * self.weight_bytes)
 
     @property
     def row_flop(self) -> int:

@@ -89,7 +89,8 @@ def _matrices(study: Study, level: float, permute: bool) -> np.ndarray:
 
 def at_levels(study: Study, levels: Iterable[float], fabrics: Fabrics) -> pd.DataFrame:
     """An exchange (dispatch and combine, by the bound) at every level: a row per fabric, level and
-    seed with its time `us`, that of perfectly even routes, `even_us`, and the bytes that were sent.
+    seed with its time `us`, that of perfectly even routes, `even_us`, the bytes that were sent, and
+    received_mb, what the busiest device receives of the dispatch (traffic.received).
     """
     even = traffic.even(study.tokens, study.k, study.devices, study.bytes_per_token)
     found = []
@@ -103,6 +104,7 @@ def at_levels(study: Study, levels: Iterable[float], fabrics: Fabrics) -> pd.Dat
                 us=1e6 * fluid.exchange_s(sent, net),
                 even_us=1e6 * float(fluid.exchange_s(even, net)),
                 bytes_sent=sent.sum((1, 2)),
+                received_mb=1e-6 * traffic.received(sent),
             )
             found.append(pd.DataFrame(row))
     return pd.concat(found, ignore_index=True)
@@ -118,7 +120,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     50th, 95th and 99th percentile (the last with its interval) in µs, and how they compare.
 
     slowdown: over the first level, seed by seed, with its interval; over_even: mean over the time
-    of even routes.
+    of even routes; received_mb: what the busiest device receives, the mean over seeds.
     """
     found = []
     for name, own in rows.groupby("fabric", sort=False):
@@ -134,6 +136,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             row = dict(fabric=name, level=level, mean_us=t.mean())
             row |= {f"p{q}_us": np.quantile(t, q / 100) for q in (50, 95, 99)}
             row |= dict(slowdown=(t / first - 1).mean(), even_us=even_us)
+            row |= dict(received_mb=own.received_mb[own.level == level].mean())
             row |= {f"{c}_{end}": edge for c, pair in ends.items() for end, edge in _ends(pair)}
             found.append(row)
     table = pd.DataFrame(found)
@@ -210,6 +213,29 @@ def recorded(
             row = dict(layer=layer + 1, fabric=name, batch=np.arange(len(batches)), over_even=ratio)
             found.append(pd.DataFrame(row))
     return pd.concat(found, ignore_index=True)
+
+
+def traffics(cases: Mapping[str, pd.DataFrame], fabric: str) -> pd.DataFrame:
+    """Of recorded, by kind of traffic, on one fabric: columns arm, traffic, over_even with the band
+    that holds nine in ten layers and batches, and over_even_p99; even routes, which take the time
+    itself, in the first row.
+    """
+    found = [dict(arm="", traffic="even", over_even=1.0)]
+    for name, rows in cases.items():
+        for arm, own in rows[rows.fabric == fabric].groupby("arm", sort=False).over_even:
+            band = dict(over_even_low=own.quantile(0.05), over_even_high=own.quantile(0.95))
+            row = dict(
+                arm=arm, traffic=name, over_even=own.mean(), over_even_p99=own.quantile(0.99)
+            )
+            found.append(row | band)
+    return pd.DataFrame(found)
+
+
+def prompts(table: pd.DataFrame, traffic: str) -> pd.DataFrame:
+    """Of traffics, what one kind takes over even routes: columns arm, prompt (mean), prompt_p99."""
+    own = table[table.traffic == traffic]
+    names = dict(over_even="prompt", over_even_p99="prompt_p99")
+    return own[["arm", *names]].rename(columns=names)
 
 
 def by_layer(rows: pd.DataFrame) -> pd.DataFrame:

@@ -181,6 +181,21 @@ def _split(traffic: Array, per_node: int, by_position: bool) -> tuple[list[Array
     return [within.sum(-1), into], xp.concat(leaving, -2 if by_position else -1), arriving
 
 
+def presets() -> dict[str, tuple[int, float, float]]:
+    """Of every published machine: devices of a node, and the rates in bytes per second of its links
+    inside a node and of a network card (data/published/fabrics.csv).
+    """
+    with PRESETS.open(newline="") as file:
+        return {
+            row["name"]: (
+                int(row["devices_per_node"]),
+                float(row["inside_bytes_per_s"]),
+                float(row["nic_bytes_per_s"]),
+            )
+            for row in csv.DictReader(file)
+        }
+
+
 def preset(
     name: str,
     devices: int,
@@ -194,15 +209,13 @@ def preset(
 
     Rates and sources: data/published/fabrics.csv.  latency_s: of a path between nodes.
     """
-    with PRESETS.open(newline="") as file:
-        known = {row["name"]: row for row in csv.DictReader(file)}
+    known = presets()
     if name not in known or between not in ("tree", "rail"):
         raise ValueError(
             f"fabric.preset: name = {name!r}, between = {between!r}: must be one of "
             f"{', '.join(known)}; tree or rail"
         )
-    inside, nic = float(known[name]["inside_bytes_per_s"]), float(known[name]["nic_bytes_per_s"])
-    per_node = int(known[name]["devices_per_node"])
+    per_node, inside, nic = known[name]
     if devices <= per_node:
         return star(devices, inside, name=name)
     if between == "rail":

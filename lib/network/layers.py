@@ -50,12 +50,21 @@ class Study:
 
 
 def check(study: Study) -> None:
-    """Refuse numbers of devices none of which divides the experts of one of the models."""
+    """Refuse numbers of devices none of which divides the experts of one of the models, and levels
+    none of which is in the range of the first of these.
+    """
     if next(study.cases(), None) is None:
         names = ", ".join(model.name for model in study.models)
         raise ValueError(
             f"layers.check: devices = {list(study.devices)}: "
             f"one must divide the experts of one of {names}"
+        )
+    model, *_ = next(study.cases())
+    most = synthetic.highest_level(model.shape.experts, model.shape.k)
+    if min(study.levels) >= most:
+        raise ValueError(
+            f"layers.check: levels = {list(study.levels)}: one must be below {most:.4g}, the "
+            f"highest of {model.name}"
         )
 
 
@@ -109,8 +118,9 @@ def draws(study: Study, clusters: Clusters, machine: step.Machine) -> pd.DataFra
     row per draw.
 
     Columns: shape, devices, tokens, fabric, level, seed, rho, s, even_s (perfectly even routes),
-    the parts of `step` in seconds, and excess_… of each part as a share of even_s. Left out:
-    devices that do not divide the experts, levels out of range.
+    received_mb and even_received_mb (traffic.received of the dispatch, in MB), the parts of `step`
+    in seconds, and excess_… of each part as a share of even_s. Left out: devices that do not divide
+    the experts, levels out of range.
     """
     found = []
     for model, devices, tokens in study.cases():
@@ -147,17 +157,20 @@ def _times(
         rho=rho(routes[1]),
         s=step.total_s(parts),
         even_s=float(step.total_s(base)),
+        received_mb=1e-6 * model.out_share * traffic.received(routes[0]),
+        even_received_mb=1e-6 * model.out_share * float(traffic.received(even[0])),
     )
     return pd.DataFrame({**known, **parts, **excess})
 
 
-def summary(rows: pd.DataFrame, machine: step.Machine) -> pd.DataFrame:
-    """Of draws, per shape, devices, tokens, fabric and level: mean ρ, the mean time with even
-    routes, the mean slowdown over it with its 95 % interval over seeds, its 95th percentile, the
-    slowdown `whole_step` of a whole forward step, and the parts of the layer's, which add up to
-    it.
+def summary(rows: pd.DataFrame, study: Study, machine: step.Machine) -> pd.DataFrame:
+    """Of draws of a study, per shape, devices, tokens, fabric and level: mean ρ, the mean time with
+    even routes, the mean slowdown over it with its 95 % interval over seeds, its 95th percentile,
+    the slowdown `whole_step` of a whole forward step, what the busiest device receives
+    (received_mb, the mean, received_p99_mb, and even_received_mb with even routes), and the parts
+    of the layer's slowdown, which add up to it.
     """
-    found, models = [], step.models()
+    found, models = [], {model.name: model for model in study.models}
     for key, own in rows.groupby(CASE, sort=False):
         case, slowdown = dict(zip(CASE, key, strict=True)), own.s / own.even_s - 1
         low, high = stats.mean_interval(slowdown)
@@ -169,15 +182,41 @@ def summary(rows: pd.DataFrame, machine: step.Machine) -> pd.DataFrame:
             step.step_s(np.full(model.layers, s), case["tokens"], model, machine)
             for s in (layer_s, layer_s * (1 + row["slowdown"]))
         )
-        row |= dict(whole_step=float(uneven_s / even_s) - 1)
+        row |= dict(whole_step=float(uneven_s / even_s) - 1, **_received(own))
         parts = {part: own[f"excess_{part}"].mean() for part in step.PARTS}
         found.append(case | row | parts)
     return pd.DataFrame(found)
 
 
+def _received(own: pd.DataFrame) -> dict[str, float]:
+    """Of draws of one case, what the busiest device receives."""
+    got = own.received_mb
+    most = dict(received_mb=got.mean(), received_p99_mb=got.quantile(0.99))
+    return most | dict(even_received_mb=own.even_received_mb.iloc[0])
+
+
+def sizes(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Of rows with shape, devices, tokens and rho, what the busiest device has to do: devices,
+    own_bytes (that it gets, or sends where that is more), rows, and weight_bytes of its experts.
+    """
+    shapes = {model.name: model.shape for model in study.models}
+    own = [shapes[name] for name in table["shape"]]
+    rows = table.tokens.to_numpy() * np.array([shape.k for shape in own])
+    rho = np.maximum(table.rho.to_numpy(float), 1)
+    return pd.DataFrame(
+        dict(
+            devices=table.devices.to_numpy(),
+            own_bytes=rows * rho * np.array([2 * shape.hidden for shape in own]),
+            rows=rows * rho,
+            weight_bytes=[shape.weight_bytes for shape in own],
+        )
+    )
+
+
 def parts_us(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of draws, the mean of each part in µs per case."""
-    return rows.groupby(CASE, sort=False)[list(step.PARTS)].mean().mul(1e6).reset_index()
+    """Of draws, the mean of each part in µs, and ρ, per case."""
+    means = rows.groupby(CASE, sort=False)[[*step.PARTS, "rho"]].mean()
+    return means.mul({name: 1e6 for name in step.PARTS} | dict(rho=1)).reset_index()
 
 
 def outer(table: pd.DataFrame, fabric: str) -> pd.DataFrame:
@@ -197,10 +236,15 @@ def highest(table: pd.DataFrame, fabric: str, tokens: Sequence[int] | None = Non
     return rows.assign(wire_share=rows.wire / rows.slowdown)
 
 
+def listed(table: pd.DataFrame) -> pd.DataFrame:
+    """Of highest, what a table for readers shows."""
+    hidden = ["fabric", "level", "wire_share", "received_p99_mb", *step.PARTS]
+    return table.drop(columns=hidden)
+
+
 def ends(table: pd.DataFrame) -> pd.DataFrame:
     """Of summary, the first shape on its first devices and fabric at its highest level, with the
-    fewest and with the most tokens: columns end (least, most), tokens and step_slow with its
-    interval.
+    fewest and with the most tokens: columns end (least, most) and step_slow with its interval.
     """
     first = table.iloc[0]
     known = [table[name] == first[name] for name in ("shape", "devices", "fabric")]
@@ -208,9 +252,7 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     own = own[own.level == own.level.max()].sort_values("tokens").iloc[[0, -1]]
     slow = own[["slowdown", "slowdown_low", "slowdown_high"]].to_numpy()
     names = ["step_slow", "step_slow_low", "step_slow_high"]
-    return pd.DataFrame(slow, columns=names).assign(
-        end=["least", "most"], tokens=own.tokens.to_numpy()
-    )
+    return pd.DataFrame(slow, columns=names).assign(end=["least", "most"])
 
 
 def fastest(table: pd.DataFrame) -> pd.Series:

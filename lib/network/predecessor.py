@@ -25,7 +25,11 @@ FAMILIES = {
     "one_hot": ("one_hot", True),
     "sorted": ("power", False),
 }
-ELSEWHERE = ("run_dir", "device", "trace")  # parameters that say where, not what
+# parameters that say where, or are of the layers and placements alone
+ELSEWHERE = (
+    *("run_dir", "device", "trace", "model", "revision", "dtype", "remote_code"),
+    *("counts", "counts_experts", "counts_top_k"),
+)
 # What it claimed beside its table: slowdowns at its highest level, and what balance takes off there
 CLAIMED = pd.Series(dict(claimed_least=0.58, claimed_most=1.04, claimed_gain=0.40))
 MARGIN = 0.05  # within which a claim of "about" is held to be met

@@ -39,8 +39,11 @@ class Study:
 
     @property
     def kept(self) -> int:
-        """How many nodes limited routes may touch."""
-        return -(-self.nodes // 2)
+        """How many nodes limited routes may touch: half of them, more where these have not k
+        experts.
+        """
+        shape = self.model.shape
+        return max(-(-self.nodes // 2), -(-shape.k * self.nodes // shape.experts))
 
 
 def settings(study: Study) -> pd.Series:
@@ -54,9 +57,24 @@ def largest(models: Sequence[step.Model]) -> step.Model:
     return max(models, key=lambda model: model.shape.experts)
 
 
-def most_devices(model: step.Model, counts: tuple[int, ...] = (8, 16, 32, 64)) -> int:
-    """The most of these numbers of devices that divide a model's experts."""
-    return max(count for count in counts if model.shape.experts % count == 0)
+def most_devices(
+    model: step.Model, counts: Sequence[int] = (8, 16, 32, 64), per_node: int = 8
+) -> int:
+    """The most of these numbers of devices that divide a model's experts and fill whole nodes.
+
+    Refused: where none does.
+    """
+    found = [
+        count
+        for count in counts
+        if model.shape.experts % count == 0 and (count <= per_node or count % per_node == 0)
+    ]
+    if not found:
+        raise ValueError(
+            f"sending.most_devices: devices = {sorted(counts)}: one must divide the "
+            f"{model.shape.experts} experts of {model.name} and fill nodes of {per_node}"
+        )
+    return max(found)
 
 
 def variants(study: Study, net: Fabric) -> pd.DataFrame:

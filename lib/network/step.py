@@ -61,6 +61,15 @@ class Model:
     dispatch: str = "bf16"
 
     @property
+    def words(self) -> str:
+        """Its layer in words."""
+        own = self.shape
+        return (
+            f"hidden size {own.hidden}, {own.experts} experts of width {own.width}, {own.k} a "
+            f"token, in {self.layers} layers, {own.weight_bytes:g} bytes a weight"
+        )
+
+    @property
     def out_share(self) -> float:
         """Bytes of a row of the dispatch over those of the combine."""
         return {"bf16": 1.0, "fp8": (1 + 4 / 128) / 2}[self.dispatch]
@@ -134,7 +143,9 @@ def models() -> dict[str, Model]:
     return {
         row["name"]: Model(
             row["name"],
-            cost.Shape(*(int(row[size]) for size in sizes)),
+            cost.Shape(
+                **{size: int(row[size]) for size in sizes}, weight_bytes=float(row["weight_bytes"])
+            ),
             int(row["layers"]),
             float(row["rest_parameters"]),
             row["dispatch"],

@@ -95,3 +95,10 @@ def counted(
     rows = np.zeros((devices, experts), counts.dtype)
     rows[home, np.arange(experts)] = counts.sum(0)
     return sent * float(bytes_per_token), rows
+
+
+def received(sent: np.ndarray) -> np.ndarray:
+    """[...] the most bytes that one device receives of traffic [..., devices, devices], its own
+    copies to itself included: what it must have room for beside its weights.
+    """
+    return np.asarray(sent).sum(-2).max(-1)

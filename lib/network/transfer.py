@@ -1,4 +1,8 @@
-"""Whether placements of experts transfer: made for the loads of one text, judged on another."""
+"""Whether placements of experts transfer: made for the loads of one text, judged on another.
+
+Random placements are made for no text: `DRAWS` of them are judged, and what is told of them is the
+mean and the band that holds nine in ten.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,13 @@ from lib.network import cost, layers, placement, step, tails
 from lib.network.links import Fabric
 
 COUNTS = Path(__file__).parents[2] / "data/published/real_router_counts.csv"
+# the text that a placement was made for, as seen from the text on which it is judged
 SAME, OTHER, MADE = "same domain", "another domain", "packed for"
-SHORT = {SAME: "same", OTHER: "other"}
+MIXED, REST, FREE = "all domains", "all other domains", "no text"
+SHORT = {SAME: "same", OTHER: "other", MIXED: "mixed", FREE: ""}
+DRAWS = 200  # random placements
+RANDOM = "random"
+ORDER = ["in order", RANDOM, "packed", "replicated"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +41,12 @@ class Study:
     seed: int = 0
 
 
-def placements(
-    load: np.ndarray, devices: int, redundant: int, seed: int = 0
-) -> dict[str, np.ndarray]:
-    """Placements for loads [experts], by name: in order, at random, packed, and packed with
-    `redundant` copies as EPLB does, flat and in two nodes where the numbers divide.
+def placements(load: np.ndarray, devices: int, redundant: int) -> dict[str, np.ndarray]:
+    """Placements for loads [experts], by name: in order, packed, and packed with `redundant` copies
+    as EPLB does, flat and in two nodes where the numbers divide.
     """
     made = {
         "in order": placement.contiguous(len(load), devices),
-        "random": placement.random(len(load), devices, np.random.default_rng(seed)),
         "packed": placement.packed(load, devices),
         "replicated": placement.replicated(load, devices, redundant),
     }
@@ -48,6 +54,21 @@ def placements(
         nodes = placement.replicated(load, devices, redundant, groups=4, nodes=2)
         made["replicated, two nodes"] = nodes
     return made
+
+
+def randoms(experts: int, devices: int, seed: int) -> np.ndarray:
+    """[DRAWS, experts] random balanced placements; the first is that of `seed` alone."""
+    rngs = [np.random.default_rng(seed if not at else [seed, at]) for at in range(DRAWS)]
+    return np.stack([placement.random(experts, devices, rng) for rng in rngs])
+
+
+def held(loads: np.ndarray, homes: np.ndarray, devices: int) -> np.ndarray:
+    """[rows, placements] the busiest device over the mean, of loads [rows, experts] under
+    placements without copies, [placements, experts].
+    """
+    order = np.argsort(homes, axis=1, kind="stable")
+    own = loads[:, order].reshape(len(loads), len(homes), devices, -1).sum(-1)
+    return own.max(-1) / own.mean(-1)
 
 
 def windows(part: np.ndarray, tokens: int, number: int, rng: np.random.Generator) -> np.ndarray:
@@ -65,34 +86,56 @@ def judged(
     study: Study, index: np.ndarray, packing: np.ndarray, batches: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
     """Placements made for one part of recorded routes, judged on batches of others (columns layer,
-    placement, where, rho, slowdown over even routes: means over batches).
+    placement, draw, where, rho, slowdown over even routes: means over batches).  Those that are
+    made for no text, in order and at random, are judged on the batches "no text" alone; of random
+    ones there is a row per draw, each slowdown that of one batch.
 
     index [layers, all tokens, k]; packing: the token numbers whose counts are packed; batches by
     name [batches, tokens].
     """
-    shape, net, machine, found = study.shape, study.net, study.machine, []
-    even = step.even_layer(study.tokens, shape, net.devices)
-    even_s = step.total_s(step.layer(*even, shape, net, machine))
+    shape, net, found = study.shape, study.net, []
     for layer, routes in enumerate(index):
         load = np.bincount(routes[packing].reshape(-1), minlength=shape.experts).astype(float)
-        homes = placements(load, net.devices, study.redundant, study.seed + layer)
-        for name, home in homes.items():
-            for where, chosen in batches.items():
-                cases = ((batch, home) for batch in chosen)
-                sent, rows = tails.routed(routes, cases, shape, net.devices)
-                s = step.total_s(step.layer(sent, rows, shape, net, machine))
-                case = dict(layer=layer + 1, placement=name, where=where)
-                size = dict(rho=layers.rho(rows).mean(), slowdown=(s / even_s).mean() - 1)
-                found.append(case | size)
-    return pd.DataFrame(found)
+        homes = placements(load, net.devices, study.redundant)
+        for where, chosen in batches.items():
+            for name, home in homes.items():
+                if (name == "in order") == (where == FREE):
+                    rho, slow = _timed(study, routes, [(batch, home) for batch in chosen])
+                    row = dict(placement=name, draw=[0], rho=rho.mean(), slowdown=slow.mean())
+                    found.append(pd.DataFrame(row | dict(layer=layer + 1, where=where)))
+            if where == FREE:
+                found.append(_at_random(study, routes, chosen, layer).assign(layer=layer + 1))
+    return pd.concat(found, ignore_index=True)
+
+
+def _at_random(study: Study, routes: np.ndarray, batches: np.ndarray, layer: int) -> pd.DataFrame:
+    """The rows of `judged` of random placements: ρ of each over all batches, slowdown of one."""
+    shape, devices = study.shape, study.net.devices
+    homes = randoms(shape.experts, devices, study.seed + layer)
+    pairs = [(batches[at % len(batches)], home) for at, home in enumerate(homes)]
+    chosen = [np.bincount(routes[batch].reshape(-1), minlength=shape.experts) for batch in batches]
+    rho, (_, slow) = held(np.stack(chosen), homes, devices).mean(0), _timed(study, routes, pairs)
+    row = dict(placement=RANDOM, draw=np.arange(DRAWS), rho=rho, slowdown=slow)
+    return pd.DataFrame(row | dict(where=FREE))
+
+
+def _timed(study: Study, routes: np.ndarray, cases: list) -> tuple[np.ndarray, np.ndarray]:
+    """ρ and the slowdown over even routes [cases] of batches under placements."""
+    shape, net = study.shape, study.net
+    even = step.layer(*step.even_layer(study.tokens, shape, net.devices), shape, net, study.machine)
+    sent, rows = tails.routed(routes, cases, shape, net.devices)
+    s = step.total_s(step.layer(sent, rows, shape, net, study.machine))
+    return layers.rho(rows), s / step.total_s(even) - 1
 
 
 def domains(
     study: Study, index: np.ndarray, document: np.ndarray, domain: np.ndarray
 ) -> pd.DataFrame:
     """`judged` for every domain: packed on the first half of its documents, judged on batches of
-    its other half ("same domain") and of the others' other halves ("another domain"); columns
-    domain, layer, placement, where, rho, slowdown.
+    its other half ("same domain") and of the others' other halves ("another domain"); and packed on
+    as many tokens of every domain's first half, judged on its other half ("all domains"), on which
+    placements for "no text" are judged too; columns domain, layer, placement, draw, where, rho,
+    slowdown.
 
     index [layers, all tokens, k]; document and domain [all tokens] numbers.  Halves too short for a
     batch are left out.
@@ -104,99 +147,57 @@ def domains(
         first, second = own[document[own] <= middle], own[document[own] > middle]
         if min(len(first), len(second)) >= study.tokens:
             halves[number] = first, windows(second, study.tokens, study.batches, rng)
-    columns = ["domain", "layer", "placement", "where", "rho", "slowdown"]
+    columns = ["domain", "layer", "placement", "draw", "where", "rho", "slowdown"]
     found = [pd.DataFrame(columns=columns)]
+    least = min((len(first) for first, _ in halves.values()), default=0)
+    mixture = [first[:least] for first, _ in halves.values()]
     for number, (packing, same) in halves.items():
-        where, others = {SAME: same}, [part for n, (_, part) in halves.items() if n != number]
+        where, others = (
+            {SAME: same, FREE: same},
+            [part for n, (_, part) in halves.items() if n != number],
+        )
         if others:
             where[OTHER] = np.concatenate(others)
         found.append(judged(study, index, packing, where).assign(domain=number))
+        if others:
+            mixed = judged(study, index, np.concatenate(mixture), {MIXED: same})
+            found.append(mixed.assign(domain=number))
     return pd.concat(found[1:] or found, ignore_index=True)
 
 
+def banded(rows: pd.DataFrame, keys: list[str], of: list[str]) -> pd.DataFrame:
+    """The means of columns per keys, over all but `draw` first; rho_low and rho_high are the band
+    that holds nine in ten of the draws, NaN where there is one alone.
+    """
+    each = rows.groupby([*keys, "draw"], sort=False)[of].mean()
+    groups = each.groupby(level=keys, sort=False)
+    ends = {f"rho_{end}": groups.rho.quantile(q) for end, q in (("low", 0.05), ("high", 0.95))}
+    several = groups.rho.size() > 1
+    found = groups.mean().assign(**{name: edge.where(several) for name, edge in ends.items()})
+    return found.reset_index()
+
+
 def means(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of domains, per arm, placement and where: mean ρ and slowdown over domains and layers."""
-    keys = ["arm", "placement", "where"]
-    return rows.groupby(keys, sort=False)[["rho", "slowdown"]].mean().reset_index()
+    """Of domains, per arm, placement and where: mean ρ, with its band over draws, and slowdown over
+    domains and layers.
+    """
+    return banded(rows, ["arm", "placement", "where"], ["rho", "slowdown"])
 
 
 def table(placed: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Of means, ρ and slowdown of one arm per placement, in the same and in another domain side by
-    side.
+    """Of means, ρ with its band over draws and slowdown of one arm, per placement and the text that
+    it was made for (made_for); without those in two nodes.
     """
-    own = placed[placed.arm == arm].pivot(index="placement", columns="where")
-    wanted = [(column, where) for column in ("rho", "slowdown") for where in (SAME, OTHER)]
-    own = own.reindex(placed.placement.unique(), columns=pd.MultiIndex.from_tuples(wanted))
-    own.columns = pd.Index([f"{column}_{SHORT[where]}" for column, where in wanted])
-    return own.reset_index()
+    own = placed[(placed.arm == arm) & ~placed.placement.str.contains("nodes")]
+    own = own.rename(columns={"where": "made_for"})
+    ordered = own.sort_values("placement", key=lambda names: names.map(ORDER.index), kind="stable")
+    return ordered[["placement", "made_for", "rho", "rho_low", "rho_high", "slowdown"]]
 
 
 def told(placed: pd.DataFrame, arm: str) -> pd.DataFrame:
-    """Of means, the ρ of one arm that sentences tell: placements order, packed and replicated,
-    where same or other; the order of experts is the same for all.
+    """Of means, the ρ of one arm that sentences tell: placements order, random, packed and
+    replicated; where they were made for: same, other or mixed, nothing of those for no text.
     """
-    own = placed[placed.arm == arm].replace({"in order": "order", **SHORT})
-    ordered = (own.placement == "order") & (own["where"] == "same")
-    return own[ordered | own.placement.isin(["packed", "replicated"])]
-
-
-def of_counts(
-    counts: pd.DataFrame, cases: Mapping[str, tuple[str, int]], seed: int = 0
-) -> pd.DataFrame:
-    """Placements made for the counts of one domain, judged on each of the others', for published
-    counts (columns model, domain, layer, expert, count): ρ per group, layer, domain packed for,
-    placement and where ("packed for", in sample, or "another domain", the mean over those).
-
-    cases: by group, the model and how many devices share its experts; as many slots hold copies.
-    """
-    found = []
-    for group, (model, devices) in cases.items():
-        for layer, own in counts[counts.model == model].groupby("layer"):
-            load = own.groupby(["domain", "expert"])["count"].sum().unstack(fill_value=0)
-            loads = load.to_numpy(float)
-            for domain, packed in zip(load.index, loads, strict=True):
-                for name, home in placements(packed, devices, devices, seed + int(layer)).items():
-                    held = placement.device_load(loads, home, devices)
-                    case = dict(group=group, layer=layer, domain=domain, placement=name)
-                    where = np.where(load.index == domain, MADE, OTHER)
-                    rho = held.max(-1) / held.mean(-1)
-                    found.append(pd.DataFrame(dict(where=where, rho=rho)).assign(**case))
-    keys = ["group", "layer", "domain", "placement", "where"]
-    return pd.concat(found).groupby(keys, sort=False).rho.mean().reset_index()
-
-
-def averages(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of of_counts, per group, placement and where: mean ρ over layers and pairs of domains."""
-    return rows.groupby(["group", "placement", "where"], sort=False).rho.mean().reset_index()
-
-
-def counted(rows: pd.DataFrame, group: str) -> pd.Series:
-    """Of of_counts, mean ρ of one group: counts_order (experts in order), packed and copied in the
-    domain that they were made for (counts_packed, counts_copied), and in others (counts_moved,
-    counts_copied_moved).
-    """
-    at = rows[rows.group == group].groupby(["placement", "where"]).rho.mean()
-    return pd.Series(
-        dict(
-            counts_order=at["in order", OTHER],
-            counts_packed=at["packed", MADE],
-            counts_moved=at["packed", OTHER],
-            counts_copied=at["replicated", MADE],
-            counts_copied_moved=at["replicated", OTHER],
-        )
-    )
-
-
-def kept(rows: pd.DataFrame, cases: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
-    """Of of_counts, which share of what a placement takes off the busiest device in the domain that
-    it was made for remains in others: 1 all of it, 0 none (columns name, value).
-
-    cases: by name, the group and the placement.  Without an interval: layers and domains of one
-    model are no sample of models.
-    """
-    found = []
-    for name, (group, made) in cases.items():
-        rho = rows[rows.group == group].groupby(["placement", "where"]).rho.mean()
-        gain = {where: rho["in order", where] - rho[made, where] for where in (OTHER, MADE)}
-        found.append(dict(name=name, value=gain[OTHER] / gain[MADE]))
-    return pd.DataFrame(found)
+    own = placed[(placed.arm == arm) & ~placed.placement.str.contains("nodes")]
+    own = own.replace({"where": SHORT, "placement": {"in order": "order"}})
+    return own[["placement", "where", "rho", "rho_low", "rho_high"]]

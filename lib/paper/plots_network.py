@@ -71,18 +71,34 @@ def slowdown_families(table: pd.DataFrame, predecessor: pd.DataFrame) -> Figure:
 
 
 def layer_times(table: pd.DataFrame) -> Figure:
-    """Time of measured routes over that of even ones per layer, a panel per fabric, a line per
-    checkpoint (columns arm, fabric, layer, slowdown, slowdown_low, slowdown_high).
+    """Time of measured routes over that of even ones per layer with its band, a panel per fabric, a
+    line per checkpoint (columns arm, fabric, layer, over_even, over_even_low, over_even_high).
     """
     return lines(
         table,
         "layer",
-        "slowdown",
+        "over_even",
         by="arm",
         panel="fabric",
         xlabel="layer",
-        ylabel="time / time of even routes",
+        ylabel="time / even",
         reference=1,
+    )
+
+
+def carried(table: pd.DataFrame) -> Figure:
+    """Slowdown of layers against tokens per device with its interval (columns arm, shape, tokens,
+    slowdown, slowdown_low, slowdown_high), a panel per checkpoint, a line per shape.
+    """
+    return lines(
+        table,
+        "tokens",
+        "slowdown",
+        by="shape",
+        panel="arm",
+        xlabel="tokens per device",
+        ylabel="slowdown",
+        log="x",
     )
 
 
@@ -156,8 +172,9 @@ def anatomy(table: pd.DataFrame) -> Figure:
 
 
 def placements(table: pd.DataFrame, xlabel: str) -> Figure:
-    """Mean ρ per placement, by where it is used (columns group, placement, where, rho), a panel per
-    group; filled where `where` is the first of its names, else hollow.
+    """Mean ρ per placement, by the text it was made for (columns group, placement, where, rho, and
+    where there is a band rho_low and rho_high), a panel per group; filled where `where` is the
+    first of its names, else hollow.
     """
     needs("plots_network.placements", table, "rho", names=["group", "placement", "where"])
     names, where = list(dict.fromkeys(table.placement)), list(dict.fromkeys(table["where"]))
@@ -169,6 +186,8 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
         for place, part in own.groupby("where", sort=False):
             look, heights = looks[place], part.placement.map(names.index)
             ax.plot(part.rho, heights, look.mark, color=look.colour, mfc=fills[place])
+            if "rho_low" in part:
+                ax.hlines(heights, part.rho_low, part.rho_high, color=look.colour, lw=1)
         ax.set_xlim(0.95, 1.04 * own.rho.max() if own.rho.notna().any() else None)
         ax.axvline(1, color=GREY, lw=1)
         rows(ax, names)

@@ -185,6 +185,15 @@ def batches(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> np.
     return np.stack(found[:number])
 
 
+def repeated(t: Trace, tokens: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """[number, tokens] token numbers of batches in which one prompt repeats: a document each, drawn
+    at random, over and over until the batch is full.
+    """
+    starts = np.flatnonzero(np.diff(t.document, prepend=-1))
+    pieces = np.split(np.arange(len(t.document)), starts[1:])
+    return np.stack([np.resize(pieces[i], tokens) for i in rng.integers(len(pieces), size=number)])
+
+
 def batch_loads(t: Trace, batch: np.ndarray) -> np.ndarray:
     """[layers, batches, experts] load of batches [batches, tokens]."""
     return np.stack(

@@ -1,0 +1,73 @@
+"""The layer of a model by its configuration alone."""
+
+import pytest
+import torch
+import transformers as t
+
+from lib.commands import shapes
+from lib.network import step
+
+CONFIGS = {
+    "OLMoE-1B-7B": t.OlmoeConfig(intermediate_size=1024, dtype="bfloat16"),
+    "Mixtral-8x7B": t.MixtralConfig(dtype="bfloat16"),
+    "Qwen3-30B-A3B": t.Qwen3MoeConfig(num_hidden_layers=48, head_dim=128, dtype="bfloat16"),
+    "DeepSeek-V3": t.DeepseekV3Config(quantization_config={"quant_method": "fp8"}),
+    "gpt-oss-20b": t.GptOssConfig(
+        num_hidden_layers=24, num_local_experts=32, quantization_config={"quant_method": "mxfp4"}
+    ),
+}
+TINY = dict(hidden_size=32, moe_intermediate_size=16, intermediate_size=32, head_dim=8)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_published_models_have_their_published_shapes(name):
+    found, wanted = shapes.of_config(CONFIGS[name], name), step.models()[name]
+    assert (found.shape, found.layers) == (wanted.shape, wanted.layers)
+    assert found.rest_parameters == wanted.rest_parameters
+
+
+def test_only_the_configuration_of_a_folder_is_read(tmp_path):
+    config = t.Qwen3MoeConfig(
+        vocab_size=64,
+        num_hidden_layers=3,
+        num_experts=8,
+        num_experts_per_tok=2,
+        mlp_only_layers=[0],
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+        **TINY,
+    )
+    config.save_pretrained(tmp_path / "mine")
+    (own,) = shapes.models(["Mixtral-8x7B"], str(tmp_path / "mine"), dtype="float16")
+    assert (own.name, own.layers) == ("mine", 2)
+    assert vars(own.shape) == dict(hidden=32, width=16, experts=8, k=2, weight_bytes=2.0)
+    assert own.words.startswith("hidden size 32, 8 experts of width 16, 2 a token, in 2 layers")
+    whole = sum(p.numel() for p in t.Qwen3MoeForCausalLM(config).parameters())
+    assert own.rest_parameters == whole - 2 * 8 * 3 * 32 * 16  # tied: the output matrix counts
+
+
+def test_without_a_model_of_ones_own_the_published_ones_are_taken():
+    assert [m.name for m in shapes.models(["Mixtral-8x7B"], "embedded")] == ["Mixtral-8x7B"]
+
+
+def test_what_is_refused(tmp_path):
+    dense = t.LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1)
+    with pytest.raises(ValueError, match="model = 'x': has no experts: must have the same"):
+        shapes.of_config(dense, "x")
+    packed = t.MixtralConfig(quantization_config={"quant_method": "unheard"})
+    with pytest.raises(ValueError, match="quant_method = 'unheard': must be one of fp8, mxfp4"):
+        shapes.of_config(packed, "x")
+    with pytest.raises(FileNotFoundError, match="model = 'nowhere': must be one of"):
+        shapes.models([], "nowhere")
+
+
+def test_bytes_of_a_weight():
+    config = t.MixtralConfig(dtype=torch.float32)
+    assert shapes.of_config(config, "x").shape.weight_bytes == 4
+    config.quantization_config = {"quant_method": "gptq", "bits": 4}
+    assert shapes.of_config(config, "x").shape.weight_bytes == 0.5
+    groups = {"a": {"weights": {"num_bits": 8}}}
+    config.quantization_config = {"quant_method": "compressed-tensors", "config_groups": groups}
+    assert shapes.of_config(config, "x").shape.weight_bytes == 1
+    assert shapes.of_config(config, "x", dtype="bfloat16").shape.weight_bytes == 2
