@@ -4,13 +4,15 @@
 # make published  recomputes what needs no GPU of the published run, confirms what is unchanged, names the rest
 # make times  what chapters and test files last took, beside their budgets
 # make bench  sets up, measures the speed of the strategies and of the network engine
-# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one
+# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one;
+#                  chapters as jobs of a Slurm of one node (Debian: slurm-wlm, munge)
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 TESTED := $(VENV)/.tested
+SLURM := notebooks/profiles/slurm/requirements.txt
 BIN := $(VENV)/bin
 
 .PHONY: book published times test test-long bench corpus clean
@@ -33,8 +35,9 @@ bench: $(TESTED)
 	@$(BIN)/python -m pytest -o addopts= -q -s tests/bench_strategies.py tests/bench_network.py $(ARGS)
 
 OLDER := _build/transformers-5.17.0
-test-long: $(TESTED) $(OLDER)
+test-long: $(VENV)/.slurm $(OLDER)
 	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)
+	@$(BIN)/python -m pytest -q tests/long_slurm.py $(ARGS)
 
 $(OLDER): | $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part transformers==5.17.0 \
@@ -50,6 +53,9 @@ $(READY): requirements.txt pyproject.toml
 
 $(TESTED): $(READY) tests/requirements.txt
 	@$(PYTHON) .ci/environment.py $@ requirements.txt tests/requirements.txt
+
+$(VENV)/.slurm: $(TESTED) $(SLURM)
+	@$(PYTHON) .ci/environment.py $@ requirements.txt tests/requirements.txt $(SLURM)
 
 clean:
 	rm -rf _build $(VENV)

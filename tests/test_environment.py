@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -102,3 +103,29 @@ def test_the_book_installs_nothing_that_only_tests_need(checkout):
     line = ["make", "-n", "book"]
     done = subprocess.run(line, cwd=checkout, capture_output=True, text=True, check=False)
     assert "requirements.txt" in done.stdout and "tests/requirements.txt" not in done.stdout
+
+
+def test_it_is_installed_from_a_checkout_alone(tmp_path):
+    """As a wheel its `lib` would lie among the packages of others, without notebooks and data."""
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / ".ci", copy / ".ci")
+    shutil.copytree(ROOT / "lib", copy / "lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    quick = ["--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    line = [sys.executable, "-m", "pip", "install", *quick, "--target", tmp_path / "into", copy]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert done.returncode and "moe-imbalance runs from a checkout" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "into").exists()
+    code = "import checkout; print(checkout.build_editable('.'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": ".ci"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with zipfile.ZipFile(copy / done.stdout.split()[-1]) as wheel:
+        (path,) = [name for name in wheel.namelist() if name.endswith(".pth")]
+        assert wheel.read(path).decode().strip() == str(copy)
+        assert not [name for name in wheel.namelist() if name.startswith("lib/")]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -163,28 +164,38 @@ def test_a_run_that_diverges_is_a_result_of_one_line(tmp_path, monkeypatch, caps
     assert capsys.readouterr().out.count("finetune: none_0_0: train.run: step") == 1
 
 
-def test_torchrun_spreads_a_run_and_gives_what_one_process_gives(finished, tmp_path):
-    _, p = finished
-    one = Job("none", 0.0, 0)
-    given = json.dumps(SMALL | {"coefficients": {"none": [0.0]}, "training_seeds": 1})
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "lib.balance.finetune",
-        str(tmp_path),
-        given,
-    ]
+def begun(folder, node, port, **changes):
+    """What one of two nodes starts."""
+    given = json.dumps(SMALL | {"coefficients": {"none": [0.0]}, "training_seeds": 1} | changes)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--node-rank"]
+    command += [str(node), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    command += ["-m", "lib.balance.finetune", str(folder), given]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    alone, spread = (found_in(folder, p, [one])[one] for folder in (finished[0], tmp_path))
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def test_two_nodes_share_a_run_give_what_one_process_gives_and_the_first_decides(
+    finished, tmp_path
+):
+    """The first has the start already, the second nothing and no time: were each to follow its own
+    list or clock, they would not train the same run.
+    """
+    folder, p = finished
+    jobs = finetune.queue({"none": [0.0]}, 1)
+    homes = [finetune.place(tmp_path / name, p.settings(4000)) for name in ("first", "second")]
+    homes[0].mkdir(parents=True)
+    for start in folder.rglob("start_*.json"):
+        (homes[0] / start.name).write_text(start.read_text())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    nodes = [begun(tmp_path / "first", 0, port)]
+    nodes += [begun(tmp_path / "second", 1, port, time_budget_s=0.0)]
+    told = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], told
+    assert list(found_in(tmp_path / "first", p, jobs)) == jobs
+    assert not list(homes[1].rglob("*.json"))
+    alone, spread = (found_in(where, p, jobs)[jobs[1]] for where in (folder, tmp_path / "first"))
     assert spread["held_out"]["nats_per_token"] == pytest.approx(
         alone["held_out"]["nats_per_token"], abs=1e-3
     )

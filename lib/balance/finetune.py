@@ -2,8 +2,9 @@
 
 A run leaves one JSON file.  The files are the queue's memory: what is there is not computed again.
 ``python -m lib.balance.finetune FOLDER PARAMETERS [WORKER WORKERS [PUBLISHED]]`` works on a part of
-a queue, PARAMETERS being those of the chapter as JSON, and under torchrun spreads each run over all
-processes.
+a queue, PARAMETERS being those of the chapter as JSON (``python -m lib.paper.given 03_finetune
+--whole`` prints them), and under torchrun spreads each run over all processes, on however many
+machines that share FOLDER.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed as dist
@@ -121,19 +123,21 @@ def work(
 ) -> str:
     """Do what is missing of a queue's share (every `workers`-th run) on each text, until
     `time_budget_s` would be exceeded (one run is always done, but none where it is 0); returns what
-    is left, "3 of 9 runs left", or nothing.  What is `published` is not missing.
+    is left, "3 of 9 runs left", or nothing.  What is `published` is not missing.  Of processes that
+    train together the first says what is missing and when time is up.
 
     A run that was broken off goes on from its checkpoint, where `checkpoint_every` leaves any.  One
     that diverges ends with one line, which is its result.
     """
     device, mine = load.device(study.device), jobs[worker::workers]
     done = finished(folder, study, mine, published)
-    missing = [(stride, job) for stride in done for job in mine if job not in done[stride]]
+    missing = _agreed([(stride, job) for stride in done for job in mine if job not in done[stride]])
     began, slowest, text = time.monotonic(), 0.0, None
     with deterministic(study.deterministic):
         for number, (stride, job) in enumerate(missing):
             spent = time.monotonic() - began
-            if not study.time_budget_s or (number and spent + slowest > study.time_budget_s):
+            late = number and spent + slowest > study.time_budget_s
+            if _agreed(not study.time_budget_s or late):
                 left = f"{len(missing) - number} of {len(mine) * len(done)} runs left"
                 tqdm.write(f"finetune: {left} after {spent:.0f} s: the same command goes on")
                 return left
@@ -143,6 +147,14 @@ def work(
             _one(job, study, text, place(folder, text.settings))
             slowest = max(slowest, time.monotonic() - started)
     return ""
+
+
+def _agreed(said: Any) -> Any:
+    """What the first of all processes that train together says, on each of them."""
+    box = [said]
+    if objective.place()[1] > 1:
+        dist.broadcast_object_list(box)
+    return box[0]
 
 
 def _one(job: Job, study: Study, text: setup.Setup, target: Path) -> None:

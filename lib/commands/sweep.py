@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import provenance, stats
-from lib.paper import chapters, compare, rules, runner, runs, settings
+from lib.paper import chapters, compare, rules, runner, runs, scheduler, settings
 
 MOST = 1000  # runs of a sweep
 SWEEPS = chapters.ROOT / "_build" / "sweeps"
@@ -32,6 +32,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     line.add_argument("--only", action="append", default=[], help="number of a chapter")
     line.add_argument("--value", nargs="+", default=[], help="values told, e.g. 04.slowdown_top")
     line.add_argument("--jobs", type=int, default=1, help="chapters computed at the same time")
+    line.add_argument("--profile", help="a Snakemake profile: chapters as jobs of a scheduler")
     return line.parse_args(arguments)
 
 
@@ -122,6 +123,7 @@ def main(arguments: Sequence[str]) -> None:
     """Check all runs, compute them one after the other, and leave the table with its page."""
     a = parsed(arguments)
     along = axes(settings.load(a.params))
+    profile = None if a.profile is None else scheduler.profile(a.profile)
     given, wanted = grid(along), runs.chosen(a.only)
     places = [runs.place(f"{a.name}-{number:03d}") for number in range(len(given))]
     for own in given:
@@ -130,7 +132,8 @@ def main(arguments: Sequence[str]) -> None:
     for number, (where, own) in enumerate(zip(places, given, strict=True)):
         print(f"== {where.name} ({number + 1} of {len(given)}): {own}", file=sys.stderr)
         with runner.sole(where) as held:
-            if not runner.execute(where, own, wanted, jobs=a.jobs, origin=a.params, held=held):
+            how = dict(jobs=a.jobs, origin=a.params, held=held, profile=profile)
+            if not runner.execute(where, own, wanted, **how):
                 failed.append(where.name)
     table = summary(told(places, given, a.value), list(along))
     target = SWEEPS / a.name

@@ -13,7 +13,19 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from lib.paper import build, chapters, intact, renew, rules, runner, runs, settings, side, times
+from lib.paper import (
+    build,
+    chapters,
+    intact,
+    renew,
+    rules,
+    runner,
+    runs,
+    scheduler,
+    settings,
+    side,
+    times,
+)
 from lib.paper import compare as views
 from lib.paper import publish as publishing
 
@@ -37,6 +49,12 @@ def run(
     parameter: Given = None,
     only: Only = None,
     jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="a Snakemake profile, or its name in notebooks/profiles: chapters as jobs"
+        ),
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="open the book in a browser")] = False,
     changed_data: Annotated[
         bool, typer.Option("--changed-data", help="use data that differ from data/manifest.csv")
@@ -44,6 +62,7 @@ def run(
 ) -> None:
     """Run the chapters whose parameters, code or data changed, then build the book."""
     where, wanted = runs.place(name), runs.chosen(only or [])
+    place = None if profile is None else scheduler.profile(profile)
     given, published = settings.asked(params, parameter or []), name == runs.PUBLISHED
     if published and (given or set(only or []) - {"book"}):
         raise ValueError(
@@ -60,7 +79,7 @@ def run(
         intact.check(["data/reference"])
     with runner.sole(where) as held:
         fine = not wanted or runner.execute(
-            where, given, wanted, jobs=jobs, origin=params or "", held=held
+            where, given, wanted, jobs=jobs, origin=params or "", held=held, profile=place
         )
         runner.mend(where)
         index = build.book(chapters.PUBLISHED if published else where, where / "book")

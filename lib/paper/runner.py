@@ -7,14 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from lib import provenance
-from lib.paper import chapters, compare, reuse
+from lib.paper import chapters, compare, reuse, scheduler
 
 
 def execute(
@@ -26,9 +24,10 @@ def execute(
     origin: str = "",
     held: int | None = None,
     published: bool = False,
+    profile: Path | None = None,
 ) -> bool:
-    """Run the chapters that are due, `jobs` at a time on equal shares of the cores; True if all
-    that should be there are.
+    """Run the chapters that are due, `jobs` at a time on equal shares of the cores, or as jobs of
+    the scheduler that a Snakemake `profile` names; True if all that should be there are.
 
     What another run has already is taken over.  A chapter that fails does not stop those that do
     not need it.  What an interrupted run left half-done is done again.  `origin` names the file of
@@ -37,34 +36,49 @@ def execute(
     """
     folder.mkdir(parents=True, exist_ok=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = max(1, (cores or 1) // jobs)
+    threads = scheduler.THREADS if profile else max(1, (cores or 1) // jobs)
     content: dict = {"name": folder.name, "parameters": given, "parameters_file": origin}
     content |= {"chapters": only, "threads": threads, "published": published}
+    content |= {"profile": str(profile)} if profile else {}
     with provenance.writing(folder / "run.json") as part:
         part.write_text(json.dumps(content, indent=1) + "\n")
     missing = _missing(folder, given, only if published else chapters.with_needs(only))
     if not missing:
         return True
+    for chapter in missing:
+        _log(folder, chapter).unlink(missing_ok=True)
     environment = provenance.environment(
         PAPER_RUN_NAME=folder.name,
         PAPER_PARAMETERS_FILE=origin,
         PAPER_LEADER=str(os.getpid()),
         PAPER_MISSING=" ".join(missing),
     )
-    done = subprocess.run(
-        _snakemake(folder, jobs * threads, missing),
-        check=False,
-        env=environment,
-        pass_fds=() if held is None else (held,),
-    )
+    where = _profiled(profile, jobs) if profile else _local(jobs * threads)
+    command = [*_snakemake(folder), *where, "--forcerun"]
+    command += [f"{chapter}.ipynb" for chapter in missing]
+    if profile:
+        code = scheduler.run(folder, command, held, environment)
+    else:
+        fds = () if held is None else (held,)
+        code = subprocess.run(command, check=False, env=environment, pass_fds=fds).returncode
+    return _ended(folder, missing, code)
+
+
+def _ended(folder: Path, missing: list[str], code: int) -> bool:
+    """Whether Snakemake made all that was missing; refused is what no chapter explains."""
+    for chapter in missing:
+        log, began = _log(folder, chapter), scheduler.progress(folder, chapter).is_file()
+        if began and not (folder / f"{chapter}.ipynb").is_file() and not _whole(log):
+            reason = "its job ended from outside (cancelled, out of time or memory?)"
+            stopped(log, chapters.source(chapter), reason)
     mend(folder)
-    if done.returncode and not any(failure(folder, chapter) for chapter in missing):
+    if code and not any(failure(folder, chapter) for chapter in missing):
         logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
         told = logs[-1].read_text()[-2000:].strip() if logs else ""
         raise RuntimeError(
-            f"run: the workflow itself failed: {told or f'exit code {done.returncode}, no log'}"
+            f"run: the workflow itself failed: {told or f'exit code {code}, no log'}"
         )
-    return done.returncode == 0
+    return code == 0
 
 
 def _missing(folder: Path, given: dict, wanted: list[str]) -> list[str]:
@@ -82,16 +96,25 @@ def _missing(folder: Path, given: dict, wanted: list[str]) -> list[str]:
     return missing
 
 
-def _snakemake(folder: Path, cores: int, missing: list[str]) -> list[str]:
-    """Snakemake's command line: `missing` is computed whatever it thinks of it, the rest where
-    something that it reads is newer.
+def _snakemake(folder: Path) -> list[str]:
+    """Snakemake's command line up to where it works: what follows --forcerun is computed whatever
+    it thinks of it, the rest where something that it reads is newer.
     """
     snakefile = str(chapters.ROOT / "notebooks" / "Snakefile")
     command = [sys.executable, "-m", "snakemake", "--snakefile", snakefile]
     command += ["--directory", str(folder), "--configfile", str(folder / "run.json")]
-    command += ["--cores", str(cores), "--keep-going", "--nolock", "--rerun-incomplete"]
-    command += ["--quiet", "all", "--rerun-triggers", "mtime", "--forcerun"]
-    return [*command, *(f"{chapter}.ipynb" for chapter in missing)]
+    command += ["--keep-going", "--nolock", "--rerun-incomplete"]
+    return [*command, "--rerun-triggers", "mtime"]
+
+
+def _local(cores: int) -> list[str]:
+    return ["--cores", str(cores), "--quiet", "all"]
+
+
+def _profiled(profile: Path, jobs: int) -> list[str]:
+    """A profile says how many jobs may run at once, unless it is asked for more than one."""
+    more = ["--jobs", str(jobs)] if jobs > 1 else []
+    return ["--workflow-profile", str(profile), *more, "--quiet", "rules", "progress", "host"]
 
 
 @contextmanager
@@ -154,19 +177,17 @@ def _with_its_leader() -> None:
         return
     import psutil
 
-    def watch() -> None:
-        while psutil.pid_exists(leader) and psutil.Process(leader).status() != "zombie":
-            time.sleep(0.5)
+    def end() -> None:
         for child in psutil.Process().children(recursive=True):
             child.kill()
         os._exit(1)
 
-    leader = int(os.environ["PAPER_LEADER"])
-    threading.Thread(target=watch, daemon=True).start()
+    scheduler.when_gone(int(os.environ["PAPER_LEADER"]), end)
 
 
 def stopped(log: Path, source: Path, reason: str) -> None:
     """Leave in place of an executed copy the notebook with the reason for which there is none."""
+    log.parent.mkdir(exist_ok=True)
     notebook = json.loads(source.read_text())
     code = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
     error = {"output_type": "error", "ename": "stopped", "evalue": reason}
@@ -178,15 +199,26 @@ def stopped(log: Path, source: Path, reason: str) -> None:
 def mend(folder: Path) -> None:
     """What was only half-written, on a full disk say, gives way to one that says so."""
     for log in sorted((folder / "logs").glob("*.ipynb")):
-        try:
-            json.loads(log.read_text())
-        except ValueError:
+        if not _whole(log):
             stopped(log, chapters.source(log.stem), "its executed copy is cut off (disk full?)")
+
+
+def _whole(log: Path) -> bool:
+    """Whether an executed copy is there and can be read."""
+    try:
+        return bool(json.loads(log.read_text()))
+    except (ValueError, FileNotFoundError):
+        return False
+
+
+def _log(folder: Path, chapter: str) -> Path:
+    """Where papermill writes; what ended well is copied from there."""
+    return folder / "logs" / f"{chapter}.ipynb"
 
 
 def failure(folder: Path, chapter: str) -> str | None:
     """Why a chapter failed in a run, in one line per error; None if it did not."""
-    log = folder / "logs" / f"{chapter}.ipynb"
+    log = _log(folder, chapter)
     if (folder / f"{chapter}.ipynb").is_file() or not log.is_file():
         return None
     cells = json.loads(log.read_text())["cells"]
