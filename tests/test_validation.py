@@ -402,3 +402,15 @@ def test_costs_are_told_as_ratios():
     )
     assert engine.fastest(TIMED)[["on", "devices"]].tolist() == ["another card", 32]
     assert engine.fastest(TIMED[:9])["on"] == "no device yet"
+
+
+def test_the_fresh_run_is_judged_as_it_was_before_any_refit():
+    """What was written down when the run was read; a later form is another table, not this one."""
+    tables, facts, _ = records.load(ROOT / "data/measured")
+    fresh = records.fresh(facts)
+    assert calibrate.base(tables) == "nvidia-h200-x2" != fresh
+    _, _, layers = calibrate.everything(tables, large_bytes=2**20, draws=0)
+    found = elasticity.compared(layers[layers.machine == fresh], draws=0)
+    found = found[found.tokens >= elasticity.MANY].reset_index(drop=True)
+    judged = pd.read_csv(ROOT / "data/measured/judged/costs.csv")
+    pd.testing.assert_frame_equal(found[list(judged)], judged, atol=1e-3, check_dtype=False)
