@@ -11,6 +11,7 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def steered(shape: cost.Shape, index: np.ndarray, seed: int) -> torch.Tensor:
     return torch.as_tensor(x, dtype=torch.bfloat16)
 
 
-def whole(shape: cost.Shape) -> nn.Module:
+def whole(shape: cost.Shape) -> Any:
     """transformers' model of one layer of a shape, its weights drawn, its router's the identity on
     the first numbers.
     """
@@ -106,7 +107,7 @@ def block(shape: cost.Shape, device: torch.device) -> nn.Module:
     from transformers.distributed import DistributedConfig
 
     devices = dist.get_world_size()
-    asked = dict(tp_size=devices, enable_expert_parallel=True)
+    asked: dict[str, Any] = dict(tp_size=devices, enable_expert_parallel=True)
     if "ep_size" in {field.name for field in dataclasses.fields(DistributedConfig)}:
         asked = dict(tp_size=devices, ep_size=devices)
     names: list[str] = [""]

@@ -221,7 +221,32 @@ COLUMNS = {
     "whole_step": Column("of a whole step", "+.1%"),
     "wire_share": Column("share of the wire", ".0%"),
     "worst_over_bar": Column("worst over the better bar", ".2f"),
+    "arithmetic_difference": Column("of it the experts'", "+.2f"),
+    "batch": Column("tokens"),
+    "call_us": Column("called (µs)"),
+    "graph_us": Column("from a graph (µs)"),
+    "largest_fitted": Column("largest fitted", ".0f", "MiB"),
+    "kernels": Column("apart by a factor of"),
+    "ours_us": Column("ours (µs)", ".4g"),
+    "queued_us": Column("queued (µs)"),
+    "theirs_us": Column("transformers (µs)", ".4g"),
 }
+# numbers that stand in prose alone, by their format
+PLAIN = {
+    ".0%": "claimed_least claimed_most deepep_alone off off_p95 predecessor_least predecessor_most "
+    "slowdown_most within",
+    ".1%": "deepep_combine deepep_combine_left_out deepep_dispatch deepep_dispatch_left_out "
+    "deepep_others fresh_large fresh_layer fresh_small nodes_off slow_off time_off "
+    "error_rival reversal",
+    "+.1%": "error_gain",
+    ".2f": "theirs_over_ours",
+    ".1f": "deepep_combine_nic deepep_dispatch_nic",
+    ".0e": "simgrid_approximate_error simgrid_flow_error simgrid_makespan_error",
+    "+.0%": "lean native_ours native_theirs ours_slowdown theirs_slowdown",
+    ".0f": "native_tokens_few native_tokens_many recorded_tokens",
+}
+for form, names in PLAIN.items():
+    COLUMNS |= {name: Column(name.replace("_", " "), form) for name in names.split()}
 
 
 def known(name: Hashable) -> Column:
