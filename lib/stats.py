@@ -149,20 +149,24 @@ def cv2_unbiased(counts: ArrayLike) -> float:
 
 
 def jackknife_interval(
-    counts: np.ndarray, clusters: np.ndarray, statistic: Callable, level: float = 0.95
+    counts: np.ndarray,
+    clusters: np.ndarray,
+    statistic: Callable,
+    level: float = 0.95,
+    least: int = CLUSTERS,
 ) -> tuple[float, float] | None:
     """Interval of statistic(counts [documents, …]) by leaving out one cluster of documents at a
     time.
 
-    Student's t with clusters − 1 degrees of freedom; None below 8 clusters, where no interval is
-    given. The delete-one-cluster jackknife: Efron and Tibshirani, An Introduction to the Bootstrap
-    (1993), chapter 11.
+    Student's t with clusters − 1 degrees of freedom; None below `least` clusters, where no interval
+    is given. The delete-one-cluster jackknife: Efron and Tibshirani, An Introduction to the
+    Bootstrap (1993), chapter 11.
     """
     names = np.unique(clusters)
     if len(clusters) != len(counts):
         rule = f"must be one per document, {len(counts)}"
         raise ValueError(f"stats.jackknife_interval: {len(clusters)} clusters: {rule}")
-    if len(names) < CLUSTERS:
+    if len(names) < least:
         return None
     whole = statistic(counts)
     left = np.array([statistic(counts[clusters != name]) for name in names])

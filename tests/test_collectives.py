@@ -73,6 +73,25 @@ dist.barrier()
 dist.destroy_process_group()  # else the last threads may end the process with an error
 """
 
+NATIVE = """
+import numpy as np, torch, torch.distributed as dist
+from lib.measure import grid, native
+dist.init_process_group("gloo")
+n, shape = dist.get_world_size(), grid.SHAPES["tiny"]
+torch.manual_seed(0)
+spread = native.block(shape, torch.device("cpu"))
+torch.manual_seed(0)
+alone = native.whole(shape).model.layers[0].mlp.eval()
+for level in (0.0, *native.LEVELS):
+    index = native.routed(shape, level, 8 * n, seed=1)
+    x = native.steered(shape, index, seed=1)
+    with torch.inference_mode():
+        assert (alone.gate(x)[2].numpy() == index).all(), level
+        torch.testing.assert_close(spread(x[None]), alone(x[None]), rtol=0.05, atol=1e-3)
+dist.barrier()
+dist.destroy_process_group()  # else the last threads may end the process with an error
+"""
+
 
 def start(devices, *arguments):
     """One process per rank, as torchrun starts them, without its own lines."""
@@ -102,13 +121,12 @@ def start(devices, *arguments):
     ]
 
 
-@pytest.mark.parametrize("devices", [2, 4])
 @pytest.mark.parametrize(
-    "program",
-    [DELIVERED, LAYER],
-    ids=["bytes arrive where the matrix says", "the layer is the layer"],
+    ("program", "devices"),
+    [(DELIVERED, 2), (DELIVERED, 4), (LAYER, 2), (LAYER, 4), (NATIVE, 2)],
+    ids=["bytes 2", "bytes 4", "our layer 2", "our layer 4", "transformers' layer 2"],
 )
-def test_on_gloo(devices, program):
+def test_on_gloo(program, devices):
     for process in start(devices, "-c", program):
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors[-2000:]
@@ -140,7 +158,7 @@ def measured(request, tmp_path_factory):
 def test_a_run_is_whole(measured):
     devices, machine, out = measured
     tables, facts, _ = records.load(out)
-    assert set(tables) == set(records.PHASES) and not list(out.rglob(".part-*"))
+    assert set(tables) == {"exchange", "compute", "layer"} and not list(out.rglob(".part-*"))
     for name, table in tables.items():
         known = facts[f"{machine}/{name}"]
         assert (

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.network import exchange, fabric, fluid, placement, predecessor, traffic
+from lib.network import exchange, fabric, fluid, placement, predecessor, synthetic, traffic
 
 STUDY = exchange.Study(experts=32, k=2, tokens=1024, devices=8, bytes_per_token=4096, seeds=40)
 SMALL = exchange.Study(experts=32, k=2, tokens=256, devices=8, bytes_per_token=2, seeds=20)
@@ -176,6 +176,32 @@ def test_a_family_is_able_that_shows_every_level():
     assert fitting.level.tolist() == [0.8, 0.8, 0.2]
     assert predecessor.able(fitting.reset_index()) == "a"
     assert predecessor.able(fitting.reset_index().iloc[1:]) == "none of those tried"
+
+
+def test_readings_that_are_no_gini_are_tried_by_single_runs():
+    rows = predecessor.readings(SMALL, STAR, KNOWN)
+    assert rows.groupby("family").size().eq(4).all() and set(rows.family) == set(
+        predecessor.READINGS
+    )
+    means = rows[rows.level == 0.8].set_index("family").slowdown
+    assert means["all that the level is on one expert"] > means["even within 1 ± the level"]
+    assert rows.reversal.between(0, 1).all()
+    # a table that single runs of a reading made is one that it can show
+    zipf = rows[rows.family == "Zipf with exponent = level"]
+    made = KNOWN.assign(slowdown=zipf.slowdown.to_numpy())
+    fitting = predecessor.fits(predecessor.readings(SMALL, STAR, made), made).set_index("family")
+    assert fitting.able["Zipf with exponent = level"]
+    assert not fitting.able["all that the level is on one expert"]
+
+
+def test_weights_of_readings_worked_by_hand():
+    rng, read = np.random.default_rng(0), predecessor.READINGS
+    fifth = read["the level's share on a fifth"](0.5, 10, rng)
+    assert fifth.tolist() == pytest.approx([0.3] * 2 + [0.05] * 8)
+    assert read["Zipf with exponent = level"](1.0, 4, rng).tolist() == [1, 1 / 2, 1 / 3, 1 / 4]
+    assert np.ptp(read["mixed with an uneven draw"](0.0, 10, rng)) == 0
+    capped = synthetic.capped(np.array([1.0, 8, 1]), 2)
+    assert capped.tolist() == [1, 0.5, 0.5]
 
 
 def test_claims_are_judged_by_power_law_routes():

@@ -32,6 +32,7 @@ OWNERS = {
         "balance/",
         "measure/collectives",
         "measure/clock",
+        "measure/native",
         "measure/parallel",
         "commands/",
     ),

@@ -34,10 +34,11 @@ import torch
 import torch.distributed as dist
 
 from lib import choices
-from lib.measure import clock, grid, parallel, records
+from lib.measure import clock, grid, native, parallel, records
 from lib.measure.clock import Operation
 
-SHARES = {"exchange": 0.2, "compute": 0.25, "layer": 0.55}  # of the budget
+SHARES = {"exchange": 0.2, "compute": 0.25, "layer": 0.55, "native": 1.0}  # of the budget
+USUAL = ("exchange", "compute", "layer")  # measured where no other experiment is named
 Routes = dict[str, np.ndarray]  # recorded routes [layers, tokens, k] by name
 Work = Callable[[dict], Operation]  # of a configuration the operation that is timed
 
@@ -146,9 +147,19 @@ def layer(
     return configs, work
 
 
+def beside(
+    given: argparse.Namespace, routes: Routes, device: torch.device
+) -> tuple[list[dict], Work]:
+    """Layers of the first shape by ours and by transformers; see native."""
+    devices = dist.get_world_size()
+    shape = grid.SHAPES[given.grid.shapes[0]]
+    work = native.layers(shape, devices, device, given.seed)
+    return native.configs(devices, given.grid), work
+
+
 # of the grid what the command line may name
 CROSSED = dict(sizes=int, skews=str, shapes=str, tokens=int, levels=float, rhos=float)
-EXPERIMENTS = dict(exchange=exchange, compute=compute, layer=layer)
+EXPERIMENTS = dict(exchange=exchange, compute=compute, layer=layer, native=beside)
 
 # ---- the run ----
 
@@ -217,6 +228,7 @@ def origin(given: argparse.Namespace, device: torch.device) -> dict:
             numpy=np.__version__,
             pandas=importlib.metadata.version("pandas"),
             cuda=torch.version.cuda,
+            transformers=importlib.metadata.version("transformers"),
             nccl=".".join(map(str, torch.cuda.nccl.version())) if cuda else None,
         ),
         nccl_environment={k: v for k, v in sorted(os.environ.items()) if k.startswith("NCCL_")},
@@ -241,7 +253,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     names = list(records.PHASES)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--experiments", nargs="+", choices=names, default=names)
+    parser.add_argument("--experiments", nargs="+", choices=names, default=list(USUAL))
     parser.add_argument("--budget-s", type=float, default=390)
     parser.add_argument("--trace", type=Path, nargs="*", default=[])
     parser.add_argument("--seed", type=int, default=0)

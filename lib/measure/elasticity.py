@@ -9,7 +9,9 @@ from lib import stats
 
 CALM = 0.1  # elasticity below which imbalance is said not to matter
 SEEN = 0.05  # slowdown from which its own error is told
+BAR = 0.08  # within which the declared bar wants every β
 MANY = 1024  # tokens of one device from which β is validated
+FEWEST = 4  # draws of routes from which a case's β has an interval
 FEW, MANY_TOKENS = 64, 256  # tokens of one device of the two regimes of what to watch
 WATCHED = dict(by_rho="rho", by_gini="gini", by_active="rank_active", by_tiles="rank_tile_rows")
 KEYS = ["machine", "shape", "tokens"]  # layers of one straight line
@@ -25,7 +27,7 @@ COMPARED = [
     "beta_predicted",
     "beta_difference",
 ]
-COMPARED += ["time_error", "slowdown_error"]
+COMPARED += ["arithmetic_difference", "time_error", "slowdown_error"]
 NAMES = {"olmoe": "OLMoE", "mixtral": "Mixtral", "qwen3": "Qwen3"}
 
 
@@ -63,15 +65,25 @@ def table(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
     return pd.DataFrame(found, columns=TABLE)
 
 
-def _interval(own: pd.DataFrame, draws: int) -> tuple[float, float]:
-    """The 95 % interval of β over draws of routes."""
-    drawn = own.level.astype(str) + "/" + own.seed.astype(str)
-    edges = stats.bootstrap_interval(own[["rho", "s"]], _beta, clusters=drawn, draws=draws)
+def _interval(own: pd.DataFrame, draws: int, least: int = stats.CLUSTERS) -> tuple[float, float]:
+    """The 95 % interval of β over draws of routes: bootstrap, or from `least` draws on, where there
+    are too few for that, the jackknife.
+    """
+    drawn, data = own.level.astype(str) + "/" + own.seed.astype(str), own[["rho", "s"]].to_numpy()
+    if drawn.nunique() >= stats.CLUSTERS:
+        edges = stats.bootstrap_interval(data, _beta, clusters=drawn, draws=draws)
+    else:
+        edges = stats.jackknife_interval(data, drawn.to_numpy(), _beta, least=least)
     return edges or (np.nan, np.nan)
 
 
 def _beta(data: np.ndarray) -> float:
     return fit(data[:, 0], data[:, 1])[1] if np.ptp(data[:, 0]) > 0 else 0.0
+
+
+def last(slopes: pd.DataFrame) -> pd.Series:
+    """Of `table`, β of each shape at its most tokens."""
+    return slopes.groupby("shape").beta.last()
 
 
 def most(slopes: pd.DataFrame, machine: str) -> pd.Series:
@@ -116,9 +128,10 @@ def recorded(rows: pd.DataFrame) -> pd.DataFrame:
 
 def compared(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
     """β predicted beside β measured, a row per machine, shape, tokens and placement of layers with
-    s and predicted_s: columns n, beta with its interval (as in `table`), beta_predicted and
-    beta_difference; time_error, the median error of the time; slowdown_error, that of the slowdown
-    where it exceeds SEEN (NaN where none does).
+    s and predicted_s: columns n, beta with its interval (as in `table`; of fewer than 8 draws of
+    routes by leaving out one at a time, Student's t), beta_predicted and beta_difference, of it
+    arithmetic_difference, the experts' part; time_error, the median error of the time;
+    slowdown_error, that of the slowdown where it exceeds SEEN (NaN where none does).
 
     A slowdown is taken over even routes in whole rows where they were measured, else over the
     line's intercept; the prediction's over its own.
@@ -129,37 +142,51 @@ def compared(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
         if len(own) < 3 or np.ptp(own.rho) == 0:
             continue
         (base, beta), (base_p, beta_p) = (fit(own.rho, own[x]) for x in ("s", "predicted_s"))
+        fitted = base, base_p
         if names[:3] in even.index:
             base, base_p = even.loc[names[:3], ["s", "predicted_s"]].to_numpy(float).reshape(-1)
         slow, told = own.s / base - 1, own.predicted_s / base_p - 1
         missed = (told / slow - 1).abs()[slow > SEEN].median()
         late = (own.predicted_s / own.s - 1).abs().median()
-        low, high = _interval(own, draws)
-        told_beta = beta, low, high, beta_p, beta_p - beta
+        parts = (np.polyfit(own.rho - 1, own[x], 1)[0] for x in ("compute_s", "expert_s"))
+        seen, told = (part / of for part, of in zip(parts, fitted, strict=True))
+        told_beta = beta, *_interval(own, draws, least=FEWEST), beta_p, beta_p - beta, told - seen
         found.append((*names, len(own), *told_beta, late, missed))
     return pd.DataFrame(found, columns=COMPARED)
 
 
+def apart(table: pd.DataFrame, judge: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Of `compared`, from MANY tokens a device on, the cases of the machine that judges, and those
+    of all others.
+    """
+    own = table[table.tokens >= MANY]
+    here = own.machine == judge
+    return own[here].drop(columns="machine"), own[~here].drop(columns="placement")
+
+
 def cost_errors(table: pd.DataFrame, at_least: int = MANY) -> pd.Series:
-    """Of `compared`, from `at_least` tokens a device on: cases, the most that β is off (beta_off)
-    and the medians over cases of the errors of the slowdown (slow_off) and the time (time_off);
-    beta_where, the case of beta_off in words.
+    """Of `compared`, from `at_least` tokens a device on: cases, how many of them lie within BAR
+    (beta_within), the most that β is off (beta_off), of which the experts make up beta_experts, and
+    the medians over cases of the errors of the slowdown (slow_off) and the time (time_off);
+    beta_where, the case of beta_off in words, beta_others, those else beyond BAR.
     """
     own = table[table.tokens >= at_least]
+    lacks = ["beta_off", "beta_experts", "slow_off", "time_off"]
     if own.empty:
-        lacks = dict.fromkeys(["beta_off", "slow_off", "time_off"], np.nan)
-        return pd.Series(dict(cases=0, **lacks, beta_where="not measured"))
-    top = own.loc[own.beta_difference.abs().idxmax()]
-    where = f"{NAMES.get(top['shape'], top['shape'])} at {top.tokens} tokens, {top.placement}"
-    return pd.Series(
-        dict(
-            cases=len(own),
-            beta_off=abs(top.beta_difference),
-            slow_off=own.slowdown_error.median(),
-            time_off=own.time_error.median(),
-            beta_where=where,
-        )
-    )
+        none = dict.fromkeys(lacks, np.nan) | dict.fromkeys(["beta_where", "beta_others"], "none")
+        return pd.Series(dict(cases=0, beta_within=0) | none, dtype=object)
+    off = own.beta_difference.abs()
+    top, others = own.loc[off.idxmax()], own[(off > BAR) & (off < off.max())]
+    found = dict(cases=len(own), beta_within=int((off <= BAR).sum()), beta_off=off.max())
+    found |= dict(beta_experts=abs(top.arithmetic_difference))
+    found |= dict(slow_off=own.slowdown_error.median(), time_off=own.time_error.median())
+    words = "; ".join(map(_case, others.to_dict("records"))) or "none"
+    return pd.Series(found | dict(beta_where=_case(top.to_dict()), beta_others=words), dtype=object)
+
+
+def _case(row: dict) -> str:
+    shape = NAMES.get(row["shape"], row["shape"])
+    return f"{shape} at {row['tokens']} tokens, {row.get('placement', 'aimed')}"
 
 
 def rivals(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,12 +18,21 @@ def agreement(judged: pd.DataFrame) -> pd.DataFrame:
     return judged.groupby(["fabric", "devices"])[["flows", *ERRORS]].max().reset_index()
 
 
-def furthest(agreed: pd.DataFrame) -> pd.DataFrame:
+def furthest(agreed: pd.DataFrame) -> pd.Series:
     """The largest differences of `agreement` over all fabrics, by name: simgrid_makespan_error and
     the like.
     """
-    most = agreed[ERRORS].max().add_prefix("simgrid_")
-    return most.rename_axis("name").rename("value").reset_index()
+    return agreed[ERRORS].max().add_prefix("simgrid_")
+
+
+def settings(judged: pd.DataFrame, timed: pd.DataFrame) -> pd.Series:
+    """How many matrices were judged (simgrid_matrices), the devices of a matrix that is timed
+    (engine_devices), and those, and the device, of `fastest` (bounds_devices, bounds_device).
+    """
+    many = fastest(timed)
+    found = dict(simgrid_matrices=len(judged), engine_devices=costs(timed).devices.max())
+    found |= dict(bounds_devices=many.devices, bounds_device=many.on)
+    return pd.Series(found, dtype=object)
 
 
 def costs(timed: pd.DataFrame) -> pd.DataFrame:
@@ -52,7 +61,7 @@ def fastest(timed: pd.DataFrame) -> pd.Series:
     return rows.iloc[0] if len(rows) else none
 
 
-def ratios(timed: pd.DataFrame) -> pd.DataFrame:
+def ratios(timed: pd.DataFrame) -> pd.Series:
     """What the costs come to, by name.
 
     exact_ratio, approximate_ratio: SimGrid's seconds over ours, of drawn routes over a star;
@@ -70,4 +79,4 @@ def ratios(timed: pd.DataFrame) -> pd.DataFrame:
         bound_ratio=(sums["bound"] / sums["two sums"]).max(),
         bounds_millions=1e-6 / fastest(timed).seconds,
     )
-    return pd.DataFrame(found.items(), columns=["name", "value"])
+    return pd.Series(found)

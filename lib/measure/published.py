@@ -9,7 +9,7 @@ import pandas as pd
 
 from lib.measure.fitting import START, fit, leave_one_out, nodes_s, published_s
 
-CLAIMED = {"low": 0.58, "high": 1.04}  # of an exchange, as the predecessor's text says
+CLAIMED = {"least": 0.58, "most": 1.04}  # of an exchange, as the predecessor's text says
 LEAST = 4  # numbers of devices that fit the three parameters of published_s
 
 
@@ -88,6 +88,15 @@ def node_errors(found: pd.DataFrame) -> pd.DataFrame:
     return of.agg(error_median="median", error_most="max").reset_index()
 
 
+def nodes_off(found: pd.DataFrame) -> pd.Series:
+    """Of `by_nodes`, nodes_off, the median error where nothing was fitted, and nodes_fitted, the
+    numbers of devices that were, in words.
+    """
+    held = found[found.part == "held_out"].error.abs().median()
+    fitted = ", ".join(map(str, sorted(set(found.devices[found.part == "fit"]))))
+    return pd.Series(dict(nodes_off=held, nodes_fitted=fitted), dtype=object)
+
+
 def summary(deep: pd.DataFrame) -> pd.DataFrame:
     """What `low_latency` comes to: columns phase, of and deepep.
 
@@ -109,6 +118,21 @@ def summary(deep: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "of", "deepep"])
 
 
+def furthest(deep: pd.DataFrame) -> pd.Series:
+    """Of `low_latency`, the largest error of each phase where nothing was fitted."""
+    held = deep[deep.part == "held_out"]
+    return held.assign(error=held.error.abs()).groupby("phase").error.max()
+
+
+def met(deep: pd.DataFrame) -> pd.Series:
+    """`summary` by name: deepep_<phase>, deepep_<phase>_left_out, deepep_<phase>_nic,
+    deepep_others and deepep_alone.
+    """
+    rows = summary(deep)
+    parts = rows.assign(first="deepep")[["first", "phase", "of"]].to_numpy()
+    return pd.Series(rows.deepep.to_numpy(), index=["_".join(filter(None, row)) for row in parts])
+
+
 def normal(deepep: pd.DataFrame) -> pd.DataFrame:
     """Rates of DeepEP's normal kernels, GB/s per number of devices: dispatch and combine."""
     own = deepep[deepep.kernel == "normal"]
@@ -122,11 +146,10 @@ def slowdowns(predecessor: pd.DataFrame) -> pd.DataFrame:
     return predecessor.assign(slowdown=times / times.iloc[0] - 1)
 
 
-def ranges(slowed: pd.DataFrame) -> pd.DataFrame:
-    """The least and the largest slowdown beyond the first level, predecessor_low and _high, beside
-    those that the predecessor's text claims, claimed_low and _high, by name.
+def ranges(slowed: pd.DataFrame) -> pd.Series:
+    """The least and the largest slowdown beyond the first level, predecessor_least and _most,
+    beside those that the predecessor's text claims, claimed_least and _most, by name.
     """
     found = slowed.slowdown.iloc[1:]
-    own = dict(predecessor_low=found.min(), predecessor_high=found.max())
-    said = {f"claimed_{end}": share for end, share in CLAIMED.items()}
-    return pd.DataFrame((own | said).items(), columns=["name", "value"])
+    own = dict(predecessor_least=found.min(), predecessor_most=found.max())
+    return pd.Series(own | {f"claimed_{end}": share for end, share in CLAIMED.items()})

@@ -54,6 +54,7 @@ PHASES = {
     "exchange": ["total"],
     "compute": ["total"],
     "layer": ["dispatch", "compute", "combine", "total"],
+    "native": ["total"],
 }
 
 

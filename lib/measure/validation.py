@@ -45,17 +45,56 @@ def launches(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def launched(table: pd.DataFrame) -> pd.Series:
-    """Of `launches`, the smallest exchange: graph_us, call_us and launch_kib; and same_mib, from
-    which size on a call takes at most a tenth longer than a graph; NaN where none was measured.
+    """Of `launches`, the smallest exchange: queued_us, graph_us, call_us and launch_kib; the
+    largest: call_over, a call's time over a queued one's; and same_mib, from which size on a call
+    takes at most a tenth longer than a graph, NaN where none does; all NaN where none was measured.
     """
-    lacks = pd.Series(np.nan, index=["graph_us", "call_us", "launch_kib", "same_mib"])
+    names = ["queued_us", "graph_us", "call_us"]
+    lacks = pd.Series(np.nan, index=[*names, "launch_kib", "launch_mib", "call_over", "same_mib"])
     if table.empty:
         return lacks
-    least = table.loc[table.size_bytes.idxmin()]
+    least, most = table.loc[table.size_bytes.idxmin()], table.loc[table.size_bytes.idxmax()]
     apart = table[table.call_us > 1.1 * table.graph_us].size_bytes.max()
     same = table.size_bytes[table.size_bytes > (apart if apart == apart else 0)].min() / 2**20
-    found = dict(graph_us=least.graph_us, call_us=least.call_us)
-    return pd.Series(found | dict(launch_kib=least.size_bytes / 1024, same_mib=same))
+    found = least[names].to_dict() | dict(call_over=most.call_us / most.queued_us)
+    sizes = dict(launch_kib=least.size_bytes / 2**10, launch_mib=most.size_bytes / 2**20)
+    return pd.Series(found | sizes | dict(same_mib=same), dtype=float)
+
+
+def beside(tables: Mapping[str, pd.DataFrame], launch: str = "queued") -> pd.DataFrame:
+    """Layers of two engines under the same routes (native), a row per machine, tokens of one device
+    and ρ: columns ours_us, theirs_us, theirs_over_ours, and ours_slowdown, theirs_slowdown,
+    over even routes; no row where none was measured.
+    """
+    keys, columns = ["machine", "tokens", "rho"], ["ours_us", "theirs_us"]
+    slow = ["ours_slowdown", "theirs_slowdown"]
+    if "native" not in tables:
+        return pd.DataFrame(columns=[*keys, *columns, "theirs_over_ours", *slow])
+    rows = calibrate.slowest(tables["native"])
+    rows = rows[rows.launch == launch].replace({"engine": {"transformers": "theirs"}})
+    wide = rows.pivot(index=[*keys, "level"], columns="engine", values="p50_us").add_suffix("_us")
+    wide = wide.rename_axis(columns=None).reset_index().sort_values([*keys[:2], "level"])
+    even = wide.groupby(keys[:2])[columns].transform("first")
+    wide = wide.assign(theirs_over_ours=wide.theirs_us / wide.ours_us)
+    wide[slow] = (wide[columns] / even - 1).to_numpy()
+    return wide[[*keys, *columns, "theirs_over_ours", *slow]].reset_index(drop=True)
+
+
+def engines(table: pd.DataFrame) -> pd.Series:
+    """Of `beside`: native_few and native_many, theirs over ours with even routes at the fewest and
+    the most tokens, native_tokens_few, _many; native_ours and native_theirs, the most slowdown at
+    the most tokens; NaN where none was measured.
+    """
+    names = ["few", "many"]
+    ends = [table.tokens.min(), table.tokens.max()]
+    found: dict[str, float] = {}
+    for name, tokens in zip(names, ends, strict=True):
+        own = table[table.tokens == tokens]
+        found[f"native_{name}"] = own.theirs_over_ours.iloc[0] if len(own) else np.nan
+        found[f"native_tokens_{name}"] = tokens
+    last = table[table.tokens == ends[1]]
+    found |= dict(native_ours=last.ours_slowdown.max(), native_theirs=last.theirs_slowdown.max())
+    return pd.Series(found, dtype=float)
 
 
 def errors(tests: pd.DataFrame, draws: int = 2000) -> pd.DataFrame:
@@ -85,6 +124,21 @@ def machines(tests: pd.DataFrame) -> pd.DataFrame:
         error_most=of.max(),
     )
     return pd.DataFrame(found).reset_index()
+
+
+def fresh(predictions: pd.DataFrame, judge: str) -> pd.Series:
+    """Median errors on the machine that judges, all of its configurations: fresh_layer,
+    fresh_large and fresh_small (exchanges), and fresh_layers, how many layers.
+    """
+    own = predictions[predictions.machine == judge].groupby("experiment").error
+    names = dict(layer="layer", large="large exchange", small="small exchange")
+    found = {f"fresh_{to}": own.median().get(of, np.nan) for to, of in names.items()}
+    return pd.Series(found | dict(fresh_layers=own.size().get("layer", 0)), dtype=object)
+
+
+def reads(tests: pd.DataFrame, q: float) -> pd.Series:
+    """A quantile of the error of each experiment."""
+    return tests.groupby("experiment").error.quantile(q)
 
 
 def worst(tests: pd.DataFrame, each: int) -> pd.DataFrame:
@@ -126,6 +180,29 @@ def starting(tests: pd.DataFrame, untiled: pd.DataFrame) -> pd.DataFrame:
         ("layer_untiled_p95", layer.quantile(0.95)),
     ]
     return pd.DataFrame(rows, columns=["name", "value"])
+
+
+def shares(
+    errors: pd.DataFrame, tests: pd.DataFrame, untiled: pd.DataFrame, base: str
+) -> pd.DataFrame:
+    """Errors by name, with intervals where they have any (name, value, value_low, value_high):
+    `errors`; `later`, on machines other than `base`; and `starting`, of untiled, all predictions
+    from calibrate.untiled tables.
+    """
+    bare = untiled[(untiled.part == "held_out") & (untiled.machine == base)]
+    own = starting(tests[tests.machine == base], bare)
+    return pd.concat([errors, later(tests, base), own], ignore_index=True)
+
+
+def complete(tests: pd.DataFrame) -> bool:
+    """Whether every row that was measured has a prediction."""
+    return bool((tests.predicted_us.gt(0) | tests.measured_us.isna()).all())
+
+
+def adds_up(layers: pd.DataFrame) -> bool:
+    """Whether the parts of every layer add up to its time."""
+    parts = (layers.compute_s + layers.wire_s).astype(float)
+    return bool(np.allclose(parts, layers.s.astype(float)))
 
 
 def others(tests: pd.DataFrame, base: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib import stats
-from lib.network import exchange, fluid
+from lib.network import exchange, fluid, placement, synthetic, threads, traffic
 from lib.network.links import Fabric
 
 FILE = Path(__file__).parents[2] / "data/published/predecessor.csv"
@@ -30,6 +30,18 @@ ELSEWHERE = (
     *("run_dir", "device", "trace", "model", "revision", "dtype", "remote_code"),
     *("counts", "counts_experts", "counts_top_k"),
 )
+Weights = Callable[[float, int, np.random.Generator], np.ndarray]
+# what "level" may have meant without being a Gini: weights of the experts, drawn anew per run
+READINGS: dict[str, Weights] = {
+    "log-normal with σ = level": lambda x, n, rng: np.exp(x * rng.standard_normal(n)),
+    "Zipf with exponent = level": lambda x, n, rng: np.arange(1.0, n + 1) ** -x,
+    "mixed with an uneven draw": lambda x, n, rng: (1 - x) / n + x * rng.dirichlet(np.ones(n)),
+    "the level's share on a fifth": lambda x, n, rng: _more_on(n // 5, x, n),
+    "all that the level is on one expert": lambda x, n, rng: _more_on(1, x, n),
+    "even within 1 ± the level": lambda x, n, rng: rng.uniform(1 - x, 1 + x, n),
+    "exponential with rate = level": lambda x, n, rng: np.exp(-x * np.arange(n)),
+}
+MOST_RUNS = 200
 # What it claimed beside its table: slowdowns at its highest level, and what balance takes off there
 CLAIMED = pd.Series(dict(claimed_least=0.58, claimed_most=1.04, claimed_gain=0.40))
 MARGIN = 0.05  # within which a claim of "about" is held to be met
@@ -54,6 +66,12 @@ def results(levels: pd.DataFrame, parameters: Mapping[str, object]) -> str:
     return json.dumps({"parameters": known, "levels": rows}, indent=1)
 
 
+def _more_on(hot: int, share: float, experts: int) -> np.ndarray:
+    """An even load of which `share` goes to the first `hot` experts instead, one at least."""
+    more = np.arange(experts) < max(hot, 1)
+    return (1 - share) / experts + share * more / more.sum()
+
+
 def families(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.DataFrame:
     """Slowdowns that two unpaired single runs show, per family of routes and level of the table
     that the family reaches: mean and the band, slowdown_low to slowdown_high, of nine in ten, the
@@ -65,11 +83,50 @@ def families(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.Data
         even = _times(own, 0.0, net, permute)
         for row in known[known.level < own.highest_level].itertuples():
             s = rng.permutation(_times(own, row.level, net, permute)) / even - 1
-            low, least, most, high = np.quantile(s, (0.025, 0.05, 0.95, 0.975))
-            band = dict(slowdown_low=least, slowdown_high=most, predecessor=row.slowdown)
-            seen = dict(family=name, level=row.level, slowdown=s.mean()) | band
-            found.append(seen | dict(inside=bool(low <= row.slowdown <= high)))
+            found.append(_band(name, row.level, s, row.slowdown))
     return pd.DataFrame(found)
+
+
+def _band(name: str, level: float, slowdowns: np.ndarray, seen: float) -> dict[str, object]:
+    """Slowdowns of single runs beside the one that was `seen`; see `families`."""
+    low, least, most, high = np.quantile(slowdowns, (0.025, 0.05, 0.95, 0.975))
+    band = dict(slowdown_low=least, slowdown_high=most, predecessor=seen)
+    inside = bool(low <= seen <= high)
+    return dict(family=name, level=level, slowdown=slowdowns.mean(), **band, inside=inside)
+
+
+def readings(study: exchange.Study, net: Fabric, known: pd.DataFrame) -> pd.DataFrame:
+    """The same of READINGS, whose levels are no Gini: rows as in `families`, and reversal, the
+    share of pairs of single runs in which the table's second level is slower than its third.  Of
+    each at most MOST_RUNS runs.
+    """
+    study = replace(study, seeds=min(study.seeds, MOST_RUNS))
+    rng, found = np.random.default_rng(study.seed), []
+    for number, (name, weights) in enumerate(READINGS.items()):
+        runs = [rng.permutation(_read(study, level, weights, net, number)) for level in known.level]
+        reversal = float((runs[1][:, None] > runs[2]).mean())
+        own = [
+            _band(name, row.level, run / runs[0] - 1, row.slowdown)
+            for row, run in zip(known.itertuples(), runs, strict=True)
+        ]
+        found += [row | dict(reversal=reversal) for row in own]
+    return pd.DataFrame(found)
+
+
+def _read(
+    study: exchange.Study, level: float, weights: Weights, net: Fabric, number: int
+) -> np.ndarray:
+    """Times [seeds] of an exchange whose experts have these weights at a level, labels permuted."""
+    home = placement.contiguous(study.experts, study.devices)
+
+    def drawn(run: int) -> np.ndarray:
+        rng = np.random.default_rng([study.seed, number, run])
+        chances = synthetic.capped(weights(level, study.experts, rng), study.k)
+        labels = rng.permutation(study.experts)
+        index = labels[synthetic.sample(chances, study.k, study.tokens, rng)]
+        return traffic.matrix(index, home, study.devices, study.bytes_per_token)
+
+    return fluid.exchange_s(np.stack(threads.each(drawn, range(study.seeds))), net)
 
 
 def fits(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
@@ -81,7 +138,8 @@ def fits(rows: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
     groups = above.groupby("family", sort=False)
     last = groups[["level", "slowdown", "slowdown_low", "slowdown_high", "predecessor"]].last()
     inside, levels = groups.inside.sum(), int((known.level > known.level.min()).sum())
-    return last.assign(inside=inside, able=inside == levels).reset_index()
+    more = dict(reversal=groups.reversal.last()) if "reversal" in rows else {}
+    return last.assign(inside=inside, able=inside == levels, **more).reset_index()
 
 
 def able(fitting: pd.DataFrame) -> str:

@@ -32,6 +32,13 @@ def _capped(weights: np.ndarray, k: int) -> np.ndarray:
     return np.concatenate([np.ones(k), np.zeros(len(weights) - k)])
 
 
+def capped(weights: np.ndarray, k: int) -> np.ndarray:
+    """Inclusion probabilities [experts] that are as these weights [experts], ≥ 0, falling, with sum
+    k and none above 1.
+    """
+    return _capped(np.sort(weights)[::-1], k)
+
+
 def _steep(log_weights: np.ndarray, steepness: float, k: int) -> np.ndarray:
     """Weights exp(s · log weight) [experts] for _capped, anchored at the k-th expert.
 

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from lib.paper import intervals
+from lib.paper.columns_plain import PLAIN
 
 NONE = "–"  # in a table, where there is no number
 
@@ -225,32 +226,21 @@ COLUMNS = {
     "made_for": Column("made for"),
     "over_even_p99": Column("its P99", ".2f"),
     "received_mb": Column("received (MB)", ".3g", "MB"),
-}
-
-# values that no table shows, by format and unit
-PLAIN = {
-    (".0%", ""): "carried claimed_gain claimed_least claimed_margin claimed_most copies_kept "
-    "copies_wide_kept "
-    "even_loses gain_balanced packing_kept slowdown_claimed slowdown_top step_slow",
-    (".0f", "KiB"): "launch_kib",
-    (".0f", "MiB"): "same_mib",
-    (".0f", "µs"): "call_us graph_us",
-    (".1%", ""): "base_over_even mean_growth_least p99_growth_least reversal",
-    (".1f", ""): "scale_few scale_many",
-    (".1f", "µs"): "start_skew_us",
-    (".2f", ""): "counts_copied counts_copied_mixed counts_copied_moved counts_mixed counts_moved "
-    "counts_order counts_packed counts_random counts_random_once "
-    "fair_most p99_over_mean_top prompt prompt_p99 "
-    "slowdown_trace tail_batch tail_placement tail_repetition trace_ratio_most",
-    (".2f", "µs"): "message_us",
-    (".3f", ""): "fair_free",
-    (".4g", ""): "highest_level",
-    ("g", ""): "scale_level step_level",
+    "arithmetic_difference": Column("of it the experts'", "+.2f"),
+    "batch": Column("tokens"),
+    "call_us": Column("called (µs)", unit="µs"),
+    "graph_us": Column("from a graph (µs)", unit="µs"),
+    "largest_fitted": Column("largest fitted", ".0f", "MiB"),
+    "kernels": Column("apart by a factor of"),
+    "ours_us": Column("ours (µs)", ".4g"),
+    "queued_us": Column("queued (µs)"),
+    "theirs_us": Column("transformers (µs)", ".4g"),
 }
 COLUMNS |= {
     name: Column(name.replace("_", " "), *form)
     for form, names in PLAIN.items()
     for name in names.split()
+    if name not in COLUMNS
 }
 
 

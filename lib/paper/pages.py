@@ -39,9 +39,9 @@ def page(source: str, has: prose.Has) -> str:
     bars left out.
 
     All code is folded.  Of the two parameter cells the default one stays, with its comments; the
-    injected one stands after it only if it changes something a reader chose.  A failed notebook keeps its traceback.
-    Before each code cell stands an anchor.  has: the numbers that there are, without which
-    sentences drop out.
+    injected one stands after it only if it changes something a reader chose.  A failed notebook
+    keeps its traceback.  Before each code cell stands an anchor.  has: the numbers that there are,
+    without which sentences drop out.
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)

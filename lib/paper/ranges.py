@@ -172,6 +172,7 @@ RANGES: dict[str, Rule] = {
     "measure": flag(),
     "measure_seconds": real(30, 86_400),
     "large_bytes": whole(1, 2**34),
+    "load_draws": whole(2, 1000),
     "deepep_fitted": each(whole(1, 4096)),
     "nodes_fitted": each(whole(1, 4096)),
 }
