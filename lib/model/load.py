@@ -24,7 +24,7 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from lib import provenance
-from lib.model import filling, pack, vocabulary
+from lib.model import filling, pack, spreading, vocabulary
 
 DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
@@ -133,8 +133,8 @@ def open(
     """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the
     hub.
 
-    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model of the hub is
-    spread over all GPUs, and where these do not suffice over the CPU.  code: the name of the model
+    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model that is not the
+    embedded one goes where `spreading.placed` says.  code: the name of the model
     whose own Python code may run; without it a model that brings code is refused.  Refused, before
     anything is loaded: quantisation that leaves experts unpacked (bitsandbytes), and a model larger
     than the memory there is; then weights that do not fill the model, by their names.
@@ -151,8 +151,8 @@ def open(
     settings = one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
     options |= _quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
-    _fits(name, settings, kind, torch.device(device), code == name)
-    spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
+    need = _fits(name, settings, kind, torch.device(device), code == name)
+    spread = spreading.placed(need, torch.device(device))
     model = _pretrained(source, device, kind, **options, **spread)
     model.config.revision = getattr(settings, "_commit_hash", None) or revision
     return model, one_line(name, lambda: own_tokenizer(path, source, options))
@@ -256,12 +256,14 @@ def available_bytes(device: torch.device) -> int:
     return free
 
 
-def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
-    """Refuse a model that does not fit into memory, with both figures and what would fit."""
+def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> int:
+    """The bytes of a model's weights; refused: one that does not fit into memory, with both figures
+    and what would fit.
+    """
     need = one_line(name, lambda: needed_bytes(settings, dtype, code=code))
     free = available_bytes(device)
     if need <= 0.9 * free:
-        return
+        return need
     half = need // dtype.itemsize * 2
     most = 0.9 * free / 2 / 1e9
     smaller = f"a model of at most {most:.1f} billion parameters would fit in bfloat16"
