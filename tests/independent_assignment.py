@@ -13,8 +13,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import unpacked
 
-PUBLISHED = Path(__file__).parents[1] / "data/reference/02/documents.csv.xz"
+PUBLISHED = Path(__file__).parents[1] / "data/reference/02"
+
+
+def documents(folder: Path = PUBLISHED) -> pd.DataFrame:
+    """A row per run and document: of each checkpoint its documents, then run by run what it was and
+    lists in their order; or the table as an earlier chapter wrote it.
+    """
+    packed = folder / "documents.packed"
+    if not packed.is_file():
+        return pd.read_csv(folder / "documents.csv.xz")
+    names: dict[str, dict] = {}
+    parts = []
+    for row in unpacked.read(packed):
+        if "nats" in row:
+            parts.append(pd.DataFrame(names[row["arm"]] | row))
+        else:
+            names[row["arm"]] = row
+    return pd.concat(parts, ignore_index=True).astype({"size": float, "layer": float})
 
 
 def prices(table: pd.DataFrame) -> pd.DataFrame:
@@ -96,4 +114,4 @@ def weights(
 
 
 if __name__ == "__main__":
-    print(prices(pd.read_csv(PUBLISHED)).round(4).to_string(index=False))
+    print(prices(documents()).round(4).to_string(index=False))

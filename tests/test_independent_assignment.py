@@ -2,14 +2,13 @@
 
 import independent_assignment
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from lib.commands import declared
 from lib.routing import adapter, bind, comparison
 
-TABLE = pd.read_csv(independent_assignment.PUBLISHED)
+TABLE = independent_assignment.documents()
 
 
 @pytest.fixture(scope="module")
