@@ -9,12 +9,31 @@ a changed choice of one layer from its logits, written out token by token.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import unpacked
 
-PUBLISHED = Path(__file__).parents[1] / "data/reference/02/documents.csv.xz"
+PUBLISHED = Path(__file__).parents[1] / "data/reference/02"
+
+
+def documents(folder: Path = PUBLISHED) -> pd.DataFrame:
+    """A row per run and document: of each checkpoint its documents, then run by run what it was and
+    lists in their order; or the table as an earlier chapter wrote it.
+    """
+    packed = folder / "documents.packed"
+    if not packed.is_file():
+        return pd.read_csv(folder / "documents.csv.xz")
+    names: dict[str, dict] = {}
+    parts = []
+    for row in unpacked.read(packed):
+        if "nats" in row:
+            parts.append(pd.DataFrame(names[row["arm"]] | row))
+        else:
+            names[row["arm"]] = row
+    return pd.concat(parts, ignore_index=True).astype({"size": float, "layer": float})
 
 
 def prices(table: pd.DataFrame) -> pd.DataFrame:
@@ -35,6 +54,56 @@ def prices(table: pd.DataFrame) -> pd.DataFrame:
                 delta = nats / tokens
                 rows.append((arm, setting, policy, delta, np.exp(delta), 100 * hits / tokens))
     return pd.DataFrame(rows, columns=["arm", "setting", "policy", "delta", "ratio", "points"])
+
+
+def between(
+    table: pd.DataFrame, arm: str, one: tuple[str, str], other: tuple[str, str], seed: int = 1
+) -> tuple[float, float, float]:
+    """Nats per token of a (setting, policy) above another, decoded by the prefix protocol, with the
+    interval of 95 % by drawing clusters with replacement 4,000 times.
+    """
+    decoded = table[(table.arm == arm) & (table.protocol == "prefix")]
+    runs = [
+        decoded[(decoded.setting == setting) & (decoded.policy == policy)].set_index("name")
+        for setting, policy in (one, other)
+    ]
+    gap = (runs[0].nats - runs[1].nats).to_numpy()
+    own = pd.DataFrame(dict(gap=gap, tokens=runs[0].tokens.to_numpy()))
+    sums = own.groupby(runs[0].cluster.to_numpy()).sum().to_numpy()
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(4000, len(sums)))
+    nats, tokens = sums[drawn].sum(1).T
+    low, high = np.quantile(nats / tokens, [0.025, 0.975])
+    return float(gap.sum() / own.tokens.sum()), float(low), float(high)
+
+
+def rival(table: pd.DataFrame, p95: dict[str, float], level: float, arm: str) -> tuple[str, float]:
+    """The rival of the frozen bias and what the bias costs above it: both on straight lines between
+    neighbouring settings at one `level` of P95, the rival and the settings chosen on every second
+    cluster in alphabetical order, the comparison made on the others.  p95: of each setting.
+    """
+    decoded = table[(table.arm == arm) & (table.protocol == "prefix") & (table.policy == "native")]
+    runs = {name: own.set_index("name") for name, own in decoded.groupby("setting")}
+    base = runs["native"]
+    deciding = base.cluster.isin(sorted(set(base.cluster))[::2]).to_numpy()
+
+    def cost(nats: np.ndarray, rows: np.ndarray) -> float:
+        return float(nats[rows].sum() / base.tokens.to_numpy()[rows].sum())
+
+    found = {}
+    for family in set(decoded.family) - {"native", "optimal"}:
+        names = {*decoded[decoded.family == family].setting, "native"}
+        curve = sorted((p95[name], name) for name in names)
+        added = {name: (runs[name].nats - base.nats).to_numpy() for name in names}
+        lines = []
+        for (a, one), (b, two) in pairwise(curve):
+            if a <= level <= b:
+                share = (level - a) / (b - a) if b > a else 0.0
+                mixed = (1 - share) * added[one] + share * added[two]
+                lines.append((cost(mixed, deciding), cost(mixed, ~deciding)))
+        if lines:
+            found[family] = min(lines)
+    best = min(set(found) - {"biased"}, key=lambda family: found[family][0])
+    return best.replace("_", " "), found["biased"][1] - found[best][1]
 
 
 def largest_p(table: pd.DataFrame, arm: str, policy: str, gammas: tuple[str, ...]) -> float:
@@ -96,4 +165,4 @@ def weights(
 
 
 if __name__ == "__main__":
-    print(prices(pd.read_csv(PUBLISHED)).round(4).to_string(index=False))
+    print(prices(documents()).round(4).to_string(index=False))

@@ -7,15 +7,14 @@ import random
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
 from transformers import MixtralConfig, MixtralForCausalLM
 
-from lib.model import load
+from lib.model import load, rows
 from lib.paper import rules
-from lib.routing import bind
+from lib.routing import bind, study
 
 SMALL = {
     "documents": 12,
@@ -85,7 +84,7 @@ def test_a_model_of_ones_own_gets_the_whole_chapter(made, own):
     assert {"H2a_native", "H2a_mass", "H2a_rank", "dearer_mass_over_native"} == set(
         record["claims"]
     )
-    documents = pd.read_csv(made / "02_assignment/documents.csv.gz")
+    documents = study.read(rows.read(made / "02_assignment/documents.packed"))
     assert documents.name.str.startswith("texts.jsonl:").all() and documents.name.nunique() == 12
 
 

@@ -1,5 +1,7 @@
 """Prices of other assignments against a recomputation that shares no code with them."""
 
+import json
+
 import independent_assignment
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ import torch
 from lib.commands import declared
 from lib.routing import adapter, bind, comparison
 
-TABLE = pd.read_csv(independent_assignment.PUBLISHED)
+TABLE = independent_assignment.documents()
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,56 @@ def test_published_prices_are_those_of_the_chapter(prices):
         assert found["accuracy_points"] == pytest.approx(wanted.points, abs=1e-9)
         count += 1
     assert count == len(prices) > 80
+
+
+def published(name):
+    return json.loads((independent_assignment.PUBLISHED / "values.json").read_text())["values"][
+        name
+    ]
+
+
+@pytest.mark.parametrize("tag", ["", "_with"])
+def test_published_values_and_their_intervals_by_clusters(tag):
+    """Every price that the chapter tells, and H2a at each capacity factor and policy; intervals by
+    draws of our own, so that their ends agree to a tenth of their width.
+    """
+    arm = tag.removeprefix("_") or "without"
+    pairs = {
+        f"delta_{name}": ((setting, "native"), ("native", "native"))
+        for name, setting in (
+            ("reroute", "reroute 1.25"),
+            ("drop", "drop 1.25"),
+            ("biased", "biased 1"),
+            ("random", "random"),
+        )
+    } | {
+        f"drop_over_reroute_{gamma}_{policy}".replace(".", ""): (
+            (f"drop {gamma}", policy),
+            (f"reroute {gamma}", policy),
+        )
+        for gamma in ("1", "1.25", "1.5")
+        for policy in declared.POLICIES
+    }
+    for name, (one, other) in pairs.items():
+        known = published(name + tag)
+        value, *ends = independent_assignment.between(TABLE, arm, one, other)
+        assert value == pytest.approx(known["value"], abs=1e-5), name
+        width = known["interval"][1] - known["interval"][0]
+        assert ends == pytest.approx(known["interval"], abs=0.1 * width), name
+        assert known["kind"] == "measured"
+
+
+@pytest.mark.parametrize("tag", ["", "_with"])
+def test_the_rival_of_the_bias(tag):
+    """H2b's comparison, of P95 as the chapter tells them."""
+    arm = tag.removeprefix("_") or "without"
+    (file,) = (independent_assignment.PUBLISHED / "figures").glob("trade_off.csv*")
+    runs = pd.read_csv(file)
+    p95 = runs[runs.arm == arm].set_index("setting").p95.to_dict()
+    level = published(f"level{tag}")["value"]
+    name, gap = independent_assignment.rival(TABLE, p95, level, arm)
+    assert name == published(f"rival{tag}")["value"]
+    assert gap == pytest.approx(published(f"bias_over_rival{tag}")["value"], abs=1e-5)
 
 
 @pytest.mark.parametrize("policy", declared.POLICIES)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lib import provenance
-from lib.model import corpus, load, vocabulary
+from lib.model import corpus, load, spreading, vocabulary
 
 
 def test_the_shipped_checkpoints_are_the_declared_model():
@@ -179,7 +179,7 @@ def test_quantisation_is_refused_or_undone(tmp_path):
 
 def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):
     name = folder(tmp_path, hidden_size=4096, num_hidden_layers=2)
-    need = load.needed_bytes(load.AutoConfig.from_pretrained(name), torch.float32)
+    need = spreading.needed(load.AutoConfig.from_pretrained(name), torch.float32)
     model = load.config(
         hidden_size=4096,
         intermediate_size=8,
@@ -190,14 +190,14 @@ def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):
     assert need == 4 * sum(
         p.numel() for p in load.AutoModelForCausalLM.from_config(model).parameters()
     )
-    monkeypatch.setattr(load, "available_bytes", lambda device: need // 2 + need // 8)
+    monkeypatch.setattr(spreading, "available", lambda device: need // 2 + need // 8)
     with pytest.raises(MemoryError) as error:
         load.open(name)
     refused(
         error,
         rf"needs {need / 1e9:.1f} GB in float32, .* GB are available: dtype = 'bfloat16' would fit",
     )
-    monkeypatch.setattr(load, "available_bytes", lambda device: need // 4)
+    monkeypatch.setattr(spreading, "available", lambda device: need // 4)
     with pytest.raises(
         MemoryError, match="a model of at most 0.1 billion parameters would fit in bfloat16"
     ):

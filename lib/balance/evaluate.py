@@ -74,7 +74,7 @@ def _score(model, runs: list[Sequence[int]], device) -> tuple[torch.Tensor, ...]
     ids = torch.tensor([[*run, *[0] * (longest - len(run))] for run in runs], device=device)
     length = torch.tensor([len(run) for run in runs], device=device)
     real = torch.arange(1, longest, device=device) < length[:, None]
-    logits = model(input_ids=ids[:, :-1]).logits
+    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
     nats = cross_entropy(
         logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
     ).view_as(real)
@@ -105,11 +105,11 @@ def routed(
     with adapter.record(model, indices=True, scores=True) as rec:
 
         def seen(owner: np.ndarray, real: torch.Tensor) -> None:
-            keep = real.reshape(-1)
-            chosen = torch.stack([index[-1][keep] for index in rec.indices])
-            rows.append(chosen.to(torch.int16).cpu().numpy())
+            keep = real.reshape(-1).cpu()
+            chosen = torch.stack([index[-1].to(torch.int16).cpu()[keep] for index in rec.indices])
+            rows.append(chosen.numpy())
             owners.append(np.repeat(owner, real.sum(1).cpu().numpy()))
-            logs = [scores[-1][keep].log_softmax(-1) for scores in rec.scores]
+            logs = [one[-1][keep.to(one[-1].device)].log_softmax(-1) for one in rec.scores]
             uncertain.append(np.array([-float((log.exp() * log).sum()) for log in logs]))
             rec.clear()
 

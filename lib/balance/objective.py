@@ -50,7 +50,7 @@ def biased(model: torch.nn.Module) -> AbstractContextManager[None]:
 
     def choose(scores: Tensor, call: adapter.Call) -> tuple[Tensor, Tensor]:
         ranked = scores if call.rule.on == "logit" else call.rule.choice(call.logits)
-        shifted = ranked + selection_bias(model)[call.layer]
+        shifted = ranked + selection_bias(model)[call.layer].to(ranked.device)
         index = shifted.topk(call.index.shape[1], dim=-1).indices
         return index, call.rule.weights(call.logits, index)
 
@@ -68,11 +68,11 @@ def update_bias(bias: Tensor, load: Tensor, rate: float | Tensor) -> None:
 
 def _logits(model: torch.nn.Module, rec: adapter.Record, raw: bool) -> list[Tensor]:
     """Per layer logits [tokens, experts] whose softmax is the router's probability (its scores over
-    their sum); `raw`: its own logits, whatever its scores are.
+    their sum), all on the record's device; `raw`: its own logits, whatever its scores are.
     """
     found = []
     for layer, scores in zip(adapter.layers(model), rec.scores, strict=True):
-        logits, rule = scores[-1], layer.rule
+        logits, rule = scores[-1].to(rec.device), layer.rule
         if raw or rule is None or rule.score == "softmax":
             found.append(logits[:, : rec.experts])
         else:
@@ -213,10 +213,11 @@ def replayed(
     be, `step` itself.
 
     step(batch) clears the model's gradients, leaves new ones and returns tensors, which its next
-    replay overwrites.  It cannot be on a CPU, on several processes, and in a model that waits for
-    the device, as a loop over the experts does.
+    replay overwrites.  It cannot be on a CPU, on several processes or devices, and in a model that
+    waits for the device, as a loop over the experts does.
     """
-    if not batch.is_cuda or place()[1] > 1:
+    devices = {parameter.device for parameter in model.parameters()}
+    if not batch.is_cuda or place()[1] > 1 or len(devices) > 1:
         return step
     still, graph, side = batch.clone(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

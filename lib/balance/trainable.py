@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from lib.model import load
+from lib.model import spreading
 from lib.routing import adapter
 
 PARTS = ("auto", "all", "routers")
@@ -55,7 +55,7 @@ def memory(
     An estimate: weights and optimizer exactly, what the layers keep by the rule of arXiv
     2205.05198, with as many experts as a token has.
     """
-    weights = load.needed_bytes(settings, torch.float32, code=code)
+    weights = spreading.needed(settings, torch.float32, code=code)
     text = settings.get_text_config()
     routed = max(1, getattr(text, "num_experts_per_tok", None) or 1)
     layer = tokens * text.hidden_size * (LAYER + 8 * routed)
@@ -64,7 +64,7 @@ def memory(
     return Memory(
         everything=weights // 4 * (4 + STATE) + text.num_hidden_layers * layer + ends,
         routers=weights // 4 * kind.itemsize + kept + ends,
-        available=int(0.9 * load.available_bytes(device)),
+        available=int(0.9 * spreading.available(device)),
     )
 
 

@@ -33,7 +33,7 @@ def models(
     if model == "embedded":
         known = step.models()
         return [known[name] for name in listed]
-    _, options, config = load.described(model, revision, code)
+    _, options, config = load.configured(model, revision, code)
     title = Path(model).name
     return [of_config(config, title, dtype=dtype, code=options["trust_remote_code"])]
 

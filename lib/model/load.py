@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import torch
 from tokenizers import Tokenizer
 from transformers import (
@@ -25,7 +24,7 @@ from transformers.utils import logging
 from transformers.utils.quantization_config import Mxfp4Config
 
 from lib import provenance
-from lib.model import filling, pack, vocabulary
+from lib.model import filling, pack, spreading, vocabulary
 
 DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
@@ -134,25 +133,26 @@ def open(
     """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the
     hub.
 
-    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model of the hub is
-    spread over all GPUs, and where these do not suffice over the CPU.  code: the name of the model
+    dtype "auto": float32 on a CPU, else that of the checkpoint.  On CUDA a model that is not the
+    embedded one goes where `spreading.placed` says.  code: the name of the model
     whose own Python code may run; without it a model that brings code is refused.  Refused, before
     anything is loaded: quantisation that leaves experts unpacked (bitsandbytes), and a model larger
     than the memory there is; then weights that do not fill the model, by their names.
     """
     if name in ARMS:
         return embedded(name, device=device)
-    source, options, settings = described(name, revision, code)
+    source, options, settings = configured(name, revision, code)
     options |= _quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
-    _fits(name, settings, kind, torch.device(device), code == name)
-    spread = {"device_map": "auto"} if torch.device(device).type == "cuda" else {}
+    need = one_line(name, lambda: spreading.needed(settings, kind, code=code == name))
+    spreading.check(name, need, kind, torch.device(device))
+    spread = spreading.placed(need, torch.device(device))
     model = _pretrained(source, device, kind, **options, **spread)
     model.config.revision = getattr(settings, "_commit_hash", None) or revision
     return model, one_line(name, lambda: own_tokenizer(Path(source), source, options))
 
 
-def described(name: str, revision: str, code: str) -> tuple[str, dict[str, Any], PretrainedConfig]:
+def configured(name: str, revision: str, code: str) -> tuple[str, dict[str, Any], PretrainedConfig]:
     """(source, options, config) of a folder or a model of the hub, without its weights."""
     path = Path(name).expanduser()
     hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
@@ -243,41 +243,6 @@ def dtype_of(name: str, wanted: str, settings, device: torch.device | str) -> to
         raise ValueError(f"load: dtype = {wanted!r}: must be one of auto, {', '.join(kinds)}")
     own = getattr(settings, "dtype", None) or torch.float32
     return kinds.get(wanted, torch.float32 if torch.device(device).type == "cpu" else own)
-
-
-def needed_bytes(settings, dtype: torch.dtype, *, code: bool = False) -> int:
-    """Memory of a model's weights by its config: built without storage, counted, times the size of
-    a number.
-    """
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(settings, trust_remote_code=code)
-    return sum(part.numel() for part in model.parameters()) * dtype.itemsize
-
-
-def available_bytes(device: torch.device) -> int:
-    """Memory for weights: of the machine, and on CUDA of all its GPUs as well."""
-    free = psutil.virtual_memory().available
-    if device.type == "cuda":
-        free += sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-    return free
-
-
-def _fits(name: str, settings, dtype: torch.dtype, device: torch.device, code: bool) -> None:
-    """Refuse a model that does not fit into memory, with both figures and what would fit."""
-    need = one_line(name, lambda: needed_bytes(settings, dtype, code=code))
-    free = available_bytes(device)
-    if need <= 0.9 * free:
-        return
-    half = need // dtype.itemsize * 2
-    most = 0.9 * free / 2 / 1e9
-    smaller = f"a model of at most {most:.1f} billion parameters would fit in bfloat16"
-    if dtype.itemsize > 2 and half <= 0.9 * free:
-        smaller = "dtype = 'bfloat16' would fit"
-    kind = str(dtype).removeprefix("torch.")
-    raise MemoryError(
-        f"load: model = {name!r}: needs {need / 1e9:.1f} GB in {kind}, "
-        f"{free / 1e9:.1f} GB are available: {smaller}"
-    )
 
 
 def _pretrained(

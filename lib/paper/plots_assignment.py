@@ -49,6 +49,15 @@ def _settings(ax: Axes, part: pd.DataFrame, look: Style) -> None:
     ax.plot(part.p95, part.delta, look.mark, color=colour, ms=6, mew=1.4, mfc=fill)
 
 
+def prices(table: pd.DataFrame) -> Figure:
+    """The correlation of the fitted bias with minus the prices against the layer (columns arm,
+    layer, price_correlation), a line per checkpoint.
+    """
+    return lines(
+        table, "layer", "price_correlation", by="arm", xlabel="layer", ylabel="correlation"
+    )
+
+
 def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure:
     """Cost in nats per token with its band against a column `x` (columns arm, family, delta,
     delta_low, delta_high): colour by strategy, line by checkpoint.

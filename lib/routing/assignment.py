@@ -19,7 +19,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.routing import adapter, bind, scoring
+from lib.routing import adapter, bind, scoring, slicing
+
+PROBED = 256  # tokens of a document of which all logits are compared
 
 
 class Text(Protocol):
@@ -85,25 +87,26 @@ class _Tally:
         self.sums = np.zeros(4)  # choices not used, choices; gates used, gates chosen
 
     def add(self, scores: Tensor, call: adapter.Call, index: Tensor, weight: Tensor) -> None:
-        """Count one layer's assignment."""
-        used, experts = (weight != 0) & self.scored, scores.shape[1]
-        asked = (self.place * experts + index)[used]
+        """Count one layer's assignment, on the device of that layer."""
+        scored, place = (part.to(index.device) for part in (self.scored, self.place))
+        used, experts = (weight != 0) & scored, scores.shape[1]
+        asked = (place * experts + index)[used]
         load = torch.bincount(asked, minlength=len(self.groups) * experts)
         self.load[call.layer] = load.view(-1, experts)
         mine = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, index, used)
-        own = torch.zeros_like(mine).scatter_(1, call.index, True) & self.scored
+        own = torch.zeros_like(mine).scatter_(1, call.index, True) & scored
         parts = (own & ~mine, own, scores * mine, scores * own)
         self.sums += [float(part.sum()) for part in parts]
 
     def told(self) -> dict:
         """What `run` returns of balance and choice."""
-        load = torch.stack([self.load[number] for number in sorted(self.load)]).double()
+        load = torch.stack([self.load[number].cpu() for number in sorted(self.load)]).double()
         layers, _, experts = load.shape
         slots = self.sums[1] / layers / int(self.scored.sum())  # k
-        nominal = self.tokens.double() * slots / experts
+        nominal = self.tokens.cpu().double() * slots / experts
         return dict(
-            load=load.cpu().numpy(),
-            max_over_nominal=(load.amax(2) / nominal).cpu().numpy(),
+            load=load.numpy(),
+            max_over_nominal=(load.amax(2) / nominal).numpy(),
             churn=self.sums[0] / self.sums[1],
             kept=self.sums[2] / self.sums[3],
             dropped=1 - float(load.sum()) / self.sums[1],
@@ -140,7 +143,11 @@ def run(
         return index, weight
 
     start = max(first, 1)
-    with adapter.assign(model, watched), scoring.headless(model, start - 1) as states:
+    with (
+        adapter.assign(model, watched),
+        slicing.sliced(model),
+        scoring.headless(model, start - 1) as states,
+    ):
         logits = model(input_ids=ids, use_cache=False).logits[:, start - 1 : -1]
     if states:
         nats, correct = scoring.score(model, ids, states[0], start)
@@ -151,7 +158,10 @@ def run(
 
 @torch.no_grad()
 def unchanged(model: torch.nn.Module, ids: Tensor) -> bool:
-    """Whether the native choice, put in by hand, gives the same logits bit for bit."""
+    """Whether the native choice, put in by hand, gives the same logits bit for bit (of at most
+    `PROBED` tokens of each document).
+    """
+    ids = ids[:, :PROBED]
     plain = model(input_ids=ids, use_cache=False).logits
     with adapter.assign(model, adapter.native):
         return torch.equal(model(input_ids=ids, use_cache=False).logits, plain)
@@ -189,7 +199,10 @@ def leak(
 
 @contextmanager
 def _token_by_token(model: torch.nn.Module) -> Iterator[bool]:
-    """Inside, the experts of every token are computed apart; whether the model can do that."""
+    """Inside, the experts of every token are computed apart; whether the model can do that.
+
+    Every slot has its own copy of its expert then, so that tokens are taken a few at a time.
+    """
     implemented = cast(Any, model)
     before = getattr(implemented.config, "_experts_implementation", None)
     try:
@@ -198,7 +211,8 @@ def _token_by_token(model: torch.nn.Module) -> Iterator[bool]:
     except (AttributeError, ValueError):  # its class has one way only
         exact = False
     try:
-        yield exact
+        with slicing.sliced(model, slicing.copies if exact else slicing.activations):
+            yield exact
     finally:
         if exact:
             implemented.set_experts_implementation(before)

@@ -20,7 +20,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lib.routing import adapter, declared, fitting, ranking, scoring, strategies, table, weighing
+from lib.routing import (
+    adapter,
+    declared,
+    fitting,
+    ranking,
+    scoring,
+    slicing,
+    strategies,
+    table,
+    weighing,
+)
 from lib.routing.adapter import Call
 from lib.routing.strategies import Assignment
 
@@ -58,13 +68,13 @@ def settings(
     bias_scales: Sequence[float],
     among: Sequence[int],
 ) -> list[dict]:
-    """Settings of the named strategies, each with a "name": every value of the argument that its
-    row sweeps, those of the row or else those given here.  An unknown name is refused with the
+    """Settings of the named strategies, each once, with a "name": every value of the argument that
+    its row sweeps, those of the row or else those given here.  An unknown name is refused with the
     nearest.
     """
     given = {"gamma": gammas, "bias_scale": bias_scales, "among": among}
     made = []
-    for name in names:
+    for name in dict.fromkeys(names):
         row = table.find(name)
         about: dict[str, object] = dict(name=name, family=name, strategy=name)
         swept = row.values or given.get(row.sweep, ())
@@ -89,15 +99,20 @@ def suited(plan: Sequence[Mapping], k: int, experts: int) -> list[dict]:
 
 @torch.no_grad()
 def fit(
-    model: torch.nn.Module, ids: Tensor, *, batch_tokens: int, steps: int, rows: int = 16
+    model: torch.nn.Module, ids: Tensor, *, batch_tokens: int, steps: int, pass_tokens: int = 4096
 ) -> Fits:
     """Fit on the native states of training text ids [sequences, tokens]; batches of `batch_tokens`
-    tokens.  Refused: a model of which some layer's scoring rule is not known.
+    tokens, forward passes of at most `pass_tokens`, at least one sequence.  Refused: a model of
+    which some layer's scoring rule is not known.
     """
     layers = adapter.layers(model)
     known: list[list[Tensor]] = [[] for _ in layers]
-    with scoring.headless(model), adapter.record(model, scores=True, indices=True) as rec:
-        for part in ids.split(rows):
+    with (
+        scoring.headless(model),
+        slicing.sliced(model),
+        adapter.record(model, scores=True, indices=True) as rec,
+    ):
+        for part in ids.split(max(1, pass_tokens // ids.shape[1])):
             model(input_ids=part, use_cache=False)
             for layer, seen, index, own in zip(layers, rec.scores, rec.indices, known, strict=True):
                 if layer.rule is None:

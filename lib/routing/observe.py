@@ -123,7 +123,7 @@ def entropies(
         for start in range(0, len(chosen), size):
             _forward(model, [doc.token_ids for doc in chosen[start : start + size]], device)
             parts = [torch.cat(part).float().log_softmax(-1) for part in rec.scores]
-            total += torch.stack([-(part.exp() * part).sum() for part in parts]).double()
+            total += torch.stack([-(part.exp() * part).sum().to(device) for part in parts]).double()
             tokens += len(parts[0])
             rec.clear()
     return (total / tokens / np.log(rec.experts)).cpu().numpy()

@@ -14,16 +14,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lib import stats
-from lib.routing import adapter, assignment, bind, declared, table, weighing
+from lib.routing import adapter, assignment, bind, declared, memory, table, weighing
 from lib.routing.assignment import Text
 from lib.routing.layer import Layer
 
 FIT_TOKENS = 2048  # of a batch of training text on which bias and thresholds are fitted
-# of the table of runs and documents, what differs within a run or tells which run it is
-STORED = [
-    *("name", "domain", "cluster", "tokens", "nats", "correct"),
-    *("arm", "protocol", "setting", "family", "policy", "size", "layer"),
-]
+# of the table of runs and documents: what tells which document it is, which run, and what differs
+OF_DOCUMENT = ["name", "domain", "cluster"]
+OF_RUN = ["arm", "protocol", "setting", "family", "policy", "size", "layer"]
+OF_BOTH = ["tokens", "nats", "correct"]
+NUMBERED = ("size", "layer")  # of a run, whole numbers, or none
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def subject(
     whole, grid = assignment.grid(held_out, tokens)
     order = assignment.in_turn(whole, documents)
     learned = torch.from_numpy(assignment.grid(training, tokens)[1]).to(device)
-    fits = bind.fit(model, learned, batch_tokens=FIT_TOKENS, steps=fit_steps)
+    with memory.lowering("fit_documents or tokens_per_document"):
+        fits = bind.fit(model, learned, batch_tokens=FIT_TOKENS, steps=fit_steps)
     return Subject(model, [whole[i] for i in order], torch.from_numpy(grid[order]).to(device), fits)
 
 
@@ -181,7 +182,8 @@ def measured(study: Study, subjects: Mapping[str, Subject]) -> pd.DataFrame:
     """
     jobs = study.jobs({arm: adapter.layers(own.model) for arm, own in subjects.items()})
     shown = tqdm(jobs, desc="assigning", mininterval=5.0, leave=False)
-    parts = [one(job, subjects[job.arm], study.seed) for job in shown]
+    with memory.lowering("documents or tokens_per_document"):
+        parts = [one(job, subjects[job.arm], study.seed) for job in shown]
     return pd.concat([part.assign(run=i) for i, part in enumerate(parts)], ignore_index=True)
 
 
@@ -227,9 +229,35 @@ def size(subject: Subject) -> pd.Series:
     )
 
 
-def stored(documents: pd.DataFrame) -> pd.DataFrame:
-    """Of the rows of `measured`, what is kept for good: quality, nats to four digits."""
-    return documents[STORED].round({"nats": 4})
+def stored(documents: pd.DataFrame) -> list[dict]:
+    """Of the rows of `measured`, what is kept for good, as objects without a row twice: for each
+    checkpoint its documents (arm, and lists of name, domain, cluster); for each run what it was,
+    and in the order of its checkpoint's documents lists of tokens, nats to four digits, correct.
+    """
+    found: list[dict] = []
+    for arm, own in documents.groupby("arm", sort=False):
+        first = own[own.run == own.run.iloc[0]]
+        found.append({"arm": arm} | first[OF_DOCUMENT].to_dict("list"))
+        for _, part in own.groupby("run", sort=False):
+            head = part.iloc[0]
+            about = {name: head[name] for name in OF_RUN if name not in NUMBERED}
+            about |= {name: None if pd.isna(head[name]) else int(head[name]) for name in NUMBERED}
+            found.append(about | part[OF_BOTH].round({"nats": 4}).to_dict("list"))
+    return found
+
+
+def read(rows: Sequence[dict]) -> pd.DataFrame:
+    """The table of which `stored` made `rows`, with the numbers of its runs; "none" of a run is
+    NaN.
+    """
+    names: dict[str, dict] = {}
+    parts: list[pd.DataFrame] = []
+    for row in rows:
+        if "nats" in row:
+            parts.append(pd.DataFrame(names[row["arm"]] | row | {"run": len(parts)}))
+        else:
+            names[row["arm"]] = row
+    return pd.concat(parts, ignore_index=True).astype(dict.fromkeys(NUMBERED, float))
 
 
 def leaks(plan: Study, subject: Subject, tokens: int = 128) -> pd.DataFrame:
