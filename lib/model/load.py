@@ -99,15 +99,23 @@ def arms(model: str) -> dict[str, str]:
     return {arm: arm for arm in ARMS} if model == "embedded" else {"model": model}
 
 
+def described(model: str) -> str:
+    """What a chapter's `model` is, in words; of a folder its name."""
+    if model == "embedded":
+        return "the two checkpoints of this book"
+    path = Path(model).expanduser()
+    return f"the model {path.resolve().name if path.exists() else model}"
+
+
 def embedded(
     arm: str, *, device: torch.device | str = "cpu", home: Path | None = None
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """(model, tokenizer) of an embedded checkpoint in float32, "without" or "with" a balance loss,
-    its file verified first; or, not verified, of one trained anew into the folder `home`.
+    its file verified first; or, not verified, of one trained anew into another folder `home`.
     """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
-    source = home / arm if home else weights(arm).parent
+    source = home / arm if home and home != HOME else weights(arm).parent
     return _pretrained(source, device, torch.float32), tokenizer((home or HOME) / "tokenizer.json")
 
 

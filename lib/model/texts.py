@@ -59,6 +59,14 @@ def chosen(
     return [one.document for one in _in_turn(found)[:documents]]
 
 
+def described(text: str) -> str:
+    """What a chapter's `text` is, in words; of a file or folder its name."""
+    if text == HELD_OUT:
+        return "the held-out text of this book"
+    path = Path(text).expanduser()
+    return f"the text {path.resolve().name if path.exists() else text}"
+
+
 def weights(text: str) -> dict[str, float]:
     """By domain, the bytes of training text of the model that was trained on this corpus; of text
     that is not held out from it there is none.
