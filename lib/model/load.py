@@ -103,8 +103,7 @@ def described(model: str) -> str:
     """What a chapter's `model` is, in words; of a folder its name."""
     if model == "embedded":
         return "the two checkpoints of this book"
-    path = Path(model).expanduser()
-    return f"the model {path.resolve().name if path.exists() else model}"
+    return f"the model {provenance.portable(str(Path(model).expanduser()))}"
 
 
 def embedded(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lib import provenance
 from lib.model import corpus, files
 from lib.model.corpus import Document
 
@@ -63,8 +64,7 @@ def described(text: str) -> str:
     """What a chapter's `text` is, in words; of a file or folder its name."""
     if text == HELD_OUT:
         return "the held-out text of this book"
-    path = Path(text).expanduser()
-    return f"the text {path.resolve().name if path.exists() else text}"
+    return f"the text {provenance.portable(str(Path(text).expanduser()))}"
 
 
 def weights(text: str) -> dict[str, float]:
