@@ -11,8 +11,9 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 MACHINE = {
@@ -21,6 +22,17 @@ MACHINE = {
     "corpus_source",
     "time_budget_s",
 }  # parameters that say where and how long, not what, is computed
+PLACES = {
+    "model",
+    "remote_code",
+    "text",
+    "trace",
+    "counts",
+    "measured",
+    "fabric",
+    "corpus_source",
+}  # parameters that may name a file or folder of the user's
+WORDS = {"", "auto", "embedded", "held-out", "published"}  # what they may hold that names none
 PACKAGES = (
     "torch",
     "transformers",
@@ -68,6 +80,54 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def content(path: Path) -> str:
+    """SHA-256 of what a file holds, or a folder: of the names below it and the SHA-256 of its
+    files, hidden ones left out.  Neither depends on where it lies or what it is called.
+    """
+    if path.is_file():
+        return _unchanged(path)
+    inside = sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file())
+    shown = [file for file in inside if not any(part.startswith(".") for part in file.parts)]
+    told = "\n".join(f"{_unchanged(path / file)} {file.as_posix()}" for file in shown)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _unchanged(path: Path) -> str:
+    """`sha256`, computed once in a process for as long as a file stays as it is."""
+    about = path.stat()
+    return _known(path.resolve(), about.st_size, about.st_mtime_ns, about.st_ctime_ns)
+
+
+@cache
+def _known(path: Path, *_state: int) -> str:
+    return sha256(path)
+
+
+def located(name: str, value: object) -> object:
+    """A parameter as a run is given it: of `PLACES` the absolute path where it names a file or
+    folder that there is, seen from the current folder, as a run is computed in another one.
+    """
+    if isinstance(value, list):
+        return [located(name, item) for item in value]
+    if name not in PLACES or not isinstance(value, str) or value in WORDS:
+        return value
+    path = Path(value).expanduser()
+    return os.path.abspath(path) if path.exists() else value
+
+
+def contents(parameters: Mapping[str, object]) -> dict[str, str]:
+    """`content` of what each of `PLACES` names among parameters, where it is there, but of those
+    that say where, not what, is computed.
+    """
+    given = {name: parameters[name] for name in sorted(PLACES - MACHINE) if name in parameters}
+    places = {name: located(name, value) for name, value in given.items()}
+    return {
+        name: content(Path(value))
+        for name, value in places.items()
+        if isinstance(value, str) and os.path.isabs(value) and os.path.exists(value)
+    }
 
 
 def commit() -> str:

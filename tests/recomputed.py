@@ -102,6 +102,21 @@ def of_samples(counts: np.ndarray, size: int, draws: int) -> dict[str, float]:
     return dict(zip(("gini", "dead", "hot"), np.mean(found, axis=0), strict=True))
 
 
+def of_prompts(fields: dict, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """(Gini, MaxVio) of every document's first `tokens` tokens in every layer: what a batch of one
+    prompt shows, however often it stands in it.
+    """
+    found = []
+    for layer in fields["expert_index"]:
+        for number in range(len(fields["cluster"])):
+            own = layer[fields["document"] == number][:tokens]
+            load = np.array([(own == expert).sum() for expert in range(int(fields["experts"]))])
+            apart = np.abs(load[:, None] - load).mean() / (2 * load.mean())
+            found.append((apart, load.max() / load.mean() - 1))
+    gini_of, violation = np.array(found).T
+    return gini_of, violation
+
+
 def profiled(rows: list[dict], name: str) -> dict[int, dict]:
     """By seed the profile of the ladder's models of one configuration."""
     own = [row for row in rows if row["job"]["name"] == name and "profile" in row]
@@ -152,6 +167,30 @@ def packed(load: np.ndarray, devices: int) -> list[set[int]]:
 def rho(load: np.ndarray, held: list[set[int]]) -> float:
     """The busiest device over the mean."""
     return max(sum(load[list(own)]) for own in held) / (load.sum() / len(held))
+
+
+def packing_kept(devices: int) -> float:
+    """Of what packing OLMoE's experts for one text takes off the busiest device there, beside
+    experts in order on the others, the share that it takes off on the others; ρ is a mean over
+    layers and pairs of texts.
+    """
+    texts = pd.read_csv(DATA / "published/real_router_counts.csv")
+    found: dict[str, list[float]] = {name: [] for name in ("fresh", "moved", "order", "ordered")}
+    for _, layer in texts[texts.model == "OLMoE-1B-7B"].groupby("layer"):
+        loads = [
+            own.sort_values("expert")["count"].to_numpy() for _, own in layer.groupby("domain")
+        ]
+        width = len(loads[0]) // devices
+        order = [set(range(d * width, (d + 1) * width)) for d in range(devices)]
+        for made, load in enumerate(loads):
+            held = packed(load, devices)
+            found["fresh"].append(rho(load, held))
+            found["ordered"].append(rho(load, order))
+            others = [other for number, other in enumerate(loads) if number != made]
+            found["moved"].append(float(np.mean([rho(other, held) for other in others])))
+            found["order"].append(float(np.mean([rho(other, order) for other in others])))
+    means = {name: float(np.mean(values)) for name, values in found.items()}
+    return (means["order"] - means["moved"]) / (means["ordered"] - means["fresh"])
 
 
 def stage_rho(devices: int) -> dict[str, float]:

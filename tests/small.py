@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PARAMETERS = """level = 1.0  # of what is published
 events = "none"  # what happens: "none", "dies", "waits", "left"
+text = "held-out"  # what is read, a file or folder
 device = "auto"  # where
 seed = 0  # of nothing
 run_dir = "."  # folder that receives the chapter
@@ -30,7 +31,9 @@ if p.events == "dies":
 time.sleep(600 if p.events == "waits" else 0)
 chapter.left = "3 of 9 runs left" if p.events == "left" else ""
 chapter.path("table.csv").write_text(f"name,number\\na,{p.level}\\nb,2\\n")
-chapter.value("level", p.level)"""
+chapter.value("level", p.level)
+read = Path(p.text)
+chapter.value("letters", sum(len(f.read_text()) for f in (read, *read.glob("*")) if f.is_file()))"""
 SECOND = """found = values.find(p.run_dir, "00_first", "table.csv")
 chapter.uses(*found)
 chapter.value("length", len(found[0].read_text()))"""

@@ -64,19 +64,23 @@ def test_the_facts_of_training_by_hand(folder):
     assert facts.to_dict() == dict(
         training_tokens_m=0.001,
         unique_tokens_m=0.0005,
-        epochs=2.0,
         training_rate_m=2.0,
-        training_device="of with",
         bits_per_byte_5gram=2.5,
         bits_per_byte_xz=2.5,
     )
+
+
+def test_what_was_chosen_by_hand(folder, tiny_model):
+    size = sum(part.numel() for part in tiny_model.parameters())
+    wanted = dict(parameters_m=size / 1e6, epochs=2.0, training_device="of with")
+    assert embedded.chosen(folder, tiny_model).to_dict() == wanted
 
 
 def test_agreement_compares_the_same_documents_at_the_same_length(folder):
     here = documents(a=1.5, b=1.0).assign(arm="with")
     found = embedded.agreement(here, embedded.held_out(folder), 2)
     assert found.documents_here == 2 and found.compared_documents == 2
-    assert found.difference_here == pytest.approx(0.5 * LN2 / 8)
+    assert found.difference_here == pytest.approx(0.5 * LN2 / 8) and not embedded.agreed(found)
     shorter = embedded.agreement(here.assign(tokens=3), embedded.held_out(folder), 2)
     assert shorter.compared_documents == 0 and shorter.difference_here == 0
     other = embedded.agreement(here, embedded.held_out(folder), 9)

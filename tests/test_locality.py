@@ -89,5 +89,15 @@ def test_a_trace_is_grouped_by_domain_and_python_by_package():
 def test_one_domain_alone_has_no_locality():
     t = traces.made([[[0], [1], [2]]], [0, 1, 2])
     rng = np.random.default_rng(0)
-    for table in (locality.by_domain(t, 19, rng), locality.by_package(t, "python", 19, rng)):
-        assert len(table) == 1 and table[list(locality.TESTED)].isna().all(None)
+    table = locality.by_domain(t, 19, rng)
+    assert len(table) == 1 and table[list(locality.TESTED)].isna().all(None)
+    assert locality.known(table.assign(arm="a")) == []
+    assert len(locality.by_package(t, "python", 19, rng)) == 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_router_that_takes_every_expert_has_no_locality():
+    every = np.tile([0, 1, 2], (1, 12, 1))
+    t = traces.made(every, np.repeat(np.arange(4), 3), domain=[0, 0, 1, 1], experts=3)
+    row = locality.by_domain(t, 19, np.random.default_rng(0)).iloc[0]
+    assert np.isnan(row.locality) and np.isnan(row.locality_null) and np.isnan(row.locality_high)

@@ -53,9 +53,9 @@ def test_each_puts_the_tables_of_traces_one_below_the_other():
 
 def test_size_and_maps_by_hand():
     t = traces.made([[[0, 1], [0, 2], [3, 1]]], [0, 0, 1], domain=[0, 1])
-    assert profile.size(t).to_dict() == dict(
-        layers=1, experts=4, k=2, tokens=3, documents=2, clusters=2
-    )
+    wanted = dict(layers=1, experts=4, k=2, rule="softmax, raw")  # counted, and as told
+    assert profile.shape(t, rule="softmax, raw").to_dict() == wanted
+    assert profile.extent(t).to_dict() == dict(tokens=3, documents=2, clusters=2)
     found = {name: load.tolist() for name, load in profile.maps(t).items()}
     assert found == {"all domains": [[2, 2, 1, 1]], "d0": [[2, 1, 1, 0]], "d1": [[0, 1, 0, 1]]}
 
@@ -80,7 +80,7 @@ def test_summary_and_comparison_by_hand():
     )
     row = profile.summary(table).set_index("arm").loc["without"]
     assert (row.gini, row.gini_least, row.gini_most) == pytest.approx((0.5, 0.4, 0.6))
-    assert (row.maxvio, row.busiest, row.dead) == (2.0, 4.0, 1)
+    assert (row.maxvio, row.dead) == (2.0, 1) and profile.busiest(table)["without"] == 4
     assert row.effective == 11 and np.isnan(row.router_entropy)
     assert row.over_null == pytest.approx(3)
     chance = profile.chance(traces.made([[[0, 1]] * 8], [0] * 8), table)
@@ -90,6 +90,14 @@ def test_summary_and_comparison_by_hand():
     formula = np.sqrt(2 / 4 * 4 / 16) * np.sqrt(3 / 4 / np.pi)
     assert found["null", ""] == pytest.approx(formula)
     assert profile.compared(table).gini_ratio_most == pytest.approx(0.5)
+    assert np.isnan(profile.compared(table[table.arm == "without"]).gini_ratio_most)
+
+
+def test_tables_of_the_same_rows_stand_side_by_side():
+    one = pd.DataFrame(dict(arm=["a", "b"], layer=1, gini=[0.1, 0.2]))
+    other = pd.DataFrame(dict(arm=["b", "a"], layer=1, dead=[2, 1]))
+    found = profile.joined(one, other, other.rename(columns={"dead": "born"}))
+    assert found.to_numpy().tolist() == [["a", 1, 0.1, 1, 1], ["b", 1, 0.2, 2, 2]]
 
 
 def test_a_cluster_s_documents_are_permuted_together():
@@ -119,8 +127,8 @@ def test_domains_and_documents_are_parts_of_the_whole(random):
 
 def test_the_mean_within_domains_and_the_share_above_the_null_by_hand():
     rows = pd.DataFrame(dict(arm="a", gini=[0.1, 0.3, 0, 1], cluster_null_high=0.2))
-    row = profile.inside(rows).iloc[0]
-    assert row.gini_domain == pytest.approx(0.35) and row.above_null == 0.5
+    assert profile.inside(rows).gini_domain[0] == pytest.approx(0.35)
+    assert profile.above_null(rows)["a"] == 0.5
 
 
 def test_places_by_hand():
@@ -140,12 +148,13 @@ def test_the_mixture_weighs_domains_whatever_their_tokens():
     """
     t = traces.made([[[0], [0], [0], [1]]], [0, 0, 0, 1], domain=[0, 1])
     for weight, load in (
-        ({}, [1, 1, 0, 0]),
+        ({"d0": 1.0, "d1": 1.0}, [1, 1, 0, 0]),
         ({"d0": 3.0, "d1": 1.0}, [3, 1, 0, 0]),
         ({"d0": 0.0, "d1": 1.0}, [0, 1, 0, 0]),
     ):
         found = profile.places(t, weight).gini_mixture[0]
         assert found == pytest.approx(stats.gini(np.array(load, dtype=float)))
+    assert np.isnan([profile.places(t, known).gini_mixture[0] for known in ({}, {"d0": 1})]).all()
 
 
 def test_recording_s_cost_is_timed_in_pairs(tiny_model):

@@ -1,12 +1,16 @@
 """The book's computations against those of `recomputed.py`, which does not use them."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import recomputed
 
+from lib import stats
 from lib.commands import ladder_profile, popularity, synthesis
-from lib.routing import locality, parts, profile, sampling, trace
+from lib.network import transfer
+from lib.routing import locality, parts, profile, sampling, serving, trace
 
 ARMS = ("without", "with")
 
@@ -77,6 +81,37 @@ def test_what_a_few_documents_say(traces, routes):
         assert row.gini == pytest.approx(found["gini"], rel=0.05)
         assert row.dead == pytest.approx(found["dead"], abs=0.5)
         assert row.hot == pytest.approx(found["hot"], abs=0.05)
+
+
+def test_one_prompt_repeated(traces):
+    """Of every document of the published routes; the batches that hold it alone show the same."""
+    told = json.loads((recomputed.DATA / "reference/01/values.json").read_text())["values"]
+    for arm in ARMS:
+        _, violation = recomputed.of_prompts(vars(traces[arm]), 64)
+        table = serving.repeated(traces[arm], 64)
+        assert np.sort(table.max_violation) == pytest.approx(np.sort(violation))
+        for part in (50, 99):
+            published = told[f"batch_maxvio_p{part}_repeated_{arm}"]["value"]
+            assert published == pytest.approx(np.percentile(violation, part))
+    own = traces["with"]
+    batch = serving.repeats(own, 64 * 5, len(own.cluster), np.random.default_rng(0))
+    gini = stats.gini(profile.batch_loads(own, batch)).ravel()
+    alone = recomputed.of_prompts(vars(own), 64)[0]
+    long = np.bincount(own.document) >= 64  # of a shorter one the last copy is cut off
+    wanted = alone.reshape(-1, len(long))[:, long].ravel()
+    found = gini.reshape(-1, len(long))[:, long[own.document[batch[:, 0]]]].ravel()
+    assert np.sort(found) == pytest.approx(np.sort(wanted))
+
+
+def test_what_packing_keeps_is_of_one_model_and_has_no_interval():
+    counts = pd.read_csv(transfer.COUNTS)
+    rows = transfer.of_counts(counts, {"own": ("OLMoE-1B-7B", 8)})
+    found = transfer.kept(rows, {"packing_kept": ("own", "packed")})
+    assert found.columns.tolist() == ["name", "value"]  # 15 cells of one model are no 15 clusters
+    assert found.value[0] == pytest.approx(recomputed.packing_kept(8))
+    told = json.loads((recomputed.DATA / "reference/04/values.json").read_text())["values"]
+    assert told["packing_kept"]["value"] == pytest.approx(found.value[0])
+    assert told["packing_kept"]["interval"] is None
 
 
 def test_holm_over_all_that_was_declared(results):

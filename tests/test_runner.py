@@ -10,7 +10,7 @@ import psutil
 import pytest
 import small
 
-from lib.paper import chapters, runner
+from lib.paper import chapters, compare, runner, settings
 
 CHAPTERS = ("00_first", "01_second")
 
@@ -82,6 +82,50 @@ def test_only_what_differs_is_computed(repository, default):
         "shift=ranges.whole(0), level=ranges",
         "level=ranges",
     )
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_parameter_names_counts_by_its_content(repository, tmp_path, kind):
+    text = tmp_path / "text"
+    file = text / "a" if kind == "folder" else text
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("abc")
+    name, copied = f"text {kind}", tmp_path / "elsewhere"
+    done = compute(repository, name, "00_first", text=str(text))
+    assert small.ran(done) == ["00_first (1 of 1)"] and done.returncode == 0
+    assert record(repository / "_build/runs" / name)["values"]["letters"]["value"] == 3
+    listed = small.command(repository, "list").stdout
+    assert f"{name}: 00\n" in listed  # made with an absolute path, and not stale
+    assert small.ran(compute(repository, name, "00_first", text=str(text))) == []
+
+    (shutil.copytree if kind == "folder" else shutil.copy)(text, copied)
+    assert small.ran(compute(repository, name, "00_first", text=str(copied))) == []
+    done = compute(repository, f"{name} copied", "00_first", text=str(copied))
+    assert small.ran(done) == [f"00_first: taken over from {name}"]
+
+    (copied / "a" if kind == "folder" else copied).write_text("abcd")
+    listed = small.command(repository, "list").stdout
+    assert f"{name}: 00 (stale)\n" in listed and f"{name} copied: 00 (stale)\n" in listed
+    assert small.ran(compute(repository, name, "00_first", text=str(text))) == []
+    done = compute(repository, f"{name} copied", "00_first", text=str(copied))
+    assert small.ran(done) == ["00_first (1 of 1)"]
+    one, other = (record(repository / "_build/runs" / f"{name}{end}") for end in ("", " copied"))
+    assert other["values"]["letters"]["value"] == 4
+    told = compare.parameters({"00": one}, {"00": other})
+    assert told.parameter.tolist() == ["text"] and told.a[0] != told.b[0]
+
+
+def test_a_relative_path_is_the_callers(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "held-out").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.yml").write_text("text: mine\nfamily: mine\n")
+    given = settings.asked("p.yml", ["model=mine", "remote_code=./mine", "trace=no/such.npz"])
+    place = str(tmp_path / "mine")
+    assert given == dict(
+        text=place, family="mine", model=place, remote_code=place, trace="no/such.npz"
+    )
+    assert settings.parse(["text=held-out"]) == {"text": "held-out"}  # the word, not the folder
 
 
 def test_a_changed_library_is_taken_from_no_run(repository, default):

@@ -6,7 +6,7 @@ import pytest
 import traces
 
 from lib import stats
-from lib.routing import serving, trace
+from lib.routing import profile, serving, trace
 
 
 def test_samples_are_batches_of_each_trace_and_of_the_null():
@@ -59,6 +59,11 @@ def test_a_prompt_repeated_is_as_uneven_as_the_prompt():
     assert table.max_violation.tolist() == [1, 3, 3]
     copies = trace.counts(np.tile([[0, 1]], 50), 4)
     assert stats.max_violation(copies) == table.max_violation[0]
+    batches = serving.repeats(t, 6, 5, np.random.default_rng(0), prompt=2)
+    copies = {(0, 1) * 3, (3, 4) * 3, (6,) * 6}
+    assert {tuple(row) for row in batches.tolist()} == copies and batches.shape == (5, 6)
+    attacked = stats.max_violation(profile.batch_loads(t, batches))[0]
+    assert sorted(attacked) == sorted(table.max_violation[batches[:, 0] // 3])
     null = serving.perfect(t, 3, 5, np.random.default_rng(0))
     both = serving.tail(null, table.assign(arm="repeated_a"))
     assert both.arm.tolist() == ["null", "repeated_a"]

@@ -6,7 +6,7 @@ import json
 import pandas as pd
 import pytest
 
-from lib.model import corpus, texts
+from lib.model import corpus, load, texts
 
 
 def read(path, documents=99, **more):
@@ -186,3 +186,11 @@ def test_a_data_set_is_read_as_a_stream_from_one_split(tmp_path, monkeypatch):
         OSError, match="text = 'owner/name': no such file, and not read as a data set: no$"
     ):
         texts.read("owner/name", 9)
+
+
+def test_a_text_and_a_model_are_told_without_their_folders():
+    assert texts.described("held-out") == "the held-out text of this book"
+    assert texts.described("/some/where/mine.jsonl") == "the text mine.jsonl"
+    assert texts.described("owner/name") == "the text owner/name"
+    assert load.described("embedded") == "the two checkpoints of this book"
+    assert load.described("/some/where/mine") == "the model mine"

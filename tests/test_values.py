@@ -61,6 +61,7 @@ def test_provenance_names_commit_hardware_files_and_no_folder_of_this_machine(ch
         "versions",
         "run",
         "parameters",
+        "given",
         "files",
         "sources",
         "seconds",
@@ -145,8 +146,8 @@ def test_formats_and_units_are_those_of_the_columns(chapter):
     assert texts == dict(
         accuracy_with="55.1%",
         delta_with="0.250",
-        documents_with="12345",
-        documents_one="12345",
+        documents_with="12,345",
+        documents_one="12,345",
         accuracy_other="55.1%",
         delta_other="0.2",
     )

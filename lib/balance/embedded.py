@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from transformers import PreTrainedModel
 
 from lib.balance import evaluate
 from lib.model.corpus import Document
@@ -84,21 +85,31 @@ def checkpoints(
 
 
 def training(folder: Path, histories: pd.DataFrame) -> pd.Series:
-    """What the training of a folder was: tokens seen and unique ones, in millions, and passes over
-    them; million tokens a second (median), the device of the first arm, and the means over domains
-    of both bars.
+    """What the training of a folder was: tokens seen and unique ones, in millions; million tokens a
+    second (median); and the means over domains of both bars.
     """
     table = pd.read_csv(folder / "bars.csv")
-    seen, unique = histories.tokens.max(), table.training_tokens.iloc[0]
-    first = next(iter(sorted(folder.glob("provenance_*.json"))))
     facts = dict(
-        training_tokens_m=seen / 1e6,
-        unique_tokens_m=unique / 1e6,
-        epochs=seen / unique,
+        training_tokens_m=histories.tokens.max() / 1e6,
+        unique_tokens_m=table.training_tokens.iloc[0] / 1e6,
         training_rate_m=histories.tokens_per_s.median() / 1e6,
-        training_device=json.loads(first.read_text())["device"],
     )
     return pd.Series(facts | {name: table[bar].mean() for bar, name in BARS.items()})
+
+
+def chosen(folder: Path, model: PreTrainedModel) -> pd.Series:
+    """What was chosen, not measured, of a folder's training: parameters_m, of one of its models, in
+    millions; epochs, passes over the text; training_device, that of the first arm.
+    """
+    unique = pd.read_csv(folder / "bars.csv").training_tokens.iloc[0]
+    first = next(iter(sorted(folder.glob("provenance_*.json"))))
+    return pd.Series(
+        dict(
+            parameters_m=model.num_parameters() / 1e6,
+            epochs=curves(folder).tokens.max() / unique,
+            training_device=json.loads(first.read_text())["device"],
+        )
+    )
 
 
 def evaluated(models: Mapping[str, torch.nn.Module], documents: Sequence[Document]) -> pd.DataFrame:
@@ -125,6 +136,11 @@ def agreement(here: pd.DataFrame, recorded: pd.DataFrame, tokens: int) -> pd.Ser
             difference_here=abs(nats) / max(both.tokens.sum(), 1),
         )
     )
+
+
+def agreed(found: pd.Series) -> bool:
+    """Whether an `agreement` is one."""
+    return bool(found.difference_here < AGREE)
 
 
 def completions(

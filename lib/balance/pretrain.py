@@ -30,6 +30,16 @@ CUTS = (512, 0)  # tokens of each held-out document; 0: all of them
 SAMPLE = 64  # windows of held-out text whose loss is followed during training
 
 
+def trained(home: Path, p) -> Path:
+    """The folder of the checkpoints that 00_base_model tells of: the embedded ones, or where its
+    parameters `p` ask for it (`retrain`) home/model, into which they are trained now.
+    """
+    if not p.retrain:
+        return load.HOME
+    run(home / "model", p)
+    return home / "model"
+
+
 def run(folder: Path, p) -> None:
     """Train the arms named by `p.arms` into `folder`; `p` holds the parameters of the notebook
     00_base_model.

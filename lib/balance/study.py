@@ -111,10 +111,12 @@ class Study:
         known = {name: getattr(self, name) for name in SETTINGS} | {"training_stride": stride}
         own = {name: getattr(self, name) for name in OTHERS}
         known |= {name: value for name, value in own.items() if value != OTHERS[name]}
-        file = load.weights("without")
-        return known | (
-            {"model_sha256": provenance.sha256(file)} if self.model == "embedded" else {}
-        )
+        # what is the user's own counts by its content, wherever it lies
+        read = provenance.contents(dict(model=self.model, text=self.text))
+        known |= {name: f"SHA-256 {sha}" for name, sha in read.items()}
+        if self.model == "embedded":
+            known["model_sha256"] = provenance.sha256(load.weights("without"))
+        return known
 
     def kept(self) -> Job | None:
         """The run whose model is kept: of the loss `keep` the first seed at its middle

@@ -99,15 +99,22 @@ def arms(model: str) -> dict[str, str]:
     return {arm: arm for arm in ARMS} if model == "embedded" else {"model": model}
 
 
+def described(model: str) -> str:
+    """What a chapter's `model` is, in words; of a folder its name."""
+    if model == "embedded":
+        return "the two checkpoints of this book"
+    return f"the model {provenance.portable(str(Path(model).expanduser()))}"
+
+
 def embedded(
     arm: str, *, device: torch.device | str = "cpu", home: Path | None = None
 ) -> tuple[PreTrainedModel, Tokenizer]:
     """(model, tokenizer) of an embedded checkpoint in float32, "without" or "with" a balance loss,
-    its file verified first; or, not verified, of one trained anew into the folder `home`.
+    its file verified first; or, not verified, of one trained anew into another folder `home`.
     """
     if arm not in ARMS:
         raise ValueError(f"load.embedded: arm = {arm!r}: must be one of {', '.join(ARMS)}")
-    source = home / arm if home else weights(arm).parent
+    source = home / arm if home and home != HOME else weights(arm).parent
     return _pretrained(source, device, torch.float32), tokenizer((home or HOME) / "tokenizer.json")
 
 
@@ -179,7 +186,7 @@ def random(shape: str, *, device: torch.device) -> PreTrainedModel:
     """
     settings = OlmoeConfig(**SHAPES[shape], output_router_logits=False)
     kind = torch.bfloat16
-    _fits(shape, settings, kind, device, False)
+    spreading.check(shape, spreading.needed(settings, kind), kind, device)
     with device:
         before = torch.get_default_dtype()
         torch.set_default_dtype(kind)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from lib import provenance
 from lib.model import corpus, files
 from lib.model.corpus import Document
 
@@ -57,6 +58,13 @@ def chosen(
             rule = f"is one document: needs 2, one of them for the {part} part"
             raise ValueError(f"texts.chosen: text = {text!r}: {rule}")
     return [one.document for one in _in_turn(found)[:documents]]
+
+
+def described(text: str) -> str:
+    """What a chapter's `text` is, in words; of a file or folder its name."""
+    if text == HELD_OUT:
+        return "the held-out text of this book"
+    return f"the text {provenance.portable(str(Path(text).expanduser()))}"
 
 
 def weights(text: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from lib.paper import intervals
 from lib.paper.columns_plain import PLAIN
+from lib.paper.plots_style import label as words_of
 
 NONE = "–"  # in a table, where there is no number
 
@@ -78,6 +79,7 @@ COLUMNS = {
     "bytes_leaving": Column("bytes that leave the node per token", ",.0f"),
     "churn": Column("choices changed", ".0%"),
     "cluster_null": Column("null by cluster", ".3f"),
+    "clusters": Column("clusters", ",d"),
     "coefficient": Column("coefficient", "g"),
     "cheaper": Column("cells where cheaper", "d"),
     "cost": Column("nats per token above no loss", "+.4f"),
@@ -94,6 +96,7 @@ COLUMNS = {
     "difference": Column("nats per token above Switch", "+.4f"),
     "difference_here": Column("difference", ".1g", "nats/token"),
     "document_null": Column("null by document", ".3f"),
+    "documents": Column("documents", ",d"),
     "drift": Column("drift without a loss", "+.3f"),
     "drop_over_reroute": Column("drop over re-route", ".4f"),
     "drop_over_reroute_1": Column("drop over re-route, γ = 1", ".4f", "nats/token"),
@@ -117,21 +120,25 @@ COLUMNS = {
     "gini": Column("Gini", ".3f"),
     "gini_all": Column("all documents", ".3f"),
     "gini_document": Column("one document", ".3f"),
+    "gini_domain": Column("one domain", ".3f"),
     "gini_later": Column("later quarters", ".3f"),
     "gini_later_most": Column("largest of them", ".3f"),
+    "gini_least": Column("least Gini", ".3f"),
     "gini_mixture": Column("training mixture", ".3f"),
+    "gini_most": Column("largest Gini", ".3f"),
     "gini_opening": Column("first quarter", ".3f"),
     "gini_over_switch": Column("Gini over Switch", ".4f"),
     "gini_quarter_2": Column("second quarter", ".3f"),
     "gini_quarter_3": Column("third quarter", ".3f"),
     "gini_quarter_4": Column("last quarter", ".3f"),
+    "gini_ratio_most": Column("largest ratio of Gini", ".2f"),
     "gini_share": Column("Gini over its largest value", ".2f"),
     "held_out_share_left": Column("held-out documents left", ".0%"),
     "in_sample": Column("error in sample", ".1%"),
     "inside": Column("levels that single runs can show", "d"),
     "kept": Column("gates kept", ".1%"),
     "kind": Column("kind of kernel"),
-    "known": Column("share known", ".2f"),
+    "known": Column("share known", ".0%"),
     "least": Column("least above Switch", "+.4f"),
     "least_at": Column("where least"),
     "leak": Column("largest change of a logit", ".4g"),
@@ -143,6 +150,7 @@ COLUMNS = {
     "mass_over_native": Column("mass over native", ".4f", "nats/token"),
     "max_time_us": Column("time (µs)", ".2f"),
     "max_violation": Column("MaxVio", ".2f"),
+    "maxvio": Column("MaxVio", ".2f"),
     "mean_us": Column("mean (µs)", ".0f"),
     "measured_us": Column("measured (µs)", ".4g"),
     "megabytes": Column("megabytes", ".2f", "MB"),
@@ -154,6 +162,7 @@ COLUMNS = {
     "nats_per_token": Column("nats per token", ".3f"),
     "null": Column("null", ".3f"),
     "optimal_over_reroute": Column("optimal over re-route", ".4f", "nats/token"),
+    "over_null": Column("Gini over its null", ".1f"),
     "over_even": Column("time over even routes", ".2f"),
     "p10_over_p50": Column("P10 / P50", ".3f"),
     "p50_over_mean": Column("P50 / mean", ".3f"),
@@ -181,6 +190,8 @@ COLUMNS = {
     "rate_book": Column("rate of this book", ".3g", "thousand tokens/s"),
     "rate_trainer": Column("rate of the Trainer", ".3g", "thousand tokens/s"),
     "ratio": Column("ratio", ".1f"),
+    "real_gini": Column("Gini over its largest value", ".2f"),
+    "real_locality": Column("locality", ".2f"),
     "reached": Column("P95 reached", ".2f"),
     "repair": Column("repair", ".3f"),
     "rho": Column("ρ", ".2f"),
@@ -208,6 +219,7 @@ COLUMNS = {
     "time_error": Column("error of the time", ".1%"),
     "time_us": Column("time (µs)", ".4g"),
     "times_even": Column("time over even routes", ".1f"),
+    "tokens": Column("tokens", ",d"),
     "tokens_m": Column("million tokens of a run", ".2g", "million"),
     "train_gini": Column("Gini while training", ".3f"),
     "training_gini": Column("Gini at the end of training", ".2f"),
@@ -269,8 +281,12 @@ def fmt(name: Hashable, value: object) -> str:
 
 
 def cell(row: dict, name: str) -> str:
-    """One cell of a table for readers: the value, and in brackets its interval."""
+    """One cell of a table for readers: the value, and in brackets its interval; a checkpoint by
+    its words.
+    """
     value, limits = row[name], intervals.of(row, name)
+    if name == "arm":
+        return words_of(value)
     if not isinstance(value, str) and pd.isna(value):
         return NONE
     text, ends = show(value, fmt(name, value)), [show(v, known(name).fmt) for v in limits or ()]

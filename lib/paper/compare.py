@@ -85,16 +85,24 @@ def table(run: dict[str, dict]) -> pd.DataFrame:
 
 
 def parameters(a: dict[str, dict], b: dict[str, dict]) -> pd.DataFrame:
-    """Parameters that differ between the records of two runs: chapter, parameter, both values."""
+    """Parameters that differ between the records of two runs: chapter, parameter, both values; of
+    what one names on disk its content, where that is known.
+    """
     rows = []
     for chapter in sorted(a.keys() & b.keys()):
-        ours, theirs = (run[chapter]["provenance"]["parameters"] for run in (a, b))
+        ours, theirs = (_asked(run[chapter]["provenance"]) for run in (a, b))
         rows += [
             dict(chapter=chapter, parameter=name, a=ours.get(name), b=theirs.get(name))
             for name in [*ours, *(theirs.keys() - ours.keys())]
             if name not in provenance.MACHINE and ours.get(name) != theirs.get(name)
         ]
     return pd.DataFrame(rows, columns=["chapter", "parameter", "a", "b"])
+
+
+def _asked(facts: dict) -> dict:
+    """The parameters that a chapter was computed with, files by the beginning of their SHA-256."""
+    known = {name: f"SHA-256 {sha[:12]}…" for name, sha in facts.get("given", {}).items()}
+    return facts["parameters"] | known
 
 
 def compare(a: dict[str, dict], b: dict[str, dict]) -> pd.DataFrame:

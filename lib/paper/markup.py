@@ -131,13 +131,14 @@ def _number(cell: str) -> bool:
 
 
 def provenance(facts: dict) -> str:
-    """The provenance as a table, long parts folded.
+    """The provenance as a table, long parts folded; what a parameter names on disk stands among the
+    data under the parameter's name.
 
     What differs between equal runs stands in rows of class paper-when.
     """
     files = "".join(
         f"<li><code>{html.escape(name)}</code> {sha[:12]}</li>"
-        for name, sha in facts["files"].items()
+        for name, sha in (facts.get("given", {}) | facts["files"]).items()
     )
     origin, given = facts["run"]["parameters_file"], facts["parameters"]
     rows = {

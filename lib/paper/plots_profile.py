@@ -99,8 +99,9 @@ def batch_tail(samples: pd.DataFrame) -> Figure:
             ax.ecdf(known, complementary=True, color=look.colour, ls=look.dash)
         keys.append(key(label(arm), Style(look.colour, "", look.dash)))
     ax.set(xlabel="MaxVio = busiest expert / mean − 1", ylabel="share of batches above")
-    ax.set(xscale="log", yscale="log")
-    plain(ax.xaxis)
+    if (samples.max_violation > 0).any():  # else all are even, and there is nothing to stretch
+        ax.set(xscale="log", yscale="log")
+        plain(ax.xaxis)
     legend(fig, keys)
     return fig
 

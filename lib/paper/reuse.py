@@ -18,12 +18,12 @@ def due(run: Path, chapter: str, given: dict) -> bool:
     record, copy = compare.record(run, chapter), run / f"{chapter}.ipynb"
     if record is None or not copy.is_file() or record.get("left") or stale.since(run, record):
         return True
-    return _asked(copy, chapter) != _wished(chapter, given)
+    return _asked(copy, record) != _wished(chapter, given)
 
 
 def take(run: Path, chapter: str, given: dict) -> str:
-    """Take a chapter over from another run that has it with the same parameters, code and data;
-    that run's name, or nothing if there is none.
+    """Take a chapter over from another run that has it with the same parameters, code and data,
+    wherever the user's own files lie; that run's name, or nothing if there is none.
 
     Its provenance says where it comes from. What it read of other chapters must lie here as well.
     """
@@ -56,7 +56,7 @@ def _equal(run: Path, record: dict, copy: Path, wished: dict) -> bool:
     facts, chapter = record["provenance"], record["chapter"]
     if record.get("left") or facts["sources"] != chapters.sources(chapter):
         return False
-    same = _asked(copy, chapter).items() ^ wished.items()
+    same = _asked(copy, record).items() ^ wished.items()
     if any(name not in provenance.MACHINE for name, _ in same):
         return False
     places = {name: (run / name, chapters.ROOT / name) for name in facts["files"]}
@@ -67,12 +67,19 @@ def _equal(run: Path, record: dict, copy: Path, wished: dict) -> bool:
     )
 
 
-def _asked(copy: Path, chapter: str) -> dict[str, str]:
-    """The parameters that an executed copy was given, whole; papermill keeps them in it."""
+def _asked(copy: Path, record: dict) -> dict[str, str]:
+    """The parameters that an executed copy was given, whole; papermill keeps them in it.  What they
+    named on disk stands by its content of then.
+    """
     kept = json.loads(copy.read_text())["metadata"].get("papermill", {}).get("parameters", {})
-    return _wished(chapter, kept)
+    return _whole(record["chapter"], kept) | record["provenance"].get("given", {})
 
 
 def _wished(chapter: str, given: dict) -> dict[str, str]:
+    """The same of parameters that a run is asked for; what they name on disk by its content."""
+    return _whole(chapter, given) | provenance.contents(settings.own(chapter, given))
+
+
+def _whole(chapter: str, given: dict) -> dict[str, str]:
     whole = chapters.defaults(chapter) | settings.own(chapter, given)
     return {name: json.dumps(value) for name, value in whole.items() if name != "run_dir"}

@@ -45,15 +45,16 @@ def known() -> dict[str, object]:
 
 
 def parse(given: list[str]) -> dict[str, object]:
-    """Parameters from "key=value" texts; a name that no chapter declares is refused with the
-    nearest one.
+    """Parameters from "key=value" texts, paths among them seen from the current folder; a name that
+    no chapter declares is refused with the nearest one.
     """
     parsed = {}
     for item in given:
         name, equals, text = item.partition("=")
         if not equals:
             raise ValueError(f"run: -p {item!r}: must be name=value")
-        parsed[name] = read(name, text, _declared(name, "-p")[name])
+        value = read(name, text, _declared(name, "-p")[name])
+        parsed[name] = provenance.located(name, value)
     return parsed
 
 
@@ -82,8 +83,9 @@ def asked(file: str | None, typed: list[str]) -> dict[str, object]:
 
 
 def checked(content: object, where: str) -> dict[str, object]:
-    """Names with values, as read from a file or from JSON; refused is a name that no chapter has,
-    and a value, a date for example, that JSON cannot write.
+    """Names with values, as read from a file or from JSON, paths among them seen from the current
+    folder; refused is a name that no chapter has, and a value, a date for example, that JSON cannot
+    write.
     """
     if not isinstance(content, dict):
         kind = type(content).__name__
@@ -96,7 +98,7 @@ def checked(content: object, where: str) -> dict[str, object]:
             raise ValueError(
                 f"run: {where} {name}: {value}: must be a number, a text, or a list of them"
             ) from None
-    return content
+    return {name: provenance.located(name, value) for name, value in content.items()}
 
 
 def _declared(name: str, where: str) -> dict[str, object]:

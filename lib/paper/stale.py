@@ -36,13 +36,24 @@ def since(run: Path, record: dict) -> list[str]:
     wished = asked(run)
     if wished is not None and now:
         wanted = chapters.defaults(chapter) | json.loads(settings.of(chapter, wished))
-        changed |= {
-            f"parameter {name}"
-            for name, value in wanted.items()
-            if name not in provenance.MACHINE
-            and provenance.portable(value) != facts["parameters"].get(name)
-        }
+        changed |= {f"parameter {name}" for name in _others(facts, wanted)}
     return sorted(changed)
+
+
+def _others(facts: dict, wanted: dict) -> list[str]:
+    """The parameters that are not what a chapter was computed with; what one names on disk counts
+    by its content, wherever it lies.
+    """
+    given, here = facts.get("given", {}), provenance.contents(wanted)
+    return [
+        name
+        for name, value in wanted.items()
+        if name not in provenance.MACHINE
+        and (
+            given.get(name) != here.get(name)
+            or (name not in given and provenance.portable(value) != facts["parameters"].get(name))
+        )
+    ]
 
 
 def confirmed(run: Path, chapter: str) -> dict:

@@ -61,6 +61,7 @@ class Chapter:
         self.tables: dict[str, dict] = {}
         self.claims: dict[str, dict] = {}
         self.files: dict[str, str] = {}
+        self.given = provenance.contents(vars(parameters))
         self.left = ""  # work that the same command goes on with: "3 of 9 runs left"
         self.commit, self.started = provenance.commit(), time.time()
         self.sources = chapters.sources(name) if known else {}
@@ -82,13 +83,20 @@ class Chapter:
         """Note files that the results depend on, by their SHA-256; their names are relative to the
         run or the repository.
 
-        Refused: a file of the repository that the notebook does not declare among what it reads,
-        since a change of it would not make the chapter stale.
+        What a parameter names is noted already, by its content, and left out.  Refused: a file of
+        the repository that the notebook does not declare among what it reads, and one elsewhere
+        that no parameter names, since a change of it would not make the chapter stale.
         """
+        homes = [self.folder.parent.resolve(), provenance.repository()]
+        parameters = vars(self.parameters)
+        named = [provenance.located(name, parameters[name]) for name in self.given]
         for path in paths:
             full = path.resolve()
-            homes = [self.folder.parent.resolve(), provenance.repository()]
-            home = next((home for home in homes if full.is_relative_to(home)), full.parent)
+            if any(full.is_relative_to(Path(str(place)).resolve()) for place in named):
+                continue
+            home = next((home for home in homes if full.is_relative_to(home)), None)
+            if home is None:
+                raise ValueError(f"{self.name}: reads {path}: must be named by a parameter")
             name = full.relative_to(home).as_posix()
             if home == homes[1] and not chapters.declares(self.name, name):
                 raise ValueError(
@@ -168,7 +176,8 @@ class Chapter:
     ) -> None:
         """Publish a matplotlib figure: SVG, its data as CSV, caption and alternative text.
 
-        reads: a column or table whose numbers the alternative text tells, labelled by its index.
+        reads: a column or table whose numbers the alternative text tells, labelled by its index,
+        or that there is none.
         interactive: the same as a plotly figure {"data": […], "layout": {…}}, which the book shows
         in its place where there is JavaScript; on paper and without it the static one stays.  Its
         "choices" {label: {…}} become a menu that restyles it.
@@ -177,7 +186,7 @@ class Chapter:
             raise ValueError(
                 f"{self.name}: figure {name!r}: must have a caption and an alternative text"
             )
-        numbers = "" if reads is None else columns.told(reads)
+        numbers = "" if reads is None else columns.told(reads) or "none"
         image = self.folder / "figures" / f"{name}.svg"
         drawing = svg.drawn(fig, f"{self.name[:2]}-{name}")
         with provenance.writing(image) as temporary:
@@ -237,6 +246,7 @@ class Chapter:
             "parameters": {
                 name: provenance.portable(value) for name, value in vars(self.parameters).items()
             },
+            "given": self.given,
             "files": self.files,
             "sources": self.sources,
             "seconds": round(time.time() - self.started, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from lib import stats
 from lib.routing.trace import Trace
@@ -23,10 +24,15 @@ def phi(counts: np.ndarray, group: np.ndarray) -> float:
     """Φ = 1 − CV²_U(pooled) / mean over groups of CV²_U(group), both averaged over layers first.
 
     counts [documents, layers, experts], group [documents].  1: every group is imbalanced and their
-    sum is balanced; 0: all groups load the same experts.  Groups of fewer than two documents are
-    left out.
+    sum is balanced; 0: all groups load the same experts; NaN: none is imbalanced at all.  Groups of
+    fewer than two documents are left out.
     """
-    return float(1 - _cv2(counts).mean() / _within(counts, group))
+    return float(_cancelled(_cv2(counts).mean(), _within(counts, group)))
+
+
+def _cancelled(pooled: float, within: ArrayLike) -> np.ndarray:
+    """1 − pooled / within; NaN where within is 0."""
+    return np.where(within, 1 - pooled / np.where(within, within, 1.0), np.nan)
 
 
 def _groups(group: np.ndarray) -> np.ndarray:
@@ -93,7 +99,7 @@ def null(
     Above 0 on average, since documents of one cluster route alike, so that a group of few clusters
     is uneven by itself.  Arguments and refusals: `permuted`.
     """
-    return 1 - _cv2(counts).mean() / permuted(counts, group, cluster, draws, rng)
+    return _cancelled(_cv2(counts).mean(), permuted(counts, group, cluster, draws, rng))
 
 
 def tested(
@@ -112,7 +118,7 @@ def tested(
         return dict.fromkeys(TESTED, np.nan)
     unit = np.unique(np.stack([group, cluster]), axis=1, return_inverse=True)[1].ravel()
     within = permuted(counts, group, unit, draws, rng)
-    by_chance = 1 - _cv2(counts).mean() / within
+    by_chance = _cancelled(_cv2(counts).mean(), within)
     limits = stats.jackknife_interval(
         np.arange(len(counts))[:, None],
         cluster,
@@ -122,6 +128,11 @@ def tested(
     p = (1 + (within >= _within(counts, group)).sum()) / (1 + draws)
     found = (phi(counts, group), *(limits or (np.nan, np.nan)), by_chance.mean(), *ends, p)
     return dict(zip(TESTED, map(float, found), strict=True))
+
+
+def known(table: pd.DataFrame) -> list[str]:
+    """The traces (column arm) of which a table of `tested` holds Φ."""
+    return table.arm[table.locality.notna()].tolist()
 
 
 def _counts(t: Trace) -> np.ndarray:
@@ -137,9 +148,11 @@ def by_domain(t: Trace, draws: int, rng: np.random.Generator) -> pd.DataFrame:
 
 def by_package(t: Trace, domain: str, draws: int, rng: np.random.Generator) -> pd.DataFrame:
     """`tested` of the documents of one domain by package, the first part of a cluster's name, one
-    row (NaN without such documents); within: that domain.
+    row, or none without such documents (NaN of a single package); within: that domain.
     """
     mine = np.flatnonzero(t.domains[t.document_domain()] == domain)
+    if not len(mine):
+        return pd.DataFrame(columns=["groups", "within", *TESTED])
     cluster = t.cluster[mine]
     names = [str(name).split("/")[0] for name in t.clusters[cluster]]
     package = np.unique(names, return_inverse=True)[1].astype(int)

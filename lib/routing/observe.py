@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import NoReturn
 
@@ -129,6 +129,20 @@ def entropies(
     return (total / tokens / np.log(rec.experts)).cpu().numpy()
 
 
+def undecided(
+    opened: Mapping[str, tuple[torch.nn.Module, object]], documents: Mapping[str, Sequence]
+) -> pd.DataFrame:
+    """`entropies` of models, each with its tokenizer, by their names (arm), on documents that each
+    of them encoded: arm, layer (from 1), router_entropy.
+    """
+    found = {arm: entropies(net, documents[arm]) for arm, (net, _) in opened.items()}
+    tables = [
+        pd.DataFrame(dict(arm=arm, layer=np.arange(1, len(own) + 1), router_entropy=own))
+        for arm, own in found.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
 @torch.no_grad()
 def cost(model: torch.nn.Module, tokens: int, repeats: int, seed: int = 0) -> pd.DataFrame:
     """Seconds of one forward pass of `tokens` random tokens (rows of at most 512): columns repeat,
@@ -168,6 +182,11 @@ def cost_ratios(table: pd.DataFrame) -> pd.DataFrame:
         middle, own = np.exp(ratio.median()), 1e3 * np.exp(wide[way].median())
         rows.append(dict(way=way, cost=middle, cost_low=low, cost_high=high, milliseconds=own))
     return pd.DataFrame(rows)
+
+
+def recording(ratios: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `cost_ratios` of the ways that record something."""
+    return ratios[ratios.way != "plain"]
 
 
 def _now(device: torch.device) -> float:

@@ -7,6 +7,7 @@ several traces by name is made by `each`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,11 @@ def each(
     return whole[["arm", *whole.columns.drop("arm")]]
 
 
+def joined(*tables: pd.DataFrame) -> pd.DataFrame:
+    """Tables of the same rows side by side, matched by the columns that they share."""
+    return reduce(pd.merge, tables)
+
+
 def told(table: pd.DataFrame, column: str, by: str | list[str] = "arm") -> pd.Series:
     """One column of a table, labelled by what its rows are of, as a sentence tells it."""
     return table.set_index(by)[column]
@@ -46,11 +52,16 @@ def metrics(load: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({name: metric(load) for name, metric in METRICS.items()})
 
 
-def size(t: Trace) -> pd.Series:
-    """How much was routed: layers, experts, k, documents, clusters, tokens."""
-    layers, tokens, k = t.expert_index.shape
-    about = dict(layers=layers, experts=t.experts, k=k, tokens=tokens)
-    return pd.Series(about | dict(documents=len(t.cluster), clusters=len(t.clusters)))
+def shape(t: Trace, **words: str) -> pd.Series:
+    """Of the router: layers, experts, k (the experts of a token), and what is told in `words`."""
+    layers, _, k = t.expert_index.shape
+    return pd.Series(dict(layers=layers, experts=t.experts, k=k) | words)
+
+
+def extent(t: Trace) -> pd.Series:
+    """How much text was routed: documents, clusters, tokens."""
+    tokens = t.expert_index.shape[1]
+    return pd.Series(dict(documents=len(t.cluster), clusters=len(t.clusters), tokens=tokens))
 
 
 def loads(t: Trace) -> pd.DataFrame:
@@ -66,11 +77,10 @@ def maps(t: Trace) -> dict[str, np.ndarray]:
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """One row per trace of its layers (column arm): means over layers of Gini, MaxVio (maxvio),
     effective experts and the router's entropy; the extremes of Gini (gini_least, gini_most);
-    busiest: the largest load over its layer's mean; dead: experts without a token, of all layers;
-    over_null: the least Gini over the upper end of the cluster-permutation null.
+    dead: experts without a token, of all layers; over_null: the least Gini over the upper end of
+    the cluster-permutation null (NaN where that is 0, as of a router that takes every expert).
     """
-    over = table.gini / table.cluster_null_high
-    named = table.assign(busiest=1 + table.max_violation, over_null=over)
+    named = table.assign(over_null=table.gini / table.cluster_null_high)
     return (
         named.groupby("arm", sort=False)
         .agg(
@@ -78,7 +88,6 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
             gini_least=("gini", "min"),
             gini_most=("gini", "max"),
             maxvio=("max_violation", "mean"),
-            busiest=("busiest", "max"),
             effective=("effective", "mean"),
             dead=("dead", "sum"),
             router_entropy=("router_entropy", "mean"),
@@ -86,6 +95,11 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         )
         .reset_index()
     )
+
+
+def busiest(table: pd.DataFrame) -> pd.Series:
+    """The largest load over its layer's mean, by arm, of layers (column arm)."""
+    return (1 + table.groupby("arm", sort=False).max_violation.max()).rename("busiest")
 
 
 def chance(t: Trace, table: pd.DataFrame) -> pd.DataFrame:
@@ -102,19 +116,28 @@ def chance(t: Trace, table: pd.DataFrame) -> pd.DataFrame:
 
 def compared(table: pd.DataFrame) -> pd.Series:
     """Both checkpoints' layers held against each other, at the worst of the layers:
-    gini_ratio_most, the largest Gini with the balance loss over that without it.
+    gini_ratio_most, the largest Gini with the balance loss over that without it (NaN where one of
+    them is not there).
     """
     gini = table.pivot(index="layer", columns="arm", values="gini")
-    return pd.Series(dict(gini_ratio_most=(gini["with"] / gini["without"]).max()))
+    both = gini.reindex(columns=["with", "without"])
+    return pd.Series(dict(gini_ratio_most=(both["with"] / both["without"]).max()))
 
 
 def inside(table: pd.DataFrame) -> pd.DataFrame:
     """Of layers by domain (column arm), a row per trace: arm, gini_domain: mean over domains and
-    layers; above_null: share of them whose Gini lies above the band of the cluster-permutation
-    null.
+    layers.
     """
-    above = table.assign(above_null=table.gini > table.cluster_null_high, gini_domain=table.gini)
-    return above.groupby("arm")[["gini_domain", "above_null"]].mean().reset_index()
+    named = table.assign(gini_domain=table.gini)
+    return named.groupby("arm", sort=False).gini_domain.mean().reset_index()
+
+
+def above_null(table: pd.DataFrame) -> pd.Series:
+    """Of the same, by arm, the share of domains and layers whose Gini lies above the band of the
+    cluster-permutation null.
+    """
+    named = table.assign(above_null=table.gini > table.cluster_null_high)
+    return named.groupby("arm", sort=False).above_null.mean()
 
 
 def documents(t: Trace) -> pd.DataFrame:
@@ -136,19 +159,20 @@ def places(t: Trace, weight: Mapping[str, float]) -> pd.DataFrame:
 
     gini_all: over all documents, mean over layers; gini_document: of one document, median over
     documents and layers; then means over layers: gini_mixture, with domains weighted by `weight`
-    (empty: alike); gini_opening, gini_quarter_2 to _4: of each quarter of what is read;
+    (NaN where one has none); gini_opening, gini_quarter_2 to _4: of each quarter of what is read;
     gini_later, gini_later_most: mean and largest of the last three.
     """
     quarter = 4 * t.position // np.bincount(t.document)[t.document]
     by_domain, by_quarter = _by_group(t, t.domain), _by_group(t, quarter)
-    shares = np.array([weight[str(name)] if weight else 1.0 for name in t.domains])
+    names = [str(name) for name in t.domains]
+    shares = np.array([weight.get(name, 1.0) for name in names])
     mixture = np.tensordot(by_domain / by_domain.sum(2, keepdims=True), shares, (1, 0))
     single = [stats.gini(t.per_document(layer)) for layer in range(len(t.load))]
     opening, *later = stats.gini(by_quarter).mean(0)
     row = dict(
         gini_all=stats.gini(t.load).mean(),
         gini_document=np.median(single),
-        gini_mixture=stats.gini(mixture).mean(),
+        gini_mixture=stats.gini(mixture).mean() if {*names} <= weight.keys() else np.nan,
         gini_opening=opening,
     )
     row |= {f"gini_quarter_{number}": value for number, value in enumerate(later, 2)}

@@ -63,6 +63,23 @@ def repeated(t: Trace, tokens: int) -> pd.DataFrame:
     return _uneven(np.stack(found))
 
 
+def repeats(
+    t: Trace, tokens: int, number: int, rng: np.random.Generator, prompt: int = 64
+) -> np.ndarray:
+    """[number, tokens] token numbers of batches of one prompt repeated: the first `prompt` tokens
+    of a document (all of a shorter one), over and over, the last copy cut off; each batch is of
+    another document, in random order, and of any again only after all.
+
+    What `profile.batches` gives for text, and may take its place: the traffic of an attack on
+    balance.
+    """
+    starts = np.flatnonzero(np.diff(t.document, prepend=-1))
+    sizes = np.diff(starts, append=len(t.document)).clip(max=prompt)
+    orders = [rng.permutation(len(starts)) for _ in range(-(-number // len(starts)))]
+    place = np.concatenate(orders)[:number, None]
+    return starts[place] + np.arange(tokens) % sizes[place]
+
+
 def tail(*tables: pd.DataFrame) -> pd.DataFrame:
     """Of `samples` and `repeated`, by arm, the percentiles 50, 95 and 99 over batches and layers:
     columns batch_maxvio_p50 …, batch_gini_p50 ….

@@ -85,9 +85,8 @@ def coactivation(t: Trace, layer: int) -> np.ndarray:
     np.fill_diagonal(expected, 0)
     np.fill_diagonal(together, 0)
     total = together.sum() / (expected.sum() or np.inf)
-    return np.divide(
-        together, expected * total, out=np.full(expected.shape, np.nan), where=expected > 0
-    )
+    known = (expected > 0) & (total > 0)  # of one expert a token no pair is expected
+    return np.divide(together, expected * total, out=np.full(expected.shape, np.nan), where=known)
 
 
 def strongest(table: pd.DataFrame) -> pd.Series:

@@ -4,7 +4,7 @@ stood.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -101,6 +101,14 @@ class Trace:
         parts.pop("expert_index")
         with provenance.writing(path) as temporary:
             np.savez_compressed(temporary, **parts)
+
+
+def keep(traces: Mapping[str, Trace], folder: Path) -> list[Path]:
+    """Write traces by their names as folder/trace_<name>.npz; these files."""
+    paths = [folder / f"trace_{name}.npz" for name in traces]
+    for own, path in zip(traces.values(), paths, strict=True):
+        own.save(path)
+    return paths
 
 
 def counts(index: np.ndarray, experts: int) -> np.ndarray:
