@@ -17,7 +17,7 @@ LEAVES = {"choices", "provenance", "stats"}  # importable by all; they import no
 MAY = {
     "model": set(),
     "routing": set(),
-    "balance": {"model", "routing.adapter"},
+    "balance": {"model", "routing.adapter", "routing.scoring"},
     "network": set(),
     "measure": {"network.cost", "network.placement", "network.synthetic", "network.traffic"},
     "engines": set(),

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from lib import stats
 from lib.model.corpus import Document
-from lib.routing import adapter
+from lib.routing import adapter, scoring
 
 
 def windows(tokens: Sequence[int], length: int) -> list[Sequence[int]]:
@@ -74,12 +74,25 @@ def _score(model, runs: list[Sequence[int]], device) -> tuple[torch.Tensor, ...]
     ids = torch.tensor([[*run, *[0] * (longest - len(run))] for run in runs], device=device)
     length = torch.tensor([len(run) for run in runs], device=device)
     real = torch.arange(1, longest, device=device) < length[:, None]
-    logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-    nats = cross_entropy(
-        logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-    ).view_as(real)
-    hits = logits.argmax(-1) == ids[:, 1:]
-    return real.sum(1), (nats.double() * real).sum(1), (hits & real).sum(1), real
+    with scoring.headless(model, 0, None) as states:
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+    found = []
+    size = scoring.rows_at_once(model, longest) if states else len(runs)
+    for start in range(0, len(runs), size):
+        rows = slice(start, start + size)
+        if states:
+            logits = scoring.head(model, states[0], rows, ids[rows, :-1])
+        found.append(_scored(logits, ids[rows, 1:], real[rows]))
+    nats, hits = torch.cat(found, 1)
+    return real.sum(1), nats, hits, real
+
+
+def _scored(logits: torch.Tensor, truth: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """[2, runs] summed nats and hits of the tokens `truth` [runs, tokens] that are `real`."""
+    rows = logits.float().flatten(0, 1)
+    nats = cross_entropy(rows, truth.flatten(), reduction="none").view_as(real)
+    hits = (logits.argmax(-1) == truth) & real
+    return torch.stack([(nats.double() * real).sum(1), hits.double().sum(1)])
 
 
 def routed(

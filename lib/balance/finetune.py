@@ -144,7 +144,7 @@ def work(
             if text is None or text.settings["training_stride"] != stride:
                 text = setup.prepare(study, stride, device)
             started = time.monotonic()
-            _one(job, study, text, place(folder, text.settings))
+            one(job, study, text, place(folder, text.settings))
             slowest = max(slowest, time.monotonic() - started)
     return ""
 
@@ -157,7 +157,7 @@ def _agreed(said: Any) -> Any:
     return box[0]
 
 
-def _one(job: Job, study: Study, text: setup.Setup, target: Path) -> None:
+def one(job: Job, study: Study, text: setup.Setup, target: Path) -> None:
     """Do one run and leave its file in `target`, whole, and beside it its model if that is kept."""
     target.mkdir(parents=True, exist_ok=True)
     unfinished, first = target / f".{job.name}", objective.place()[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -9,6 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+from lib.balance import language
+
+TRIM, MAPPED = -1, -3  # of glibc's mallopt: from which size on memory goes back, and comes alone
 
 
 class _Half:
@@ -64,6 +69,14 @@ def _norm(weight: Tensor, eps: float, hidden: Tensor) -> Tensor:
     return rms_norm(hidden.to(weight.dtype), weight.shape, weight, eps).to(kind)
 
 
+def keep_memory() -> bool:
+    """Let this process keep the memory that a step on a CPU lets go, instead of getting it anew,
+    page by page, in the next; whether its allocator can (glibc's).
+    """
+    known = getattr(ctypes.CDLL(None), "mallopt", None)
+    return bool(known and known(MAPPED, 2**25) and known(TRIM, 2**30))
+
+
 def use_precision(model: torch.nn.Module, precision: str) -> AbstractContextManager:
     """Set the model's expert products to `precision` ("bf16" or "float32") and return the context
     of its forward.
@@ -76,9 +89,13 @@ def use_precision(model: torch.nn.Module, precision: str) -> AbstractContextMana
     first = next(model.parameters())
     if half and first.is_cuda:
         fuse_norms(model)
+    if first.device.type == "cpu":
+        keep_memory()
     choose = getattr(model, "set_experts_implementation", None)
     # a model that cannot choose has experts of plain products, which autocast reaches
     if choose and getattr(model, "_can_set_experts_implementation", bool)():
         single = "grouped_mm" if first.dtype == torch.float32 else "eager"
         choose("grouped_mm_bf16" if half else single)
+    if not half:
+        language.split(model)
     return torch.autocast(first.device.type, dtype=torch.bfloat16) if half else nullcontext()

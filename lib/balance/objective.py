@@ -17,13 +17,17 @@ from torch import distributed as dist
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from lib.balance import losses
+from lib.balance import language, losses
 from lib.balance.losses import Loss
 from lib.routing import adapter
 
 
 def language_loss(model: torch.nn.Module, batch: Tensor) -> Tensor:
-    """Mean next-token cross entropy in nats of a batch [sequences, tokens + 1]."""
+    """Mean next-token cross entropy in nats of a batch [sequences, tokens + 1]; where
+    `language.split` has found that it can be, a part of its logits at a time.
+    """
+    if language.is_split(model):
+        return language.loss(model, batch)
     logits = model(input_ids=batch[:, :-1], use_cache=False).logits
     return cross_entropy(losses.wide(logits.flatten(0, 1)), batch[:, 1:].flatten())
 

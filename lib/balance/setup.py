@@ -37,12 +37,20 @@ def decided(study: Study) -> tuple[Study, str]:
         return study, "as asked for"
     if study.model == "embedded":
         return replace(study, trained="all"), "as the embedded model fits"
+    need = memory(study)
+    return replace(study, trained=need.decided), f"as {need}"
+
+
+def memory(study: Study) -> trainable.Memory:
+    """What a run of a study needs, by the configuration of its model alone."""
+    device = load.device(study.device)
+    if study.model == "embedded":
+        return trainable.memory(load.config(), torch.float32, study.batch, device)
     source, options = _source(study)
     settings = load.one_line(study.model, lambda: AutoConfig.from_pretrained(source, **options))
-    device = load.device(study.device)
     kind = load.dtype_of(study.model, study.dtype, settings, device)
-    need = trainable.memory(settings, kind, study.batch, device, code=options["trust_remote_code"])
-    return replace(study, trained=need.decided), f"as {need}"
+    own = options["trust_remote_code"]
+    return trainable.memory(settings, kind, study.batch, device, code=own)
 
 
 @dataclass(frozen=True)

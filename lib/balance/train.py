@@ -57,10 +57,7 @@ def optimizer(model: torch.nn.Module, plan: Plan) -> torch.optim.Optimizer:
         {"params": matrices, "weight_decay": plan.weight_decay},
         {"params": rest, "weight_decay": 0.0},
     ]
-    fused = next(model.parameters()).is_cuda
-    return torch.optim.AdamW(
-        groups, lr=plan.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=fused
-    )
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.95), eps=1e-8, fused=True)
 
 
 @torch.no_grad()

@@ -62,10 +62,12 @@ def _with_states(output: Any, states: Tensor) -> Any:
 
 
 @contextmanager
-def headless(model: nn.Module, first: int | None = None) -> Iterator[list[Any]]:
+def headless(
+    model: nn.Module, first: int | None = None, end: int | None = -1
+) -> Iterator[list[Any]]:
     """Inside, a forward pass computes logits of the last position alone; of each pass the body's
-    output from position `first` to the last but one is appended to what is returned, or nothing
-    where that is None.
+    output from position `first` to the last but one, or before `end`, is appended to what is
+    returned, or nothing where `first` is None.
 
     A model that does not name its body computes everything, and nothing is appended.
     """
@@ -73,7 +75,7 @@ def headless(model: nn.Module, first: int | None = None) -> Iterator[list[Any]]:
 
     def cut(_module: nn.Module, _args: tuple, output: Any) -> Any:
         if first is not None:
-            outputs.append(_with_states(output, output[0][:, first:-1].clone()))
+            outputs.append(_with_states(output, output[0][:, first:end].clone()))
         return _with_states(output, output[0][:, -1:])
 
     body = _body(model)
