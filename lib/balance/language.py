@@ -47,7 +47,7 @@ def _agrees(model: nn.Module) -> bool:
     """Whether the head's product with the last states gives a model's logits."""
     was, ids = model.training, torch.arange(1, 9)[None]
     model.eval()
-    with scoring.headless(model, end=None) as states:
+    with scoring.headless(model, 0, None) as states:
         model(input_ids=ids, use_cache=False)
     whole = model(input_ids=ids, use_cache=False).logits
     model.train(was)
@@ -59,7 +59,7 @@ def loss(model: nn.Module, batch: Tensor) -> Tensor:
     """Mean next-token cross entropy in nats of a batch [sequences, tokens + 1] by a model that
     `is_split`: value and gradient are those of the whole logits.
     """
-    with scoring.headless(model, end=None) as states:
+    with scoring.headless(model, 0, None) as states:
         model(input_ids=batch[:, :-1], use_cache=False)
     parts = torch.nn.LinearCrossEntropyOptions(chunking_method=None, batch_chunk_size=ROWS)
     rows, truth = states[0][0].flatten(0, 1), batch[:, 1:].flatten()
