@@ -46,19 +46,17 @@ def launches(table: pd.DataFrame) -> pd.DataFrame:
 
 def launched(table: pd.DataFrame) -> pd.Series:
     """Of `launches`, the smallest exchange: queued_us, graph_us, call_us and launch_kib; the
-    largest: call_over, a call's time over a queued one's; and same_mib, from which size on a call
-    takes at most a tenth longer than a graph, NaN where none does; all NaN where none was measured.
+    largest, of launch_mib: call_over, a call's time over a queued one's; all NaN where none was
+    measured.
     """
     names = ["queued_us", "graph_us", "call_us"]
-    lacks = pd.Series(np.nan, index=[*names, "launch_kib", "launch_mib", "call_over", "same_mib"])
+    lacks = pd.Series(np.nan, index=[*names, "launch_kib", "launch_mib", "call_over"])
     if table.empty:
         return lacks
     least, most = table.loc[table.size_bytes.idxmin()], table.loc[table.size_bytes.idxmax()]
-    apart = table[table.call_us > 1.1 * table.graph_us].size_bytes.max()
-    same = table.size_bytes[table.size_bytes > (apart if apart == apart else 0)].min() / 2**20
     found = least[names].to_dict() | dict(call_over=most.call_us / most.queued_us)
     sizes = dict(launch_kib=least.size_bytes / 2**10, launch_mib=most.size_bytes / 2**20)
-    return pd.Series(found | sizes | dict(same_mib=same), dtype=float)
+    return pd.Series(found | sizes, dtype=float)
 
 
 def beside(tables: Mapping[str, pd.DataFrame], launch: str = "queued") -> pd.DataFrame:

@@ -245,7 +245,7 @@ COLUMNS = {
     "largest_fitted": Column("largest fitted", ".0f", "MiB"),
     "kernels": Column("apart by a factor of"),
     "ours_us": Column("ours (µs)", ".4g"),
-    "queued_us": Column("queued (µs)"),
+    "queued_us": Column("queued (µs)", unit="µs"),
     "theirs_us": Column("transformers (µs)", ".4g"),
 }
 COLUMNS |= {

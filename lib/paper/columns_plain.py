@@ -14,8 +14,8 @@ PLAIN: dict[tuple[str, str], str] = {
     (".0e", ""): "simgrid_approximate_error simgrid_flow_error simgrid_makespan_error",
     (".0f", ""): "native_tokens_few native_tokens_many recorded_tokens",
     (".0f", "KiB"): "launch_kib",
-    (".0f", "MiB"): "same_mib",
-    (".0f", "µs"): "call_us graph_us",
+    (".0f", "MiB"): "launch_mib",
+    (".3g", "times"): "call_over",
     (".1%", ""): (
         "base_over_even deepep_combine deepep_combine_left_out deepep_dispatch "
         "deepep_dispatch_left_out deepep_others error_rival fresh_large fresh_layer "
