@@ -7,7 +7,7 @@ import share_of_science
 from share_of_science import NOTEBOOKS
 
 # the goal is 0.6 in every chapter; what is reached is held, and only ever raised
-LEAST = {"00": 0.55, "01": 0.53, "02": 0.55, "03": 0.32, "04": 0.58, "05": 0.37, "06": 0.34}
+LEAST = {"00": 0.55, "01": 0.53, "02": 0.55, "03": 0.32, "04": 0.58, "05": 0.37, "06": 0.51}
 
 SOURCE = """
 import numpy as np

@@ -35,7 +35,7 @@ def pareto(table: pd.DataFrame) -> Figure:
         if own.empty:
             absent(ax)
             continue
-        ax.set(ylim=(0.9, 1.08 * table.rho.max()), xlim=_wider(*ends))
+        ax.set(ylim=(0.6, 1.08 * table.rho.max()), xlim=_wider(*ends))
         _names(ax, own)
         _times(ax, table)
     return fig
@@ -82,11 +82,14 @@ def _names(ax: Axes, own: pd.DataFrame) -> None:
         ]
         left = [row for row in left if row not in near]
         bold = any(row["frontier"] for row in near)
-        place = max(row["nats"] for row in near) + 0.015 * size[0], first["rho"] + 0.02 * size[1]
+        down = first["rho"] == own.rho.min() and len(near) > 1
+        x = max(row["nats"] for row in near) + 0.015 * size[0]
+        place = x, first["rho"] + (-0.03 if down else 0.02) * size[1]
+        side = "top" if down else "bottom"
         names = [label(row["way"]) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
         weight = "bold" if bold else "normal"
-        ax.text(*place, text, va="bottom", fontsize="x-small", color=DARK, weight=weight)
+        ax.text(*place, text, va=side, fontsize="x-small", color=DARK, weight=weight)
 
 
 def _times(ax: Axes, table: pd.DataFrame) -> None:
