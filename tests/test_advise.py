@@ -8,12 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.commands import advice, advise
+from lib.commands import advice, advise, deciding, subject
 from lib.network import fabric, step
 
 PRICES = pd.DataFrame(
-    [["a", 0.2, 0.1, 0.3, 8], ["b", 0.1, 0.0, 0.2, 8], [advice.START, -0.1, -0.2, 0.0, 8]],
-    columns=["way", "nats", "nats_low", "nats_high", "models"],
+    [
+        ["a", 0.2, 0.1, 0.3, 8, False, False],
+        ["b", 0.1, 0.0, 0.2, 8, True, False],
+        [advice.START, -0.1, -0.2, 0.0, 8, True, True],
+    ],
+    columns=[*advice.PRICED, "start"],
 )
 
 
@@ -27,9 +31,9 @@ def case(load, devices=4, spare=1, tokens=4096):
     )
 
 
-def told(own):
-    table = advice.summary(advice.timed(own), own)
-    return table.set_index("placement"), advice.advised(table, PRICES)
+def told(own, **rules):
+    table, row = advice.answer(own, deciding.Rules(**rules), PRICES)
+    return table.set_index("placement"), row.advice
 
 
 def test_even_counts_want_nothing():
@@ -114,4 +118,93 @@ def test_a_k_that_the_counts_lack_must_be_given(tmp_path):
     with pytest.raises(ValueError, match="--top-k 0: must be from 1"):
         advise.case(advise.parsed([counts(tmp_path, k=0)]))
     own, name = advise.case(advise.parsed([counts(tmp_path, k=0), "--top-k", "2"]))
-    assert own.model.shape.k == 2 and own.model.shape.experts == 8 and name == "x"
+    assert own.model.shape.k == 2 and own.model.shape.experts == 8 and name.name == "x"
+
+
+def test_a_placement_is_judged_on_other_text():
+    """Packed by counts whose hot experts are others than those of the batches: it gains nothing."""
+    own = case([3, 1, 3, 1, 1, 1, 1, 1])
+    other = own.__class__(**vars(own) | {"judged": np.array([[3, 3, 1, 1, 1, 1, 1, 1]])})
+    kept, moved = (advice.summary(advice.timed(c), c).set_index("placement") for c in (own, other))
+    # by hand: packed for the first, experts 0 and 2 stand apart with a cold one each
+    assert kept.rho_p50["packed"] == pytest.approx(4 / 3, rel=0.02)
+    share = advice.placements(own.load[0], 4, 0)["packed"]
+    wanted = (np.array([3, 3, 1, 1, 1, 1, 1, 1]) @ share).max() / 3
+    assert moved.rho_p50["packed"] == pytest.approx(wanted, rel=0.02)
+
+
+def frame(domains, models=("m",)):
+    load = np.arange(16).reshape(2, 8) + 1
+    layer, expert = (part.ravel() for part in np.indices(load.shape))
+    rows = [
+        dict(model=m, experts=8, top_k=2, domain=d, tokens=68, layer=layer, expert=expert)
+        | dict(count=load.ravel() * (place + 1))
+        for m in models
+        for place, d in enumerate(domains)
+    ]
+    return pd.concat([pd.DataFrame(row) for row in rows])
+
+
+def test_texts_are_parted_and_one_text_is_said_to_be_in_sample():
+    two = subject.of_counts(frame("ab"))
+    assert two.judged_on == "1 of 2 texts, held out"
+    assert (two.judged == 2 * two.load).all() and (two.whole == 3 * two.load).all()
+    one = subject.of_counts(frame("a"))
+    assert one.judged_on == subject.IN_SAMPLE and (one.whole == one.load).all()
+
+
+def test_several_models_need_a_name():
+    with pytest.raises(ValueError, match="2 models: say which by --model-name: m, n"):
+        subject.of_counts(frame("a", "mn"))
+    assert subject.of_counts(frame("a", "mn"), "n").name == "n"
+    with pytest.raises(ValueError, match="--model-name q: must be one of m, n"):
+        subject.of_counts(frame("a", "mn"), "q")
+
+
+def test_documents_are_parted_by_every_second():
+    from traces import random
+
+    t = random(documents=4)
+    found = subject.of_trace(t)
+    odd = np.isin(t.document, [1, 3])
+    by_hand = np.stack(
+        [np.bincount(layer[odd].ravel(), minlength=t.experts) for layer in t.expert_index]
+    )
+    assert (found.judged == by_hand).all() and (found.whole == t.load).all()
+
+
+def test_drift_by_hand():
+    """Two texts with their two hot experts exchanged, two devices of two experts."""
+    parts = {"a": np.array([[4.0, 4, 1, 1]]), "b": np.array([[4.0, 1, 4, 1]])}
+    # packed for a: {0, 2 or 3} and {1, other}; b then has 0 and 2 together or apart
+    stale = advice.stale_over_fresh(parts, 2, 0)
+    own = {n: advice.placements(load[0], 2, 0)["packed"] for n, load in parts.items()}
+    ratios = [(parts[b][0] @ own[a]).max() / (parts[b][0] @ own[b]).max() for a, b in ("ab", "ba")]
+    assert stale == pytest.approx(np.mean(ratios))
+    assert np.isnan(advice.stale_over_fresh({"a": parts["a"]}, 2, 0))
+
+
+@pytest.mark.parametrize(
+    "left, beta, drift, tokens, action",
+    [
+        ((0.03, 0.0, 0.0), 1, 1, 64, "nothing"),
+        ((0.2, 0.0, 0.0), 0.05, 1, 64, "fewer"),
+        ((0.2, 0.0, 0.0), 0.05, 1, 65, "pack"),
+        ((0.2, 0.04, 0.02), 0.5, np.nan, 64, "copy"),
+        ((0.2, 0.02, 0.02), 0.5, 1.2, 64, "rebalance"),
+        ((0.2, 0.1, 0.04), 0.5, 1, 64, "router"),
+    ],
+)
+def test_what_is_decided(left, beta, drift, tokens, action):
+    named = dict(zip((deciding.ORDER, deciding.PACKED, deciding.COPIED), left, strict=True))
+    assert deciding.decided(named, beta, drift, tokens, deciding.Rules()) == action
+
+
+def test_the_thresholds_are_settings_that_are_shown(tmp_path):
+    own, of = advise.case(advise.parsed([counts(tmp_path), "--tokens", "64", "--enough", "0.9"]))
+    rules = deciding.Rules(enough=0.9)
+    _, row = advice.answer(own, rules, PRICES, of.parts)
+    assert row.action == "nothing"
+    assert any("up to 0.9 of a layer" in line for line in advise.sentences(own, row, of, rules))
+    with pytest.raises(ValueError, match="--enough 1.0: must be from 0 to below 1"):
+        advise.case(advise.parsed([counts(tmp_path), "--enough", "1"]))

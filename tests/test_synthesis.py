@@ -71,7 +71,7 @@ def test_the_weakest_repair_and_names_for_values():
 def test_shapes_that_reach_what_was_declared(results):
     table = synthesis.transfer(results)
     assert table["shape"].tolist() == [f"{e}, top {k}" for e, k in declared.TRANSFER_SHAPES]
-    assert (table.reached == (table.estimate >= table.asked)).all()
+    assert (table.found_again == (table.estimate >= table.asked)).all()
     embedded = ladder_results.price(results["embedded-without_0"])[0]
     embedded -= ladder_results.price(results["embedded-with_0"])[0]
     assert table.asked.iloc[0] == pytest.approx(declared.TRANSFER_SHARE * embedded)
@@ -89,7 +89,7 @@ def test_nats_as_perplexity_by_hand():
     """A cost of ln 2 doubles perplexity; a gain of it, up to ln 4, halves it, down to a quarter."""
     two = np.log(2)
     table = pd.DataFrame({"x": [two], "x_low": [0.0], "x_high": [2 * two]})
-    ends = ["perplexity", "perplexity_low", "perplexity_high"]
+    ends = ["perplexity_by", "perplexity_by_low", "perplexity_by_high"]
     cost = synthesis.as_perplexity(table, "x")[ends].iloc[0]
     assert cost.tolist() == pytest.approx([1, 0, 3])
     gain = synthesis.as_perplexity(table, "x", sign=-1)[ends].iloc[0]

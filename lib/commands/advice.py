@@ -1,38 +1,45 @@
-"""What to do about one model's imbalance on one cluster, from its counts alone.
+"""What one model's imbalance costs on one cluster, from its counts alone, and what to do about it.
 
-Batches are drawn from the counts of each layer (synthetic routes) and a layer is timed with them
-under several placements (simulated); what balancing by other means costs in quality is what the
-ladder's models paid (measured, small models).
+Placements are made by some counts; batches are drawn from others, where there are any (synthetic
+routes), and a layer is timed with them (simulated); what balancing by other means costs in quality
+is what the ladder's models paid (measured, small models).  `answer` is the row of the decision
+table and what `advise` says.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from lib import provenance, stats
+from lib.commands import deciding
+from lib.commands.deciding import COPIED, ORDER, PACKED
 from lib.network import placement, step, synthetic, traffic
 from lib.network.links import Fabric
 
-ENOUGH = 0.05  # slowdown over even routes that is left alone
 DEAD = 20_000  # tokens below which an expert that got none is not called dead
-# by value of the synthesis: what is done, and the sign with which its value is a cost
+# by value of the synthesis: what is done, the sign with which its value is a cost, and whether a
+# token's experts then depend on earlier tokens alone
 START = "a loss from the start of training"
 WAYS = {
-    "price_without": ("re-routing above capacity", 1),
-    "repair_switch": ("training on with a balance loss", 1),
-    "gain_switch": (START, -1),
+    "price_without": ("re-routing above capacity", 1, False),
+    "repair_switch": ("training on with a balance loss", 1, True),
+    "gain_switch": (START, -1, True),
 }
+PRICED = ["way", "nats", "nats_low", "nats_high", "models", "causal"]
+NO_PRICE = pd.Series(dict.fromkeys(PRICED, np.nan))
 
 
 @dataclass(frozen=True)
 class Case:
-    """One model on one cluster: `load` [layers, experts] counts (of `counted` tokens a layer), its
+    """One model on one cluster: `load` [layers, experts] counts by which placements are made, its
     layer, the fabric and the machine; tokens of one device; spare slots of one device; draws of a
-    batch per layer.
+    batch per layer.  counted: tokens a layer that were counted.  judged: counts [layers, experts]
+    of which batches are drawn, those of `load` where None.
     """
 
     load: np.ndarray
@@ -44,6 +51,12 @@ class Case:
     spare: int = 1
     draws: int = 20
     seed: int = 0
+    judged: np.ndarray | None = None
+
+    @property
+    def whole(self) -> np.ndarray:
+        """[layers, experts] all counts."""
+        return self.load if self.judged is None else self.load + self.judged
 
     @property
     def devices(self) -> int:
@@ -56,15 +69,16 @@ def imbalance(case: Case) -> pd.Series:
     and dead experts in all layers (NaN below `DEAD` tokens).
     """
     layers, experts = case.load.shape
+    whole = case.whole
     null = stats.gini_null(case.counted, experts, case.model.shape.k)
-    dead = stats.dead_experts(case.load).sum() if case.counted >= DEAD else np.nan
+    dead = stats.dead_experts(whole).sum() if case.counted >= DEAD else np.nan
     return pd.Series(
         {
             "layers": layers,
             "experts": experts,
-            "gini": stats.gini(case.load).mean(),
+            "gini": stats.gini(whole).mean(),
             "gini_null": null,
-            "max_violation": stats.max_violation(case.load).mean(),
+            "max_violation": stats.max_violation(whole).mean(),
             "dead": dead,
         }
     )
@@ -75,11 +89,11 @@ def placements(load: np.ndarray, devices: int, spare: int) -> dict[str, np.ndarr
     [experts], and with `spare` more slots on each device for copies.
     """
     found = {
-        "in order": placement.contiguous(len(load), devices),
-        "packed": placement.packed(load, devices),
+        ORDER: placement.contiguous(len(load), devices),
+        PACKED: placement.packed(load, devices),
     }
     if spare:
-        found["replicated"] = placement.replicated(load, devices, spare * devices)
+        found[COPIED] = placement.replicated(load, devices, spare * devices)
     return {name: placement.share(home, len(load), devices) for name, home in found.items()}
 
 
@@ -108,6 +122,7 @@ def timed(case: Case) -> pd.DataFrame:
     layer over perfectly even routes (simulated); received_mb, what the busiest device receives.
     """
     shape, found = case.model.shape, []
+    drawn_of = case if case.judged is None else replace(case, load=case.judged)
     even = step.total_s(
         step.of_model(
             *step.even_layer(case.tokens * case.devices, shape, case.devices),
@@ -117,7 +132,7 @@ def timed(case: Case) -> pd.DataFrame:
         )
     )
     for layer, load in enumerate(case.load):
-        counts = batches(case, layer)
+        counts = batches(drawn_of, layer)
         for name, share in placements(load, case.devices, case.spare).items():
             sent = counts @ share * (2.0 * shape.hidden)
             rows = (counts.sum(1)[:, :, None] * share).swapaxes(-1, -2)
@@ -141,7 +156,7 @@ def summary(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     """
     found = []
     for name, own in rows.groupby("placement", sort=False):
-        copies = case.spare if name == "replicated" else 0
+        copies = case.spare if name == COPIED else 0
         size = case.model.shape.expert_bytes * copies * case.model.layers / 1e9
         low, high = own.slowdown.quantile([0.05, 0.95])
         found.append(
@@ -159,46 +174,79 @@ def summary(rows: pd.DataFrame, case: Case) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def stale_over_fresh(parts: Mapping[str, np.ndarray], devices: int, spare: int) -> float:
+    """Drift: the busiest device under a placement made for another text, over that under one made
+    for the text itself (with `spare` slots a device for copies), mean over layers and ordered pairs
+    of the texts' counts [layers, experts]; NaN of one text.
+    """
+    way = COPIED if spare else PACKED
+    loads = [load for load in parts.values() if load.sum(1).all()]
+    if len(loads) < 2:
+        return np.nan
+    shares = [[placements(own, devices, spare)[way] for own in load] for load in loads]
+    held = np.array(
+        [
+            [
+                [(own @ share).max() for own, share in zip(load, made, strict=True)]
+                for made in shares
+            ]
+            for load in loads
+        ]
+    )  # [text served, text placed for, layers]
+    fresh = np.einsum("iil->il", held)[:, None]
+    other = ~np.eye(len(loads), dtype=bool)
+    return float((held / fresh)[other].mean())
+
+
+def answer(
+    case: Case,
+    rules: deciding.Rules,
+    known: pd.DataFrame,
+    parts: Mapping[str, np.ndarray] | None = None,
+) -> tuple[pd.DataFrame, pd.Series]:
+    """(`summary`, one row of the decision table): rho_p50 and rho_p95 of experts in order; beta;
+    ceiling; memory_gb of the copies; received_mb of the busiest device; drift between `parts`, the
+    counts of several texts; the cheapest of `known` prices for a router that stays (way, nats with
+    its interval, models, causal); action and its advice in words.
+    """
+    rows = timed(case)
+    table = summary(rows, case)
+    of = table.set_index("placement")
+    left = {str(name): deciding.ceiling(slow) for name, slow in of.slowdown.items()}
+    first = rows[rows.placement == ORDER]
+    beta = deciding.elasticity(first.rho.to_numpy(), first.slowdown.to_numpy())
+    drift = stale_over_fresh(parts or {}, case.devices, case.spare)
+    action = deciding.decided(left, beta, drift, case.tokens, rules)
+    cheapest = known[~known.start.astype(bool)].sort_values("nats").head(1)
+    price = cheapest.reindex(columns=PRICED).squeeze(axis=0) if len(cheapest) else NO_PRICE
+    told = dict(
+        rho_p50=of.rho_p50[ORDER],
+        rho_p95=of.rho_p95[ORDER],
+        beta=beta,
+        ceiling=left[ORDER],
+        memory_gb=of.memory_gb.max(),
+        received_mb=of.received_mb[ORDER],
+        drift=drift,
+    )
+    words = deciding.told(action, left, drift, rules, known)
+    return table, pd.Series({**told, **price, "action": action, "advice": words})
+
+
 def prices() -> pd.DataFrame:
     """What balancing by the router costs in quality, in nats per token with its interval, over how
-    many models (below 0: a gain); empty where the published synthesis has none of it.
+    many models (below 0: a gain), whether it is causal, and whether it needs a training from the
+    start; empty where the published synthesis has none of it.
     """
     file = provenance.repository() / "data/reference/06/values.json"
-    known = json.loads(file.read_text())["values"]
+    return of_values(json.loads(file.read_text())["values"])
+
+
+def of_values(known: Mapping[str, dict]) -> pd.DataFrame:
+    """`prices` of the values of a synthesis."""
     rows = []
-    for name, (way, sign) in WAYS.items():
+    for name, (way, sign, causal) in WAYS.items():
         if name in known:
             ends = sorted(sign * end for end in known[name]["interval"])
             models = known["checkpoints_price"]["value"]
-            rows.append([way, sign * known[name]["value"], *ends, models])
-    return pd.DataFrame(rows, columns=["way", "nats", "nats_low", "nats_high", "models"])
-
-
-def advised(table: pd.DataFrame, prices: pd.DataFrame) -> str:
-    """What to do: the first of nothing, packing and copies that leaves at most `ENOUGH` of a
-    slowdown; else what the router's own ways cost, beside the best placement.
-    """
-    mean = table.set_index("placement").slowdown
-    before = mean["in order"]
-    if before <= ENOUGH:
-        return f"Do nothing: uneven routes cost {before:.1%} of a layer's time."
-    ways = {
-        "packed": "Place experts by their load",
-        "replicated": "Place experts by their load and copies of the busiest in spare slots",
-    }
-    for name, words in ways.items():
-        if mean.get(name, np.inf) <= ENOUGH:
-            return f"{words}: {mean[name]:.1%} is left of {before:.1%}."
-    best = mean.idxmin()
-    words = ways.get(best, "Leave the experts where they are")
-    told = f"{words}: {mean[best]:.1%} is left of {before:.1%}. For the rest the router must change"
-    known = prices[prices.way != START].sort_values("nats")
-    return f"{told}." if known.empty else f"{told}; {priced(known.iloc[0])}."
-
-
-def priced(row: pd.Series) -> str:
-    """A row of `prices` in words."""
-    interval = f"[{row.nats_low:.3f}, {row.nats_high:.3f}]"
-    return (
-        f"{row.way} cost {row.nats:.3f} {interval} nats per token in {row.models:.0f} small models"
-    )
+            rows.append([way, sign * known[name]["value"], *ends, models, causal, way == START])
+    return pd.DataFrame(rows, columns=[*PRICED, "start"])

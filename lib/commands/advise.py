@@ -17,15 +17,19 @@ import pandas as pd
 
 from lib import provenance
 from lib.commands import advice, imported
+from lib.commands.deciding import OFFERED, Rules
+from lib.commands.subject import IN_SAMPLE, Subject, of_counts, of_trace
 from lib.measure import calibrate, records
 from lib.model import corpus, load, texts
 from lib.network import cost, fabric, step
+from lib.network.links import Fabric
 from lib.paper import runs
 from lib.routing import adapter, observe, trace
 
 CARDS = {"h200": "nvidia-h200-x2", "h100": "nvidia-h100-80gb-hbm3-x2"}
+CARD = "h200"  # where none is named
+MEASURED = provenance.repository() / "data/measured"
 PER_NODE = 8
-Counted = tuple[np.ndarray, int, int, str]
 HEADS = {
     "placement": "experts placed",
     "rho_p50": "busiest device / mean (median)",
@@ -44,8 +48,15 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     line.add_argument("subject", help="a file of counts, a run, or a model (folder or hub name)")
     line.add_argument("--devices", type=int, default=8, help="devices that share a layer's experts")
     line.add_argument("--tokens", type=int, default=2048, help="tokens of one device in a batch")
-    line.add_argument("--card", choices=CARDS, default="h200", help="measured machine")
+    line.add_argument("--card", choices=CARDS, default=CARD, help="measured machine")
     line.add_argument("--slots", type=int, help="experts that a device can hold; default: one more")
+    line.add_argument("--model-name", default="", help="which model of several in counts or a run")
+    line.add_argument(
+        "--enough",
+        type=float,
+        default=Rules.enough,
+        help="share of a layer's time that is left alone",
+    )
     line.add_argument("--shape", help="published model whose layer it is (of counts)")
     line.add_argument("--text", default="held-out", help="text that a model is profiled on")
     line.add_argument("--top-k", type=int, default=0, help="experts a token, where counts lack it")
@@ -53,28 +64,12 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return line.parse_args(arguments)
 
 
-def counted(path: Path) -> Counted:
-    """(load [layers, experts] over all domains, tokens a layer, k or 0, model) of a counts file."""
-    frame = imported.counts(path)
-    name = str(frame.model.iloc[0])
-    frame = frame[frame.model == name]
-    table = frame.pivot_table(index="layer", columns="expert", values="count", aggfunc="sum")
-    k = int(frame.top_k.iloc[0])
-    total = int(table.sum(1).min())
-    return table.fillna(0).to_numpy(), total // k if k else 0, k, name
-
-
-def traced(t: trace.Trace) -> Counted:
-    """The same of a trace."""
-    return t.load, len(t.document), t.expert_index.shape[2], t.model
-
-
-def profiled(a: argparse.Namespace) -> tuple[Counted, step.Model]:
-    """The same of a model on a little text, and its layer from its config."""
+def profiled(a: argparse.Namespace) -> tuple[Subject, step.Model]:
+    """A model on a little text, and its layer from its config."""
     net, tokenizer = load.open(a.subject, device=load.device("auto"))
     chosen = texts.chosen(a.text, 8, field="text", split="test", allow_partial=True)
     documents = corpus.encode(chosen, tokenizer, 512)
-    return traced(observe.trace(net, documents, name=a.subject)), shaped(net)
+    return of_trace(observe.trace(net, documents, name=a.subject)), shaped(net)
 
 
 def shaped(net) -> step.Model:
@@ -87,71 +82,99 @@ def shaped(net) -> step.Model:
     return step.Model("", shape, len(layers), float(max(net.num_parameters() - routed, 0)))
 
 
-def subject(a: argparse.Namespace) -> tuple[np.ndarray, int, str, step.Model]:
-    """(load, tokens a layer, name, model) of what the command line names; refused with one line."""
+def subject(a: argparse.Namespace) -> tuple[Subject, step.Model]:
+    """What the command line names, and its layer; refused with one line."""
     where, model = Path(a.subject), None
     if where.is_file():
-        found = counted(where)
+        found = of_counts(imported.counts(where, top_k=a.top_k), a.model_name)
     elif where.is_dir() or "/" in a.subject or a.subject in load.ARMS:
         found, model = profiled(a)
     else:
         paths = sorted(runs.existing(a.subject).glob("01*/trace_*.npz"))
-        if not paths:
+        named = {path.stem.removeprefix("trace_"): path for path in paths}
+        if not named:
             raise ValueError(f"advise: {a.subject}: this run has no profile (chapter 01)")
-        found = traced(trace.load(paths[-1]))
-    counts, tokens, k, name = found
-    k = k or a.top_k
-    if not 1 <= k < counts.shape[1]:
+        if len(named) > 1 and a.model_name not in named:
+            options = ", ".join(named)
+            raise ValueError(
+                f"advise: --model-name {a.model_name}: must be one of {options}, the models of "
+                f"run {a.subject}"
+            )
+        arm = a.model_name if a.model_name in named else next(iter(named))
+        found = of_trace(trace.load(named[arm]), arm)
+    experts, k = found.load.shape[1], found.k or a.top_k
+    if not 1 <= k < experts:
         raise ValueError(
-            f"advise: --top-k {k}: must be from 1 to below the {counts.shape[1]} experts; "
+            f"advise: --top-k {k}: must be from 1 to below the {experts} experts; "
             "the counts do not tell it"
         )
-    tokens = tokens or int(counts.sum(1).min() // k)
-    return counts, tokens, name, model or _published(a.shape or name, counts, k)
+    tokens = found.tokens or int(found.whole.sum(1).min() // k)
+    found = replace(found, k=k, tokens=tokens)
+    return found, model or layer_of(a.shape or found.name, found)
 
 
-def _published(name: str, counts: np.ndarray, k: int) -> step.Model:
+def layer_of(name: str, own: Subject) -> step.Model:
     """The published model of this name; a layer of OLMoE's sizes with these experts otherwise."""
     known = step.models()
     model = known[name] if name in known else replace(known["OLMoE-1B-7B"], name="")
-    shape = replace(model.shape, experts=counts.shape[1], k=k)
-    return replace(model, shape=shape, layers=len(counts) if not model.name else model.layers)
+    shape = replace(model.shape, experts=own.load.shape[1], k=own.k)
+    return replace(model, shape=shape, layers=model.layers if model.name else len(own.load))
 
 
 def machine(card: str) -> step.Machine:
     """The machine that was measured with this card."""
-    tables, _, _ = records.load(provenance.repository() / "data/measured")
+    tables, _, _ = records.load(MEASURED)
     own = {name: part[part.machine == CARDS[card]] for name, part in tables.items()}
     _, fits, _ = calibrate.everything(own, large_bytes=2**20, draws=0)
     return step.machine("measured", {n: fit.parameters for n, fit in fits.items()}, CARDS[card])
 
 
-def cluster(devices: int, machine: step.Machine):
+def cluster(devices: int, machine: step.Machine) -> Fabric:
     """One node, or nodes of eight on a tree that never blocks."""
     make = fabric.clusters(machine.exchange["wire_bytes_per_s"], machine.nic_bytes_per_s, PER_NODE)
     inside, tree, *_ = make.values()
     return (inside if devices <= PER_NODE else tree)(devices)
 
 
-def case(a: argparse.Namespace) -> tuple[advice.Case, str]:
-    """What is asked, checked, and what it is called."""
+def case(a: argparse.Namespace) -> tuple[advice.Case, Subject]:
+    """What is asked, checked, and whose load it is."""
     for name, most in (("devices", 4096), ("tokens", 1 << 20)):
         if not 1 <= getattr(a, name) <= most:
             raise ValueError(f"advise: --{name} {getattr(a, name)}: must be from 1 to {most}")
-    counts, tokens, name, model = subject(a)
-    if counts.shape[1] % a.devices or a.devices < 2:
+    if not 0 <= a.enough < 1:
+        raise ValueError(f"advise: --enough {a.enough}: must be from 0 to below 1")
+    own, model = subject(a)
+    experts = own.load.shape[1]
+    if experts % a.devices or a.devices < 2:
         raise ValueError(
-            f"advise: --devices {a.devices}: must be 2 or more and divide {counts.shape[1]} experts"
+            f"advise: --devices {a.devices}: must be 2 or more and divide {experts} experts"
         )
-    held = counts.shape[1] // a.devices
-    slots = held + 1 if a.slots is None else a.slots
-    if not held <= slots <= counts.shape[1]:
+    if a.devices > PER_NODE and a.devices % PER_NODE:
         raise ValueError(
-            f"advise: --slots {slots}: must be from {held} (experts / devices) to {counts.shape[1]}"
+            f"advise: --devices {a.devices}: must be at most {PER_NODE} or fill nodes of {PER_NODE}"
+        )
+    held = experts // a.devices
+    slots = held + 1 if a.slots is None else a.slots
+    if not held <= slots <= experts:
+        raise ValueError(
+            f"advise: --slots {slots}: must be from {held} (experts / devices) to {experts}"
         )
     with_card = machine(a.card)
     net = cluster(a.devices, with_card)
-    return advice.Case(counts, tokens, model, net, with_card, a.tokens, slots - held), name
+    return of_case(own, model, net, with_card, a.tokens, slots - held), own
+
+
+def of_case(
+    own: Subject,
+    model: step.Model,
+    net: Fabric,
+    machine: step.Machine,
+    tokens: int,
+    spare: int,
+) -> advice.Case:
+    """A subject on a cluster: placed by its load, judged on what is held out."""
+    judged = None if own.judged_on == IN_SAMPLE else own.judged
+    return advice.Case(own.load, own.tokens, model, net, machine, tokens, spare, judged=judged)
 
 
 def page(told: Sequence[str], table: pd.DataFrame, prices: pd.DataFrame, title: str) -> str:
@@ -172,21 +195,30 @@ def page(told: Sequence[str], table: pd.DataFrame, prices: pd.DataFrame, title: 
     )
 
 
-def sentences(case: advice.Case, table: pd.DataFrame, prices: pd.DataFrame) -> list[str]:
+def sentences(case: advice.Case, row: pd.Series, own: Subject, rules: Rules) -> list[str]:
     """The advice, and below it what it rests on."""
     known = advice.imbalance(case)
     dead = "" if np.isnan(known.dead) else f"; {known.dead:.0f} experts got nothing"
     size = f"{case.model.shape.hidden} wide, {case.model.shape.width} an expert"
+    drift = (
+        "Whether a placement lasts on other text is not known: the counts are of one text."
+        if np.isnan(row.drift)
+        else f"On another of its {len(own.parts)} texts the busiest device has {row.drift:.2f} "
+        "times what a placement made for that text gives."
+    )
     return [
-        advice.advised(table, prices),
-        f"Your load, measured: Gini {known.gini:.2f} (a perfect router on as many tokens: "
+        row.advice,
+        f"Your load, {own.kind}: Gini {known.gini:.2f} (a perfect router on as many tokens: "
         f"{known.gini_null:.2f}), MaxVio {known.max_violation:.2f}, mean of {known.layers:.0f} "
         f"layers of {known.experts:.0f} experts, {case.counted:,} tokens{dead}.",
         f"Time of a layer over that of even routes, simulated: batches of {case.tokens} tokens a "
-        f"device drawn from these counts, {case.devices} devices, {case.machine.origin}, a layer "
+        f"device drawn from counts, {case.devices} devices, {case.machine.origin}, a layer "
         f"{size}. More than two devices, and other nodes, are extrapolated.",
-        f"Balance alone could take off {1 - 1 / (1 + table.slowdown.iloc[0]):.1%} of the time "
-        "at most. A placement keeps less of its gain on other text.",
+        f"Placements are judged on {own.judged_on}. {drift}",
+        f"Perfect balance would take {row.ceiling:.1%} off the time at most (elasticity "
+        f"{row.beta:.2f}). Engines that offer what is advised: "
+        f"{OFFERED[row.action] or 'none that is known'}.",
+        f"Settings: {rules}.",
         "Price in quality, measured on small models of this book, not on yours:",
     ]
 
@@ -194,19 +226,14 @@ def sentences(case: advice.Case, table: pd.DataFrame, prices: pd.DataFrame) -> l
 def main(arguments: Sequence[str]) -> None:
     """Print the advice, write the page."""
     a = parsed(arguments)
-    own, name = case(a)
-    table, prices = advice.summary(advice.timed(own), own), advice.prices()
-    told = sentences(own, table, prices)
+    (asked, own), known = case(a), advice.prices()
+    rules = replace(Rules(), enough=a.enough)
+    table, row = advice.answer(asked, rules, known, own.parts)
+    *told, last = sentences(asked, row, own, rules)
     shown = table.rename(columns=HEADS).round(3)
-    print(*told[:4], sep="\n\n")
-    print(
-        "",
-        shown.to_string(index=False),
-        "",
-        told[4],
-        prices.round(3).to_string(index=False),
-        sep="\n",
-    )
+    cost = known.drop(columns="start").round(3)
+    print(*told, sep="\n\n")
+    print("", shown.to_string(index=False), "", last, cost.to_string(index=False), sep="\n")
     with provenance.writing(a.html) as part:
-        part.write_text(page(told, shown, prices.round(3), f"Advice: {name}"))
+        part.write_text(page([*told, last], shown, cost, f"Advice: {own.name}"))
     print(f"\npage: {a.html}")

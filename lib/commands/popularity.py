@@ -94,16 +94,26 @@ def apart(table: pd.DataFrame) -> pd.DataFrame:
     return own.assign(router=own.router.str.split("-").str[0].str.lower())
 
 
-def order(own: pd.DataFrame) -> pd.Series:
-    """Spearman's correlation of shared_share and gain_kept over the models of `each`: all, those
-    with a loss of each layer's own (even) and the others (uneven); models_…: how many they are.
+def apart_by_loss(own: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The models of `each`: all, those with a loss of each layer's own (even) and the others
+    (uneven).
     """
     uneven = own.name.str.contains("none|without|stock")
-    found: dict[str, float] = {}
-    for name, part in (("all", own), ("even", own[~uneven]), ("uneven", own[uneven])):
-        found[f"order_{name}"] = part.shared_share.corr(part.gain_kept, method="spearman")
-        found[f"models_{name}"] = len(part)
+    return {"all": own, "even": own[~uneven], "uneven": own[uneven]}
+
+
+def order(own: pd.DataFrame) -> pd.Series:
+    """order_…: Spearman's correlation of shared_share and gain_kept over `apart_by_loss`."""
+    found = {
+        f"order_{name}": part.shared_share.corr(part.gain_kept, method="spearman")
+        for name, part in apart_by_loss(own).items()
+    }
     return pd.Series(found)
+
+
+def numbers(own: pd.DataFrame) -> pd.Series:
+    """models_…: how many models are in each of `apart_by_loss`."""
+    return pd.Series({f"models_{name}": len(part) for name, part in apart_by_loss(own).items()})
 
 
 def stages() -> pd.DataFrame:

@@ -12,6 +12,7 @@ from lib.commands import ladder_repairs, ladder_results
 from lib.commands.ladder_results import Results
 
 REFERENCE = ("all", "switch", 0.1)  # the repair beside whose balance others are told
+LAST = ["max_violation", "memory_gb", "checkpoints"]
 SHOWN = ["trained", "coefficient", "faster", "max_violation", "price"]
 
 
@@ -39,6 +40,14 @@ def matched(table: pd.DataFrame) -> pd.DataFrame:
     apart = (table.max_violation - own.max_violation.iloc[0]).abs()
     nearest = apart.groupby(table.trained, sort=False).idxmin()
     return table.loc[nearest].reset_index(drop=True)
+
+
+def told(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `cheaper`, what sentences tell: trained, above_start with its interval, max_violation,
+    memory_gb and checkpoints.
+    """
+    ends = [f"above_start{end}" for end in ("", "_low", "_high")]
+    return table[[*(name for name in ("trained", *ends) if name in table), *LAST]]
 
 
 def sizes(results: Results) -> pd.DataFrame:

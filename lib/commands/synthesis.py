@@ -72,14 +72,22 @@ def family(table: pd.DataFrame, results: Results) -> pd.DataFrame:
     return rows[["hypothesis", "verdict", "p", "p_holm", "checkpoints"]]
 
 
+def verdicts(table: pd.DataFrame) -> pd.DataFrame:
+    """`family` as values: hypothesis, value (its verdict), p_holm, checkpoints."""
+    known = table.rename(columns={"verdict": "value"})
+    return known[["hypothesis", "value", "p_holm", "checkpoints"]]
+
+
 def as_perplexity(table: pd.DataFrame, column: str, sign: int = 1) -> pd.DataFrame:
-    """A table with the column perplexity, by which part a difference in nats per token, `column`
+    """A table with the column perplexity_by, by which part a difference in nats per token, `column`
     with its interval, changes perplexity: e^(± nats) − 1.  sign: −1 where `column` is a gain.
     """
     ends = {"": "", "_low": "_low", "_high": "_high"}
     if sign < 0:
         ends |= {"_low": "_high", "_high": "_low"}
-    parts = {f"perplexity{to}": np.expm1(sign * table[f"{column}{of}"]) for to, of in ends.items()}
+    parts = {
+        f"perplexity_by{to}": np.expm1(sign * table[f"{column}{of}"]) for to, of in ends.items()
+    }
     return table.assign(**parts)
 
 
@@ -101,16 +109,30 @@ def price_difference(results: Results) -> pd.DataFrame:
     return pd.DataFrame([row | {"without": own["without"].mean(), "with": own["with"].mean()}])
 
 
+def price_told(results: Results) -> pd.DataFrame:
+    """`price_difference` as sentences tell it: name, estimate and perplexity_by with their
+    intervals, checkpoints.
+    """
+    known = as_perplexity(price_difference(results), "estimate").assign(name="price")
+    return known.drop(columns=["without", "with"])
+
+
+def found_again(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `transfer`, one row: in how many of the shapes the difference is found_again."""
+    return pd.DataFrame([{"found_again": int(table.found_again.sum()), "shapes": len(table)}])
+
+
 def transfer(results: Results) -> pd.DataFrame:
     """The same difference for other router shapes, one pair each: shape, estimate with its
-    interval, asked (what was declared to count), reached.
+    interval, asked (what was declared to count), found_again (whether it reaches that).
     """
     table = ladder_results.transfer(results)
     shape = table.experts.astype(str) + ", top " + table.k.astype(str)
     low, high = table.low_all, table.high_all
-    own = table[["estimate", "asked", "reached"]].assign(estimate_low=low, estimate_high=high)
+    known = table.rename(columns={"reached": "found_again"})
+    own = known[["estimate", "asked", "found_again"]].assign(estimate_low=low, estimate_high=high)
     return own.assign(shape=shape)[
-        ["shape", "estimate", "estimate_low", "estimate_high", "asked", "reached"]
+        ["shape", "estimate", "estimate_low", "estimate_high", "asked", "found_again"]
     ]
 
 
@@ -132,10 +154,33 @@ def quality(results: Results, models: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """`quality` as sentences tell it: name ("gain" in nats, of Switch and of the embedded pair also
+    "perplexity_by"), loss, value with its interval.
+    """
+    known = as_perplexity(table, "gain", sign=-1)
+    both = known[known.loss.isin(["switch", "embedded"])]
+    return pd.concat([_named(known, "gain"), _named(both, "perplexity_by")], ignore_index=True)
+
+
+def dearer(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `weakest`, what repair with Switch costs in perplexity over prevention: name, of, value
+    with its interval.
+    """
+    own = as_perplexity(table[table.loss == "switch"], "over_start")
+    return _named(own, "perplexity_by").assign(of="dearer").drop(columns="loss")
+
+
+def _named(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """A column with its interval as value, and its name."""
+    ends = {f"value{end}": table[f"{column}{end}"] for end in ("", "_low", "_high")}
+    return pd.DataFrame({"name": column, "loss": table.loss, **ends})
+
+
 def repairs(results: Results) -> pd.DataFrame:
     """What training an unbalanced model on with a loss costs: loss, coefficient, mean MaxVio and
-    price of balancing afterwards; repair, nats per token above where it started, and dearer, above
-    the model of the same seed with Switch from the start, with their intervals.
+    price of balancing afterwards; repair, nats per token above where it started, and over_start,
+    above the model of the same seed with Switch from the start, with their intervals.
     """
     keys = ["loss", "coefficient"]
     dearer = ladder_repairs.over_prevention(results).set_index(keys)
@@ -143,7 +188,7 @@ def repairs(results: Results) -> pd.DataFrame:
     for row in ladder_repairs.cost(results).to_dict("records"):
         about = {name: row[name] for name in (*keys, "max_violation", "price")}
         above = decided(dearer.loc[(row["loss"], row["coefficient"])].to_dict())
-        more = {name.replace("estimate", "dearer"): value for name, value in above.items()}
+        more = {name.replace("estimate", "over_start"): value for name, value in above.items()}
         own = {name.replace("estimate", "repair"): value for name, value in decided(row).items()}
         rows.append(about | own | more)
     return pd.DataFrame(rows)

@@ -47,12 +47,24 @@ def needs(chapter: str) -> list[str]:
     return _says(chapter).get("needs", [])
 
 
+def follows(chapter: str) -> list[str]:
+    """The chapters whose results a chapter reads where there are any, as its metadata say: of those
+    that run together with it, it comes after them; else it takes what is published.
+    """
+    return _says(chapter).get("follows", [])
+
+
 def with_needs(wanted: list[str]) -> list[str]:
     """Chapters and all that they need, directly or not, in order."""
     found = set(wanted)
     while more := {name for chapter in found for name in needs(chapter)} - found:
         found |= more
     return sorted(found)
+
+
+def before(chapter: str) -> list[str]:
+    """The chapters that a chapter needs or follows."""
+    return [*needs(chapter), *follows(chapter)]
 
 
 def reads(chapter: str) -> list[str]:
@@ -67,11 +79,11 @@ def on_gpu(chapter: str) -> bool:
 
 def declares(chapter: str, name: str) -> bool:
     """Whether a chapter says that it reads a file of the repository, itself or as a result of a
-    chapter that it needs; one that is no notebook here says nothing and may read all.
+    chapter that it needs or follows; one that is no notebook here says nothing and may read all.
     """
     if not source(chapter).is_file():
         return True
-    places = [*reads(chapter), *(f"data/reference/{other[:2]}" for other in needs(chapter))]
+    places = [*reads(chapter), *(f"data/reference/{other[:2]}" for other in before(chapter))]
     return any(name == place or name.startswith(f"{place}/") for place in places)
 
 

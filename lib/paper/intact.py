@@ -24,7 +24,7 @@ SHOWN = 3  # files that a message names
 def places(chapter: str) -> list[str]:
     """What a chapter reads below data, files and folders, the published results of others too."""
     known = [*chapters.reads(chapter)]
-    known += [f"data/reference/{other[:2]}" for other in chapters.needs(chapter)]
+    known += [f"data/reference/{other[:2]}" for other in chapters.before(chapter)]
     return [name for name in known if name.startswith("data/")]
 
 

@@ -92,6 +92,15 @@ RANGES: dict[str, Rule] = {
     "counts": text(),
     "counts_experts": whole(0, 2**16),
     "counts_top_k": whole(0, 4096),
+    # what to do
+    "decision_tokens": each(whole(1, 2**17)),
+    "spare_slots": whole(0, 64),
+    "enough": real(0, 0.99),
+    "lasting": real(1, 100),
+    "small_beta": real(0, 100),
+    "known_level": real(0, 1),
+    "known_devices": whole(2, 1024),
+    "known_tokens": whole(1, 2**17),
     "measured": text(),
     "constants": choice("measured", "published"),
     # text

@@ -85,7 +85,7 @@ def _missing(folder: Path, given: dict, wanted: list[str]) -> list[str]:
     """The chapters that must be computed, after what other runs have was taken over."""
     missing: list[str] = []
     for chapter in wanted:
-        if set(chapters.needs(chapter)) & set(missing):
+        if set(chapters.before(chapter)) & set(missing):
             missing.append(chapter)
         elif reuse.due(folder, chapter, given):
             if other := reuse.take(folder, chapter, given):

@@ -74,7 +74,7 @@ def verdicts(run: Path, wanted: list[str], index: Path) -> list[str]:
             page = index.parent / "notebooks" / f"{chapter}.html"
             lines.append(f"{chapter} failed: {reason}\n  its page: {page}")
         elif not (run / f"{chapter}.ipynb").is_file():
-            lines.append(f"{chapter} not run: it needs {', '.join(chapters.needs(chapter))}")
+            lines.append(f"{chapter} not run: it needs {', '.join(chapters.before(chapter))}")
         elif left := runner.left(run, chapter):
             lines.append(f"{chapter} unfinished: {left}: the same command goes on")
     return lines

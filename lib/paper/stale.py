@@ -30,7 +30,8 @@ def since(run: Path, record: dict) -> list[str]:
         key=len,
     )
     for name, sha in facts["files"].items():
-        places = [run / name, run / name[:2] / Path(name).name, chapters.ROOT / name]
+        own = Path(name).parts[1:]  # below the chapter's folder, whose published name is its number
+        places = [run / name, run.joinpath(name[:2], *own), chapters.ROOT / name]
         path = next((place for place in places if place.is_file()), None)
         changed |= {name} if path is None or provenance.sha256(path) != sha else set()
     wished = asked(run)

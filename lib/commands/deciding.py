@@ -1,0 +1,124 @@
+"""What to do about an imbalance, by declared thresholds: the one decision of the advice, the
+decision table and the page for one's own model.
+
+The order is that of what it costs: nothing, fewer experts, experts placed by their load, copies,
+the same anew when the text changes, and the router last, whose change costs quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from lib.commands import declared
+
+# what is done, in words; `book/_static/advice.js` has the same names
+ACTIONS = {
+    "nothing": "Do nothing",
+    "fewer": "Activate fewer experts",
+    "pack": "Place experts by their load",
+    "copy": "Place experts by their load, copies of the busiest in spare slots",
+    "rebalance": "Place experts by their load with copies, anew when the text changes",
+    "router": "Change the router; no placement is enough",
+}
+# who loads or does it, as `place` and the engines' own options say; "" where none is known
+OFFERED = {
+    "nothing": "all",
+    "fewer": "",
+    "pack": "SGLang, TensorRT-LLM",
+    "copy": "SGLang, TensorRT-LLM",
+    "rebalance": "SGLang, TensorRT-LLM, vLLM",
+    "router": "a placement alone: SGLang, TensorRT-LLM",
+}
+ORDER, PACKED, COPIED = "in order", "packed", "replicated"
+DOES = {PACKED: "pack", COPIED: "copy"}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Thresholds, each a setting.
+
+    enough: share of a layer's time that perfect balance could take off, up to which an imbalance is
+    left alone.  lasting: busiest device under a stale over that under a fresh placement, up to
+    which a placement lasts.  small_beta: elasticity below which, while decoding, balance does not
+    pay.
+    """
+
+    enough: float = 0.03
+    lasting: float = 1.1
+    small_beta: float = 0.1
+
+    def table(self) -> pd.DataFrame:
+        """One row: the thresholds by name."""
+        return pd.DataFrame([vars(self)])
+
+    def __str__(self) -> str:
+        return (
+            f"left alone: up to {self.enough:.3g} of a layer's time; a placement lasts: busiest "
+            f"device, stale over fresh, up to {self.lasting:.3g}; small elasticity while decoding "
+            f"({declared.FEW_TOKENS} tokens a device at most): below {self.small_beta:.3g}"
+        )
+
+
+def ceiling(slowdown: float) -> float:
+    """Which share of its time a layer that is slower by `slowdown` would lose by perfect balance:
+    1 − 1/(1 + slowdown).
+    """
+    return 1 - 1 / (1 + slowdown)
+
+
+def elasticity(rho: np.ndarray, slowdown: np.ndarray) -> float:
+    """β of slowdown = β (ρ − 1), by least squares through the even layer; 0 where all is even."""
+    above = np.asarray(rho, dtype=float) - 1
+    size = (above**2).sum()
+    return float((above * slowdown).sum() / size) if size > 0 else 0.0
+
+
+def decided(left: Mapping[str, float], beta: float, drift: float, tokens: int, rules: Rules) -> str:
+    """The name in `ACTIONS` of what to do.
+
+    left: by placement (`ORDER`, `PACKED`, `COPIED`) the ceiling that is left under it.  drift: ρ of
+    stale over fresh placements, NaN where there is one text alone, which then counts as lasting.
+    """
+    if left[ORDER] <= rules.enough:
+        return "nothing"
+    if tokens <= declared.FEW_TOKENS and beta < rules.small_beta:
+        return "fewer"
+    way = next((name for name in DOES if left.get(name, np.inf) <= rules.enough), "")
+    if not way:
+        return "router"
+    return "rebalance" if drift > rules.lasting else DOES[way]
+
+
+def told(
+    action: str, left: Mapping[str, float], drift: float, rules: Rules, prices: pd.DataFrame
+) -> str:
+    """A decision as a sentence: what is left of the ceiling, and of a router's change the price.
+
+    prices: columns way, nats with its interval, models, start (whether it needs a new training).
+    """
+    before, words = left[ORDER], ACTIONS[action]
+    if action == "nothing":
+        return f"{words}: perfect balance would take {before:.1%} off a layer's time."
+    if action == "fewer":
+        return f"{words}: at so few tokens a device the busiest one hardly sets the pace."
+    best = min(left, key=lambda name: left[name])
+    if action != "router":
+        way = {"pack": PACKED, "copy": COPIED}.get(action, best)
+        return f"{words}: {left[way]:.1%} of a layer's time is left of {before:.1%}."
+    anew = ", anew when the text changes" if best != ORDER and drift > rules.lasting else ""
+    start = "Leave the experts where they are" if best == ORDER else ACTIONS[DOES[best]]
+    placed = f"{start}{anew}: {left[best]:.1%} of a layer's time is left of {before:.1%}"
+    known = prices[~prices.start.astype(bool)].sort_values("nats")
+    price = "" if known.empty else f" ({priced(known.iloc[0])})"
+    return f"{placed}. For the rest the router must change{price}."
+
+
+def priced(row: pd.Series) -> str:
+    """A row of prices in words."""
+    interval = f"[{row.nats_low:.3f}, {row.nats_high:.3f}]"
+    of = "this model" if row.models == 0 else f"{row.models:.0f} small models"
+    return f"{row.way} cost {row.nats:.3f} {interval} nats per token in {of}"

@@ -1,0 +1,103 @@
+"""The figure of the synthesis: what balancing costs, and what it leaves."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.paper.plots import absent, conditions, lines, needs, panels
+from lib.paper.plots_style import DARK, GREY, label, style
+
+NEAR = (0.19, 0.06)  # parts of the axes within which marks share one label
+
+
+def pareto(table: pd.DataFrame) -> Figure:
+    """Busiest device over the mean against nats per token lost, a panel per group, a mark per way
+    with its interval and name; hollow marks are not causal; the grey line, the same in all panels,
+    is the frontier, whose marks are named in bold; at the right the simulated slowdown of a layer.
+
+    Columns: group, way, causal, nats, nats_low, nats_high, rho, slowdown, frontier.
+    """
+    numbers = ("nats", "nats_low", "nats_high", "rho", "slowdown", "causal", "frontier")
+    needs("plots_synthesis.pareto", table, *numbers, names=["group", "way"])
+    parts = conditions(table, "group")
+    words = "busiest device / mean"
+    titles = [title for title, _ in parts]
+    fig, axes = panels(titles, "nats per token lost", words, 2.2, 1, sharex=True, sharey=True)
+    best = table[table.frontier.astype(bool)].sort_values("nats")
+    ends = table.nats_low.min(), table.nats_high.max()
+    for ax, (_, own) in zip(axes, parts, strict=True):
+        ax.plot(best.nats, best.rho, color=GREY, lw=2, drawstyle="steps-post", zorder=0)
+        own = own.dropna(subset=["rho"])
+        for row in own.to_dict("records"):
+            _mark(ax, row)
+        if own.empty:
+            absent(ax)
+            continue
+        ax.set(ylim=(0.6, 1.08 * table.rho.max()), xlim=_wider(*ends))
+        _names(ax, own)
+        _times(ax, table)
+    return fig
+
+
+def prices(table: pd.DataFrame) -> Figure:
+    """The price of balancing at inference in every pair (columns seed, price, arm)."""
+    words = "added nats per token"
+    return lines(table, "seed", "price", by="arm", xlabel="pair", ylabel=words)
+
+
+def path(table: pd.DataFrame) -> Figure:
+    """Gini against training of a model without a balance loss (columns tokens_m, gini)."""
+    words = "million tokens of training"
+    own = table.assign(arm="without")
+    return lines(own, "tokens_m", "gini", by="arm", xlabel=words, ylabel="Gini", log="x")
+
+
+def _wider(low: float, high: float) -> tuple[float, float]:
+    """Ends of an axis with room for names."""
+    size = max(high - low, 1e-3)
+    return low - 0.05 * size, high + 0.55 * size
+
+
+def _mark(ax: Axes, row: dict) -> None:
+    """One way: its mark and interval."""
+    look = style(str(row["way"]).rpartition(" ")[0] or row["way"])
+    ax.hlines(row["rho"], row["nats_low"], row["nats_high"], color=look.colour, lw=1)
+    fill = look.colour if row["causal"] else "white"
+    ax.plot(row["nats"], row["rho"], look.mark or "o", color=look.colour, mfc=fill)
+
+
+def _names(ax: Axes, own: pd.DataFrame) -> None:
+    """The name of each mark above and beside it; of marks close together one text."""
+    size = [high - low for low, high in (ax.get_xlim(), ax.get_ylim())]
+    left = own.sort_values(["rho", "nats"]).to_dict("records")
+    while left:
+        first = left[0]
+        near = [
+            row
+            for row in left
+            if abs(row["nats"] - first["nats"]) < NEAR[0] * size[0]
+            and abs(row["rho"] - first["rho"]) < NEAR[1] * size[1]
+        ]
+        left = [row for row in left if row not in near]
+        bold = any(row["frontier"] for row in near)
+        down = first["rho"] == own.rho.min() and len(near) > 1
+        x = max(row["nats"] for row in near) + 0.015 * size[0]
+        place = x, first["rho"] + (-0.03 if down else 0.02) * size[1]
+        side = "top" if down else "bottom"
+        names = [label(row["way"]) for row in near]
+        text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
+        weight = "bold" if bold else "normal"
+        ax.text(*place, text, va=side, fontsize="x-small", color=DARK, weight=weight)
+
+
+def _times(ax: Axes, table: pd.DataFrame) -> None:
+    """The slowdown that belongs to ρ, at the right: a line through the even layer."""
+    own = table.dropna(subset=["rho", "slowdown"])
+    above = own.rho.to_numpy(float) - 1
+    size = float((above**2).sum())
+    beta = 100 * float((above * own.slowdown.to_numpy(float)).sum()) / size if size else 0.0
+    if beta > 0:
+        both = (lambda rho: beta * (rho - 1), lambda slow: 1 + slow / beta)
+        ax.secondary_yaxis("right", functions=both).set_ylabel("layer slower (%)")

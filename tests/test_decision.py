@@ -1,0 +1,165 @@
+"""The decision table and the picture of the synthesis: by hand, and where something is missing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.commands import advice, decision, earlier, level, pareto, synthesis
+from lib.commands.deciding import Rules
+from lib.commands.subject import IN_SAMPLE, Subject
+from lib.network import fabric, step, synthetic
+from lib.paper import plots_synthesis
+
+COST = pd.DataFrame(
+    [["reroute 1.25", 0.2, 0.1, 0.3], ["biased 1", 0.3, 0.2, 0.4]],
+    columns=["setting", "delta", "delta_low", "delta_high"],
+)
+BALANCE = pd.DataFrame([["reroute 1.25", 1.25], ["biased 1", 2.0]], columns=["setting", "p95"])
+TOLD = pd.DataFrame([["without", "native", 3.0]], columns=["arm", "setting", "p95"])
+TABLES = {
+    "cost_group": COST[:1],
+    "cost_stream": COST[1:],
+    "balance_group": BALANCE[:1],
+    "balance_stream": BALANCE[1:],
+    "told": TOLD,
+    "trained": pd.DataFrame(
+        [["start", 0, 2.0, 4.0], ["none", 0, 2.03, 4.0], ["switch", 1, 2.1, 1.0]],
+        columns=["loss", "coefficient", "nats", "max_violation"],
+    ).assign(nats_low=2.0, nats_high=2.2),
+    "placed": pd.DataFrame(
+        [
+            ["without", "in order", "same domain", 2.0, 0.1],
+            ["without", "packed", "another domain", 1.5, 0.05],
+        ],
+        columns=["arm", "placement", "where", "rho", "slowdown"],
+    ),
+}
+START = pd.DataFrame(columns=pareto.COLUMNS)
+CAUSAL = {"biased": True}
+
+
+def test_shares_of_the_excess_by_hand():
+    found = pareto.points(TABLES, CAUSAL, START).set_index("way")
+    assert found.left["reroute 1.25"] == pytest.approx(0.25 / 2)
+    assert found.left["switch"] == pytest.approx(1 / 4)
+    assert found.nats["switch"] == pytest.approx(0.1)
+    assert found.left["packed, other text"] == pytest.approx(0.5)
+    # on devices: the excess of experts in order is 1, and the line through both placements .1
+    assert found.rho["switch"] == pytest.approx(1.25)
+    assert found.slowdown["switch"] == pytest.approx(0.025)
+    assert found.causal.to_dict()["biased 1"] and not found.causal["reroute 1.25"]
+    front = set(found.index[found.frontier])
+    assert front == {"packed, other text", "switch", "reroute 1.25"}
+
+
+def test_a_picture_without_what_was_not_run():
+    few = {"placed": TABLES["placed"]}
+    found = pareto.points(few, CAUSAL, START)
+    assert found.way.tolist() == ["in order", "packed, other text"]
+    assert np.isnan(pareto.told(found).set_index("name").lost["reroute"])
+    empty = pareto.points({}, CAUSAL, START)
+    assert empty.empty
+    for table in (found, pareto.points(TABLES, CAUSAL, START)):
+        assert plots_synthesis.pareto(table).axes
+
+
+def test_a_table_of_an_unknown_run_is_published_or_absent(tmp_path):
+    ours, files = earlier.tables(str(tmp_path), ["with", "without"])
+    assert {"told", "placed", "trained"} <= set(ours) == set(files)
+    assert earlier.tables(str(tmp_path), ["model"]) == ({}, {})
+
+
+def asked(**more):
+    empty = advice.of_values({})
+    own = decision.own_prices(None)
+    known = dict(devices=[2, 3, 8], tokens=[64], rules=Rules(), prices=empty, own=own)
+    return decision.Asked(**known | dict(machine=step.published(), draws=2) | more)
+
+
+def router(name="x", kind="measured"):
+    load = np.array([[5.0, 4, 3, 2, 1, 1, 1, 1]])
+    return Subject(name, load, load, IN_SAMPLE, 900, 2, {"a": load}, kind)
+
+
+def test_a_row_for_each_number_of_devices_that_divides():
+    table = decision.table([router()], asked(), "embedded")
+    assert table.devices.tolist() == [2, 8]
+    assert table.kind_memory.tolist() == ["extrapolated"] * 2
+    shown = decision.readable(table)
+    assert (shown.price == decision.NOT_YET).all() and (shown.causal == decision.NOT_YET).all()
+    assert (shown.stale_over_fresh == decision.NOT_YET).all()
+    assert shown.rho_both.str.endswith(" s").all() and shown.beta.str.endswith(" x").all()
+    edges = decision.ends(table).set_index("end")
+    assert edges.ceiling["most"] == table.ceiling.max()
+    assert decision.readable(decision.table([], asked(), "")).empty
+    assert decision.ends(decision.table([], asked(), "")).ceiling.isna().all()
+
+
+def test_own_prices_go_before_those_of_small_models():
+    told = pd.DataFrame(
+        [["x", "native", 0, 0, 0], ["x", "reroute 1.25", 0.1, 0.0, 0.2]],
+        columns=["arm", "setting", "delta", "delta_low", "delta_high"],
+    )
+    own = decision.own_prices(told)
+    row = decision.table([router()], asked(own=own), "embedded").iloc[0]
+    assert (row.way, row.nats, row.kind_price, row.causal) == (
+        "reroute 1.25",
+        0.1,
+        "measured",
+        False,
+    )
+
+
+def test_a_folder_tells_the_sizes_of_a_layer(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 64, "moe_intermediate_size": 32}')
+    layer, kind = decision.layer_of(router(), str(tmp_path))
+    assert (layer.shape.hidden, layer.shape.width, kind) == (64, 32, "measured")
+    named, kind = decision.layer_of(router("Mixtral-8x7B", "published"), str(tmp_path))
+    assert (named.shape.hidden, kind) == (4096, "published")
+
+
+@pytest.mark.parametrize("bad", [[], [1], [12], ["8"], [True], 8])
+def test_devices_fill_nodes(bad):
+    assert not decision.DEVICES[0](bad)
+    assert decision.DEVICES[0]([2, 3, 8, 16, 32])
+
+
+def known(experts=16, k=2, devices=4, tokens=4096, gini=0.4):
+    model = step.models()["OLMoE-1B-7B"]
+    shape = model.shape.__class__(2048, 1024, experts, k)
+    model = model.__class__("", shape, 1, 0.0)
+    return level.known(model, fabric.star(devices, 450e9), step.published(), tokens, gini)
+
+
+def test_expected_routes_give_what_drawn_ones_give():
+    """Experts in a random order: band against layers drawn from the same probabilities."""
+    own = known()
+    found = level.answer(own, Rules())
+    chances = synthetic.inclusion(16, 2, 0.4)
+    loads = np.stack([chances[order] for order in level.orders(16, 8)])
+    drawn = advice.Case(loads, 10**6, own.model, own.fabric, own.machine, own.tokens, 1, 3)
+    rows = advice.timed(drawn).query("placement == 'in order'")
+    first = [level.layer_s(own, load, advice.placements(load, 4, 0)["in order"]) for load in loads]
+    assert rows.rho.mean() == pytest.approx(np.mean([rho for rho, _ in first]), rel=0.03)
+    assert found["rho_low"] <= found["rho"] <= found["rho_high"]
+    assert found["slowdown_copied"] < found["slowdown"]
+    even = level.answer(known(gini=0.0), Rules())
+    assert even["action"] == "nothing" and even["rho"] == pytest.approx(1)
+
+
+def test_orders_are_permutations_and_a_family_that_falls_short_is_left_out():
+    drawn = level.orders(8)
+    assert (np.sort(drawn, 1) == np.arange(8)).all() and len({tuple(o) for o in drawn}) > 30
+    names = level.families(known(), Rules()).family.tolist()
+    assert names == ["power", "lognormal", "one_hot"]
+    assert "one_hot" not in level.families(known(gini=0.5), Rules()).family.tolist()
+
+
+def test_gains_and_repairs_are_told():
+    quality = pd.DataFrame({"loss": ["switch", "max"], "gain": [0.1, 0.2]})
+    quality = quality.assign(gain_low=0.0, gain_high=0.3)
+    found = synthesis.gains(quality).set_index(["name", "loss"]).value
+    assert found["gain", "max"] == 0.2
+    assert found["perplexity_by", "switch"] == pytest.approx(np.exp(-0.1) - 1)
+    again = pd.DataFrame({"found_again": [True, False]})
+    assert synthesis.found_again(again).iloc[0].to_dict() == {"found_again": 1, "shapes": 2}
