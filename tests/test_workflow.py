@@ -334,7 +334,7 @@ def test_markup_in_the_name_of_a_run_or_model_is_text():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("num_tokens=-3", "num_tokens = -3: must be a whole number from 1 to 1048576"),
+        ("num_tokens=-3", "num_tokens = -3: must be a whole number from 16 to 1048576"),
         ("imbalance_levels=[0.0,1.5]", "imbalance_levels = [0.0, 1.5]: must be a list"),
         ("imbalance_levels=[0.0,0.95]", "level = 0.95: must be from 0 to below 0.9375"),
         ("trace=nowhere.npz", "nowhere.npz"),

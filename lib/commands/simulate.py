@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pandas as pd
 
 from lib import provenance
+from lib.commands.line import Line
 from lib.network import exchange, fabric, predecessor
 from lib.paper import chapters, plots_network, rules, values
 
@@ -28,7 +29,7 @@ SHOWN = ["fabric", "level", "mean_us", "p50_us", "p95_us", "p99_us", "slowdown"]
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line: a flag per parameter, a list as words after it."""
-    line = argparse.ArgumentParser(
+    line = Line(
         prog="python -m lib simulate",
         description=__doc__,
         allow_abbrev=False,

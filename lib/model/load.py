@@ -149,6 +149,7 @@ def open(
     source = str(path) if path.exists() else name
     options: dict[str, Any] = dict(revision=revision, trust_remote_code=code == name)
     settings = one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
+    filling.chooses(name, settings)
     options |= _quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
     _fits(name, settings, kind, torch.device(device), code == name)
@@ -205,8 +206,11 @@ def one_line(name: str, action: Callable[[], Any]) -> Any:
     """
     try:
         return action()
+    except vocabulary.TokenizerError as error:
+        raise ValueError(f"load: model = {name!r}: {error}") from None
     except Exception as error:  # the libraries raise a dozen types here, each of many lines
-        reason = str(error).strip().splitlines()[0][:200]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = (" ".join(lines[:2]) or type(error).__name__)[:200]
         if "trust_remote_code" in str(error):
             reason = "it brings its own Python code, which runs only if the parameter remote_code "
             reason += "names this model"

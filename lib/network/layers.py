@@ -50,13 +50,22 @@ class Study:
 
 
 def check(study: Study) -> None:
-    """Refuse numbers of devices none of which divides the experts of one of the models."""
+    """Refuse numbers of devices none of which divides the experts of one of the models, and levels
+    none of which a model's routes can have.
+    """
     if next(study.cases(), None) is None:
         names = ", ".join(model.name for model in study.models)
         raise ValueError(
             f"layers.check: devices = {list(study.devices)}: "
             f"one must divide the experts of one of {names}"
         )
+    for model in study.models:
+        most = synthetic.highest_level(model.shape.experts, model.shape.k)
+        if min(study.levels) >= most:
+            raise ValueError(
+                f"layers.check: levels = {list(study.levels)}: one must be below the highest level "
+                f"of {model.name}, {most:g}"
+            )
 
 
 def settings(study: Study) -> pd.Series:
