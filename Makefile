@@ -4,7 +4,8 @@
 # make published  recomputes what needs no GPU of the published run, confirms what is unchanged, names the rest
 # make times  what chapters and test files last took, beside their budgets
 # make bench  sets up, measures the speed of the strategies and of the network engine
-# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one
+# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one; mutants of
+#             the checks of input; twenty kills and all bad inputs, whose tables are written to data/faults
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -35,6 +36,9 @@ bench: $(TESTED)
 OLDER := _build/transformers-5.17.0
 test-long: $(TESTED) $(OLDER)
 	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)
+	@$(BIN)/python tests/mutants.py
+	@$(BIN)/python tests/faults.py
+	@$(BIN)/python data/inventory.py
 
 $(OLDER): | $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part transformers==5.17.0 \

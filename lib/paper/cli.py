@@ -237,7 +237,7 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="python -m lib", standalone_mode=False)
     except Stopped as end:
-        told, code = STOPPED, 128 + end.args[0]
+        told, code = f"\n{STOPPED}", 128 + end.args[0]
     except TyperException as error:
         told, code = f"lib: {' '.join(error.format_message().split())}", 2
     except Exception as error:

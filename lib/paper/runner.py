@@ -53,6 +53,7 @@ def execute(
         PAPER_PARAMETERS_FILE=origin,
         PAPER_LEADER=str(os.getpid()),
         PAPER_MISSING=" ".join(missing),
+        PYTHONUTF8="1",
     )
     code = _ended(_snakemake(folder, jobs * threads, missing), environment, held)
     mend(folder)
