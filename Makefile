@@ -4,8 +4,9 @@
 # make published  recomputes what needs no GPU of the published run, confirms what is unchanged, names the rest
 # make times  what chapters and test files last took, beside their budgets
 # make bench  sets up, measures the speed of the strategies and of the network engine
-# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one;
-#                  chapters as jobs of a Slurm of one node (Debian: slurm-wlm, munge)
+# make test-long   the adapter on the older transformers of the GPU machine, installed beside the pinned one; chapters as
+#             jobs of a Slurm of one node (Debian: slurm-wlm, munge); mutants of the checks of input; twenty kills and all
+#             bad inputs, whose tables are written to data/faults
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -38,6 +39,9 @@ OLDER := _build/transformers-5.17.0
 test-long: $(VENV)/.slurm $(OLDER)
 	@PYTHONPATH=$(OLDER) $(BIN)/python -m pytest -q tests/test_adapter.py tests/test_rule.py tests/test_families.py $(ARGS)
 	@$(BIN)/python -m pytest -q tests/long_slurm.py $(ARGS)
+	@$(BIN)/python tests/mutants.py
+	@$(BIN)/python tests/faults.py
+	@$(BIN)/python data/inventory.py
 
 $(OLDER): | $(READY)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@.part transformers==5.17.0 \

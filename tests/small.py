@@ -92,9 +92,12 @@ def repository(folder: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen:
-    """Begin ``python`` in it with these arguments."""
+def start(
+    folder: Path, *arguments: str, group: bool = False, **environment: str
+) -> subprocess.Popen:
+    """Begin ``python`` in it with these arguments; with `group` in a process group of its own."""
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes |= dict(start_new_session=group)
     whole = {**os.environ, "PYTHONPATH": str(folder), **environment}
     return subprocess.Popen([sys.executable, *arguments], cwd=folder, env=whole, **pipes)
 
@@ -109,9 +112,11 @@ def command(folder: Path, *arguments: str, **environment: str) -> subprocess.Com
     return ended(start(folder, "-m", "lib", *arguments, **environment))
 
 
-def computing(folder: Path, name: str, *only: str, **given) -> subprocess.Popen:
+def computing(
+    folder: Path, name: str, *only: str, group: bool = False, **given
+) -> subprocess.Popen:
     """Begin to compute a run in it, without its book."""
-    return start(folder, "-c", COMPUTE, name, json.dumps(given), *only)
+    return start(folder, "-c", COMPUTE, name, json.dumps(given), *only, group=group)
 
 
 def ran(done: subprocess.CompletedProcess) -> list[str]:

@@ -30,6 +30,7 @@ PAGES = [
     "book/inside",
     "book/future",
     "book/families",
+    "book/faults",
     "book/references",
     "notebooks/00_base_model",
     "notebooks/01_profile",

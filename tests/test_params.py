@@ -29,7 +29,7 @@ LAST = "06_synthesis"
         (ranges.text(), ["x"], ["", "  ", 3]),
         (ranges.anything(), ["x", ""], [3, None]),
         (ranges.flag(), [True, False], [0, "true"]),
-        (ranges.each(ranges.real(0)), [[0, 2.5], [1] * 1000], [[], [1, -1], 3, [1] * 1001]),
+        (ranges.each(ranges.real(0)), [[0, 2.5], [*range(1000)]], [[], [1, -1], [1, 1], 3]),
     ],
 )
 def test_rules(rule, good, bad):

@@ -18,6 +18,7 @@ import pandas as pd
 from lib import provenance
 from lib.commands import advice, imported
 from lib.commands.deciding import OFFERED, Rules
+from lib.commands.line import Line
 from lib.commands.subject import IN_SAMPLE, Subject, of_counts, of_trace
 from lib.measure import calibrate, records
 from lib.model import corpus, load, texts
@@ -44,7 +45,7 @@ HEADS = {
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m lib advise", description=__doc__)
+    line = Line(prog="python -m lib advise", description=__doc__)
     line.add_argument("subject", help="a file of counts, a run, or a model (folder or hub name)")
     line.add_argument("--devices", type=int, default=8, help="devices that share a layer's experts")
     line.add_argument("--tokens", type=int, default=2048, help="tokens of one device in a batch")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from transformers import AutoConfig
 
 from lib.balance import pooled
+from lib.commands.line import Line
 from lib.model import corpus, load, texts
 from lib.routing import observe
 
@@ -32,7 +33,7 @@ INSTEAD = """instead, in either trainer, before trainer.train():
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    line = argparse.ArgumentParser(
+    line = Line(
         prog="python -m lib affected",
         description=__doc__,
         allow_abbrev=False,

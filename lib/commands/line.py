@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+from typing import NoReturn
 
 import typer
 
@@ -15,6 +17,14 @@ COMMANDS = {
     "simulate": "Simulate one exchange under imbalance: chapter 04's first table alone.",
 }
 WHOLE = {"allow_extra_args": True, "ignore_unknown_options": True}  # each parses its own
+
+
+class Line(argparse.ArgumentParser):
+    """The command line of one of them; what it cannot read is one line, as everywhere."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse."""
+        raise ValueError(f"{self.prog.split()[-1]}: {message}")
 
 
 def add(app: typer.Typer) -> None:

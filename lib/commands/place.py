@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import advice, advise, imported, placing
+from lib.commands.line import Line
 from lib.engines import exporting, importing
 from lib.network import step
 from lib.paper import runs
@@ -40,7 +41,7 @@ HEADS = {
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m lib place", description=__doc__)
+    line = Line(prog="python -m lib place", description=__doc__)
     line.add_argument("subject", help="a recording, a file of counts or of routes, or a run")
     line.add_argument("--devices", type=int, required=True, help="devices that share the experts")
     line.add_argument("--slots", type=int, required=True, help="experts that a device holds")

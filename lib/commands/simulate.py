@@ -14,6 +14,7 @@ import pandas as pd
 
 from lib import provenance
 from lib.commands import asked
+from lib.commands.line import Line
 from lib.network import cluster, exchange, predecessor
 from lib.paper import chapters, plots_network, rules
 
@@ -29,7 +30,7 @@ SHOWN = ["fabric", "level", "mean_us", "p50_us", "p95_us", "p99_us", "slowdown"]
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line: a flag per parameter, a list as words after it."""
-    line = argparse.ArgumentParser(
+    line = Line(
         prog="python -m lib simulate",
         description=__doc__,
         allow_abbrev=False,

@@ -18,6 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import provenance, stats
+from lib.commands.line import Line
 from lib.paper import chapters, compare, rules, runner, runs, scheduler, settings
 
 MOST = 1000  # runs of a sweep
@@ -26,7 +27,7 @@ SWEEPS = chapters.ROOT / "_build" / "sweeps"
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
-    line = argparse.ArgumentParser(prog="python -m lib sweep", description=__doc__)
+    line = Line(prog="python -m lib sweep", description=__doc__)
     line.add_argument("--params", required=True, help="YAML file: a list of values per parameter")
     line.add_argument("--name", default="sweep", help="what the runs are called, with a number")
     line.add_argument("--only", action="append", default=[], help="number of a chapter")

@@ -11,11 +11,17 @@ import io
 import json
 import pickle
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 
+# what reading a file that is not whole, or not what it claims to be, ends in
+TOLD = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, EOFError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
 TYPES = {
     "torch.DoubleStorage": "<f8",
     "torch.FloatStorage": "<f4",
@@ -41,9 +47,12 @@ def load(path: Path) -> object:
         if raw[:6] == b"\x93NUMPY":
             return np.load(io.BytesIO(raw), allow_pickle=False)
         return _text(raw.decode())
-    except (OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError, EOFError) as error:
+    except TOLD as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"engines: {path}: cannot be read as a recording: {reason}") from None
+    except (MemoryError, RecursionError):
+        rule = "claims to hold more than the memory does"
+        raise ValueError(f"engines: {path}: cannot be read as a recording: {rule}") from None
 
 
 def _text(text: str) -> object:

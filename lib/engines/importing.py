@@ -34,7 +34,7 @@ def read(path: Path, *, experts: int = 0, top_k: int = 0, layers: int = 0) -> Re
             own = responses.read(found, experts=experts, top_k=top_k, layers=layers)
             own = own or vllm.read(found)
         return own or megatron.read(found, experts=experts)
-    except (ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         named = reason if str(path) in reason else f"engines: {path}: {reason}"
         raise ValueError(named) from None

@@ -161,8 +161,10 @@ def folded(counts: np.ndarray, logical: np.ndarray) -> np.ndarray:
 def mapped(content: object) -> np.ndarray:
     """A map [layers, slots] of logical experts, checked."""
     logical = np.asarray(content)
-    if logical.ndim != 2 or logical.dtype.kind not in "iu" or logical.min() < 0:
+    if logical.ndim != 2 or logical.dtype.kind not in "iu" or logical.min(initial=0) < 0:
         raise ValueError(f"map of shape {logical.shape}: must be experts ≥ 0 [layers, slots]")
+    if logical.max() >= MOST:
+        raise ValueError(f"map: expert {logical.max()}: must be below {MOST}")
     for layer, experts in enumerate(logical):
         missing = np.setdiff1d(np.arange(int(logical.max()) + 1), experts)
         if len(missing):

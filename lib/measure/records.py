@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from lib import provenance
-from lib.measure import grid
+from lib.measure import grid, sound
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 # lists, a number per rank; see grid.described
@@ -132,7 +132,7 @@ def save(folder: Path, name: str, results: pd.DataFrame, facts: dict) -> None:
 
 def _date(table: Path) -> tuple[str, Path]:
     source = table.with_name(table.name.replace(".csv.gz", ".json"))
-    return json.loads(source.read_text())["date"] if source.is_file() else "", table
+    return sound.facts(source)["date"] if source.is_file() else "", table
 
 
 def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list[Path]]:
@@ -160,8 +160,8 @@ def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list
                 f"records.load: {machine}/{path.name}: must be one of {names}, with its .json "
                 "beside it"
             )
-        known = facts[f"{machine}/{name}"] = json.loads(source.read_text())
-        made = pd.read_csv(path, dtype={"skew": str, "routes": str})
+        known = facts[f"{machine}/{name}"] = sound.facts(source)
+        made = sound.table(path, name)
         for column, value in UNTOLD.get(name, {}).items():
             made[column] = made[column] if column in made else value(made)
         tables.setdefault(name, []).append(made.assign(machine=machine, devices=known["devices"]))

@@ -94,7 +94,7 @@ def _lines(path: Path, text: str, field: str) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 rule = f"must be an object with {field!r}: is no JSON"
                 raise ValueError(f"texts.read: {path}: line {number}: {rule}") from None
 
@@ -103,7 +103,7 @@ def _json(path: Path, text: str, field: str) -> Iterator[tuple[int, Any]]:
     """Many files of lines are called .json: so it is lines what is whole in its first one."""
     try:
         whole = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _lines(path, text, field)
     return enumerate(whole if isinstance(whole, list) else [whole], 1)
 
@@ -112,6 +112,9 @@ def _table(path: Path, text: str, comma: str) -> Iterator[tuple[int, Any]]:
     csv.field_size_limit(2**31 - 1)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=comma, strict=True)
     try:
+        heads = reader.fieldnames or []
+        if twice := [head for head in heads if heads.count(head) > 1]:
+            raise ValueError(f"texts.read: {path}: column {twice[0]!r} stands there twice")
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:

@@ -1,8 +1,12 @@
-"""Whether a checkpoint fills a model: transformers leaves at random what it does not find."""
+"""Whether a checkpoint fills a model: transformers leaves at random what it does not find, and
+finds only in use that a configuration asks for what cannot be.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # as configurations call them
 
 
 def check(name: str, told: Mapping[str, object]) -> None:
@@ -21,3 +25,13 @@ def check(name: str, told: Mapping[str, object]) -> None:
     if parts:
         rule = "must be those of the model, all of them and no others"
         raise ValueError(f"load: model = {name!r}: weights {'; '.join(parts)}: {rule}")
+
+
+def chooses(name: str, settings) -> None:
+    """Refuse a configuration by which a token takes more experts than there are, or none."""
+    text = settings.get_text_config()
+    experts = next((n for key in EXPERTS if type(n := getattr(text, key, None)) is int), None)
+    k = getattr(text, "num_experts_per_tok", None)
+    if type(k) is int and experts is not None and not 1 <= k <= experts:
+        rule = f"must be from 1 to {experts}, the experts"
+        raise ValueError(f"load: model = {name!r}: num_experts_per_tok = {k}: {rule}")

@@ -149,6 +149,7 @@ def open(
     if name in ARMS:
         return embedded(name, device=device)
     source, options, settings = configured(name, revision, code)
+    filling.chooses(name, settings)
     options |= _quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
     need = one_line(name, lambda: spreading.needed(settings, kind, code=code == name))
@@ -218,8 +219,11 @@ def one_line(name: str, action: Callable[[], Any]) -> Any:
     """
     try:
         return action()
+    except vocabulary.TokenizerError as error:
+        raise ValueError(f"load: model = {name!r}: {error}") from None
     except Exception as error:  # the libraries raise a dozen types here, each of many lines
-        reason = str(error).strip().splitlines()[0][:200]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = (" ".join(lines[:2]) or type(error).__name__)[:200]
         if "trust_remote_code" in str(error):
             reason = "it brings its own Python code, which runs only if the parameter remote_code "
             reason += "names this model"

@@ -98,6 +98,9 @@ def _found(source: str, field: str, split: str) -> list[_Found]:
         rows = _local(places, Path(source).expanduser(), field)
     elif source.startswith((".", "/", "~")):
         raise FileNotFoundError(f"texts.read: text = {source!r}: no such file or folder")
+    elif ":" in source:
+        rule = "is an address: must be a file, a folder or the name of a hub's data set"
+        raise ValueError(f"texts.read: text = {source!r}: {rule}")
     else:
         rows = _hub(source, field, split)
     found = [

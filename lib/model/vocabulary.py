@@ -14,6 +14,10 @@ from lib.model import corpus
 SIZE = 8192  # entries of the embedded model's
 
 
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be read, in one line."""
+
+
 def train(documents: list[corpus.Document]) -> Tokenizer:
     """Train the byte-level BPE vocabulary on the training split."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -34,15 +38,23 @@ def local(folder: Path) -> Tokenizer:
     """The tokenizer.json of a folder, beginning texts as tokenizer_config.json says, if there is
     one; without it as tokenizer.json does, or, where that has no rule, with an end-of-text token.
     """
-    found, told = (
-        Tokenizer.from_file(str(folder / "tokenizer.json")),
-        folder / "tokenizer_config.json",
-    )
+    file, told = folder / "tokenizer.json", folder / "tokenizer_config.json"
+    try:
+        found = Tokenizer.from_buffer(file.read_bytes())
+    except Exception as error:  # the library raises its errors as these
+        raise TokenizerError(f"tokenizer.json: is no tokenizer: {error}") from None
     if not told.is_file():
         return found
-    says = json.loads(told.read_text())
-    bos = says.get("bos_token")
+    try:
+        says = json.loads(told.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"tokenizer_config.json: must be JSON: {error}") from None
+    bos = says.get("bos_token") if isinstance(says, dict) else 0
     name = bos.get("content") if isinstance(bos, dict) else bos
+    if not isinstance(name, str | None):
+        raise TokenizerError(
+            "tokenizer_config.json: bos_token must be a text, or an object with it"
+        )
     return beginning(found, name if says.get("add_bos_token", True) else None)
 
 

@@ -51,7 +51,7 @@ class Study:
 
 def check(study: Study) -> None:
     """Refuse numbers of devices none of which divides the experts of one of the models, and levels
-    none of which is in the range of the first of these.
+    none of which a model's routes can have.
     """
     if next(study.cases(), None) is None:
         names = ", ".join(model.name for model in study.models)
@@ -59,13 +59,13 @@ def check(study: Study) -> None:
             f"layers.check: devices = {list(study.devices)}: "
             f"one must divide the experts of one of {names}"
         )
-    model, *_ = next(study.cases())
-    most = synthetic.highest_level(model.shape.experts, model.shape.k)
-    if min(study.levels) >= most:
-        raise ValueError(
-            f"layers.check: levels = {list(study.levels)}: one must be below {most:.4g}, the "
-            f"highest of {model.name}"
-        )
+    for model in study.models:
+        most = synthetic.highest_level(model.shape.experts, model.shape.k)
+        if min(study.levels) >= most:
+            raise ValueError(
+                f"layers.check: levels = {list(study.levels)}: one must be below the highest level "
+                f"of {model.name}, {most:g}"
+            )
 
 
 def settings(study: Study) -> pd.Series:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -39,23 +40,27 @@ def book(run: Path, folder: Path) -> Path:
         "--keep-going",
         "--quiet",
     ]
-    environment = provenance.environment(PAPER_RUN=str(run))
+    environment = provenance.environment(PAPER_RUN=str(run), PYTHONUTF8="1")
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment, cwd=chapters.ROOT
     )
     if done.returncode or not (part / "_build" / "html" / "index.html").is_file():
-        report = [
-            line
-            for line in (done.stdout + done.stderr).splitlines()
-            if "WARNING" in line or "ERROR" in line
-        ]
-        raise RuntimeError(
-            "book: " + "\n".join(report or (done.stdout + done.stderr).splitlines()[-15:])
-        )
+        shutil.rmtree(part, ignore_errors=True)
+        raise RuntimeError(f"book: {_cause(done.stdout + done.stderr)} (exit {done.returncode})")
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     stamp.write_text(state)
     return index
+
+
+def _cause(said: str) -> str:
+    """Of what the builder said: its warnings and errors, else the first exception that says
+    something, else its last line.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip(" =-^~\x1b[0m19")]
+    report = [line for line in lines if "WARNING" in line or "ERROR" in line]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception): \S", line)]
+    return "\n".join(report or raised[:1] or lines[-1:] or ["it said nothing"])
 
 
 def _book_state(run: Path) -> str:

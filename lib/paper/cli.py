@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+import signal
 import sys
 import traceback
 import webbrowser
@@ -12,6 +14,7 @@ from typing import Annotated
 
 import pandas as pd
 import typer
+from typer.exceptions import TyperException
 
 from lib.paper import (
     build,
@@ -30,6 +33,7 @@ from lib.paper import compare as views
 from lib.paper import publish as publishing
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+STOPPED = "lib: stopped: what is finished stays, and the same command goes on"
 Name = Annotated[str, typer.Option(help="name of the run, a folder below _build/runs")]
 Params = Annotated[
     str | None, typer.Option(help="a YAML file of parameters, or its name in notebooks/params")
@@ -202,6 +206,8 @@ def confirm(name: str, only: Only = None) -> None:
     1 if one does not.
     """
     run, wanted = runs.existing(name), runs.chosen(only or [])
+    if name == runs.PUBLISHED:
+        raise ValueError(f"confirm: {name}: is the published run")
     with runner.sole(run), runner.sole(runs.RUNS / runs.PUBLISHED):
         found = {
             record["chapter"]: publishing.confirm(record)
@@ -233,21 +239,45 @@ def write(frame: pd.DataFrame) -> None:
         print(frame.to_string(index=False))
 
 
+class Stopped(BaseException):
+    """What a signal to end raises, whatever a library makes of an interrupt."""
+
+
 def main() -> None:
     """The command line; what a user got wrong, or the machine refuses, or fails here, is one line
-    and exit code 2.
+    and exit code 2; one that is stopped from outside is one line too, with the shell's exit code.
     """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _stop)
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is told by its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    told = ""
     try:
-        app(prog_name="python -m lib")
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"lib: {place}{error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
-    except (ValueError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+        code = app(sys.argv[1:] or ["--help"], prog_name="python -m lib", standalone_mode=False)
+    except Stopped as end:
+        told, code = f"\n{STOPPED}", 128 + end.args[0]
+    except TyperException as error:
+        told, code = f"lib: {' '.join(error.format_message().split())}", 2
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"lib: {told} ({last.filename}, line {last.lineno})", file=sys.stderr)
-        sys.exit(2)
+        told, code = line_of(error), 2
+    print(told, file=sys.stderr, end="\n" if told else "")
+    sys.exit(code)
+
+
+def _stop(number: int, _: object) -> None:
+    raise Stopped(number)
+
+
+def line_of(error: Exception) -> str:
+    """An error in the words that the command line tells."""
+    if isinstance(error, OSError):
+        place = f"{error.filename}: " if error.filename else ""
+        return f"lib: {place}{error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return f"lib: {str(error) or 'the memory of this machine does not suffice'}"
+    if isinstance(error, ValueError | RuntimeError) and not isinstance(error, RecursionError):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"lib: {told} ({last.filename}, line {last.lineno})"

@@ -9,7 +9,9 @@ notebook.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 MOST = 2**20  # of counts and sizes
 LARGEST = 1e15  # of quantities
@@ -61,12 +63,47 @@ def flag() -> Rule:
 
 
 def each(rule: Rule) -> Rule:
-    """A list, neither empty nor of more than `LONGEST` items, each of which satisfies `rule`."""
+    """A list, neither empty nor of more than `LONGEST` items, all different, each of which
+    satisfies `rule`.
+    """
     holds, words = rule
-    return (
-        lambda v: isinstance(v, list) and 0 < len(v) <= LONGEST and all(map(holds, v)),
-        f"must be a list; each item {words}",
-    )
+
+    def fits(value: object) -> bool:
+        if not isinstance(value, list) or not 0 < len(value) <= LONGEST:
+            return False
+        return all(map(holds, value)) and len(set(value)) == len(value)
+
+    return fits, f"must be a list; each item another one that {words}"
+
+
+def multiple(of: int, least: int, most: int) -> Rule:
+    """A whole number within the limits, both included, that `of` divides."""
+    holds, words = whole(least, most)
+    return lambda v: holds(v) and v % of == 0, f"{words}, a multiple of {of}"
+
+
+def place(*words: str, hub: str = "") -> Rule:
+    """One of the words, a path that exists, or, where `hub` is a pattern, what a hub may have under
+    that name; an address of the network is none of these.
+    """
+
+    def fits(value: object) -> bool:
+        if not isinstance(value, str) or not value.strip() or not value.isprintable():
+            return False
+        named = bool(hub and re.fullmatch(hub, value))
+        return value in words or named or found(value) is not None
+
+    or_hub = ", or what a hub calls so" if hub else ""
+    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{or_hub}"
+
+
+def found(path: str) -> Path | None:
+    """The path, with ~ the user's home, where it exists."""
+    try:
+        full = Path(path).expanduser()
+        return full if full.exists() else None
+    except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, of no user
+        return None
 
 
 def _within(value: float, least: float | None, most: float) -> bool:
@@ -78,18 +115,31 @@ def _limits(least: float | None, most: float) -> str:
     return f" ≤ {top}" if least is None else f" from {least} to {top}"
 
 
+# the words of parameters that else name a place
+PLACES: dict[str, tuple[str, ...]] = {
+    "model": ("embedded", "without", "with"),
+    "text": ("held-out",),
+    "corpus_source": ("auto",),
+    "trace": ("auto",),
+    "counts": ("published",),
+    "measured": ("auto",),
+}
+MODEL = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"  # owner/name of a hub
+FILES = r"(?!.*\.(?:txt|md|jsonl?|ndjson|csv|tsv|parquet|gz|zip)$)"  # of which no data set ends so
+DATASET = rf"{FILES}(?:{MODEL}|[A-Za-z0-9][\w.-]*)"
+
 RANGES: dict[str, Rule] = {
     # where and from what
     "run_dir": text(),
     "device": choice("auto", "cpu", "cuda"),
     "seed": whole(0),
-    "model": text(),
+    "model": place(*PLACES["model"], hub=MODEL),
     "revision": text(),
     "dtype": choice("auto", "float32", "bfloat16", "float16"),
     "remote_code": anything(),
     "arms": each(choice("without", "with")),
-    "trace": text(),
-    "counts": text(),
+    "trace": place(*PLACES["trace"]),
+    "counts": place(*PLACES["counts"]),
     "counts_experts": whole(0, 2**16),
     "counts_top_k": whole(0, 4096),
     # what to do
@@ -101,12 +151,12 @@ RANGES: dict[str, Rule] = {
     "known_level": real(0, 1),
     "known_devices": whole(2, 1024),
     "known_tokens": whole(1, 2**17),
-    "measured": text(),
+    "measured": place(*PLACES["measured"]),
     "constants": choice("measured", "published"),
     # text
-    "corpus_source": text(),
+    "corpus_source": place(*PLACES["corpus_source"]),
     "allow_partial": flag(),
-    "text": text(),
+    "text": place(*PLACES["text"], hub=DATASET),
     "text_field": text(),
     "text_split": text(),
     "documents": whole(2, 10_000),
@@ -155,7 +205,7 @@ RANGES: dict[str, Rule] = {
     "ablation": flag(),
     "fit_steps": whole(1, 1_000_000),
     # the wire
-    "num_tokens": whole(1),
+    "num_tokens": whole(16),  # fewer may all stay on one device
     "num_experts": whole(2, 4096),
     "top_k": whole(1, 4096),
     "imbalance_levels": each(real(0, 1)),
@@ -174,7 +224,7 @@ RANGES: dict[str, Rule] = {
     "exact_up_to": whole(0, 1024),
     "overlap": flag(),
     "placement_tokens": whole(1),
-    "scale_devices": each(whole(8, 8192)),  # a matrix of devices × devices
+    "scale_devices": each(multiple(8, 8, 8192)),  # nodes of 8; a matrix of devices × devices
     "scale_exact": whole(0, 8192),
     "seeds": whole(20, 100_000),
     # measuring

@@ -8,11 +8,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib import provenance
 from lib.paper import chapters, compare, reuse, scheduler
+
+# what Snakemake ends every log with, whatever happened
+LOOK_ABOVE = ("Exiting because", "Complete log", "Shutting down", "At least one")
 
 
 def execute(
@@ -52,6 +55,7 @@ def execute(
         PAPER_PARAMETERS_FILE=origin,
         PAPER_LEADER=str(os.getpid()),
         PAPER_MISSING=" ".join(missing),
+        PYTHONUTF8="1",
     )
     where = _profiled(profile, jobs) if profile else _local(jobs * threads)
     command = [*_snakemake(folder), *where, "--forcerun"]
@@ -59,8 +63,7 @@ def execute(
     if profile:
         code = scheduler.run(folder, command, held, environment)
     else:
-        fds = () if held is None else (held,)
-        code = subprocess.run(command, check=False, env=environment, pass_fds=fds).returncode
+        code = _alone(command, environment, held)
     return _ended(folder, missing, code)
 
 
@@ -73,12 +76,41 @@ def _ended(folder: Path, missing: list[str], code: int) -> bool:
             stopped(log, chapters.source(chapter), reason)
     mend(folder)
     if code and not any(failure(folder, chapter) for chapter in missing):
-        logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
-        told = logs[-1].read_text()[-2000:].strip() if logs else ""
-        raise RuntimeError(
-            f"run: the workflow itself failed: {told or f'exit code {code}, no log'}"
-        )
+        raise RuntimeError(f"run: the workflow itself failed: {_cause(folder, code)}")
     return code == 0
+
+
+def _alone(command: list[str], environment: dict[str, str], held: int | None) -> int:
+    """The exit code of a command that runs in a session of its own: what stops this process, Ctrl-C
+    at a terminal too, ends all that the command began, and only that.
+    """
+    import psutil
+
+    held_too = () if held is None else (held,)
+    process = subprocess.Popen(command, env=environment, pass_fds=held_too, start_new_session=True)
+    try:
+        return process.wait()
+    except BaseException:
+        with suppress(psutil.NoSuchProcess):
+            own = psutil.Process(process.pid)
+            for child in [own, *own.children(recursive=True)]:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        process.wait()
+        raise
+
+
+def _cause(folder: Path, code: int) -> str:
+    """Why the workflow itself failed, in one line: the last error in its log, or its end."""
+    logs = sorted((folder / ".snakemake" / "log").glob("*.log"))
+    lines = [line.strip() for line in (logs[-1].read_text().splitlines() if logs else [])]
+    errors = [line for line in lines if "Error" in line and not line.startswith(LOOK_ABOVE)]
+    said = errors or [line for line in lines if line and not line.startswith(LOOK_ABOVE)]
+    if not said:
+        return f"exit code {code}, no log"
+    after = lines[lines.index(said[-1]) + 1 :]
+    more = [line for line in after if line and not line.startswith(LOOK_ABOVE)][:2]
+    return f"{' '.join([said[-1], *more])[:500]} (exit code {code})"
 
 
 def _missing(folder: Path, given: dict, wanted: list[str]) -> list[str]:

@@ -6,12 +6,11 @@ import ast
 import json
 from pathlib import Path
 
-import yaml
-
 from lib import provenance
-from lib.paper import chapters
+from lib.paper import chapters, plain
 
 PARAMS = chapters.ROOT / "notebooks" / "params"
+SHOWN = 80  # letters of what was typed that a message repeats
 KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a dict"}
 
 
@@ -26,10 +25,20 @@ def read(name: str, text: str, default: object) -> object:
     try:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
-        return ast.literal_eval(text)
+        return _literal(text)
     except (KeyError, ValueError, SyntaxError, MemoryError, RecursionError):
         kind = KINDS[type(default)]
-        raise ValueError(f"run: -p {name}={text}: must be {kind}, like {default}") from None
+        raise ValueError(f"run: -p {name}={short(text)}: must be {kind}, like {default}") from None
+
+
+def _literal(text: str) -> object:
+    """A Python literal; one dict may not have a key twice."""
+    tree = ast.parse(text.strip(), mode="eval")
+    for node in ast.walk(tree):
+        keys = [ast.dump(key) for key in getattr(node, "keys", []) if key]
+        if len(keys) > len(set(keys)):
+            raise ValueError("a key stands there twice")
+    return ast.literal_eval(tree)
 
 
 def known() -> dict[str, object]:
@@ -51,7 +60,7 @@ def parse(given: list[str]) -> dict[str, object]:
     parsed = {}
     for item in given:
         name, equals, text = item.partition("=")
-        if not equals:
+        if not equals or not name:
             raise ValueError(f"run: -p {item!r}: must be name=value")
         value = read(name, text, _declared(name, "-p")[name])
         parsed[name] = provenance.located(name, value)
@@ -63,18 +72,32 @@ def load(file: str) -> dict[str, object]:
     notebooks/params.
     """
     places = (Path(file), PARAMS / file, PARAMS / f"{file}.yml")
-    path = next((place for place in places if place.is_file()), None)
+    path = next((place for place in places if _is_file(place)), None)
+    shown = short(file)
     if path is None:
         hint = provenance.nearest(file, [place.stem for place in PARAMS.glob("*.yml")])
-        raise ValueError(
-            f"run: --params {file or repr(file)}: no such file, nor one in notebooks/params{hint}"
-        )
+        raise ValueError(f"run: --params {shown}: no such file, nor one in notebooks/params{hint}")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"run: --params {file}: must be YAML: {reason}") from None
-    return checked(content, f"--params {file}:")
+        content = plain.read(path)
+    except OSError as error:
+        raise ValueError(f"run: --params {shown}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"run: --params {shown}: must be plain YAML: {error}") from None
+    return checked({} if content is None else content, f"--params {shown}:")
+
+
+def _is_file(place: Path) -> bool:
+    try:
+        return place.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def short(word: str) -> str:
+    """A word as a message shows it: what is empty, long or not to be printed in quotes."""
+    if len(word) > SHOWN:
+        return f"{word[:SHOWN]!r}…"
+    return word if word and word.isprintable() else repr(word)
 
 
 def asked(file: str | None, typed: list[str]) -> dict[str, object]:
@@ -105,7 +128,7 @@ def _declared(name: str, where: str) -> dict[str, object]:
     names = known()
     if name not in names:
         hint = provenance.nearest(name, sorted(names))
-        raise ValueError(f"run: {where} {name}: no chapter has this parameter{hint}")
+        raise ValueError(f"run: {where} {short(name)}: no chapter has this parameter{hint}")
     return names
 
 

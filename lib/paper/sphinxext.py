@@ -14,6 +14,7 @@ where it was made.
 from __future__ import annotations
 
 import html
+import json
 import lzma
 import os
 import re
@@ -157,6 +158,21 @@ class Compared(SphinxDirective):
         )
 
 
+class Listed(SphinxDirective):
+    """{listed} faults/kills.csv: a table below `data`, or the facts of a .json, as it stands."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = chapters.ROOT / "data" / self.arguments[0]
+        self.env.note_dependency(str(path))
+        if path.suffix == ".json":
+            frame = pd.DataFrame([json.loads(path.read_text())])
+        else:
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+        return _table(frame.rename(columns=lambda name: name.replace("_", " ")), path.stem)
+
+
 class Rooms(SphinxDirective):
     """{rooms}: the rooms of `lib` with their imports."""
 
@@ -231,6 +247,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("fig", Fig)
     app.add_directive("claims", Claims)
     app.add_directive("compared", Compared)
+    app.add_directive("listed", Listed)
     app.add_directive("rooms", Rooms)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)

@@ -18,6 +18,7 @@ from lib.routing.profile import METRICS, metrics
 from lib.routing.trace import Trace
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "real_routers.csv"
+MOST = 2**53  # a count that is a whole number in every format
 COLUMNS = ["model", "experts", "top_k", "domain", "layer", "tokens", "expert", "count"]
 NUMBERS = ["experts", "top_k", "layer", "tokens", "expert", "count"]
 JUDGED = ["model", "experts", "top_k", "layer", "domain", "tokens"]  # what a row of metrics is of
@@ -60,7 +61,8 @@ def _told(frame: pd.DataFrame, name: str, given: int) -> pd.Series:
 def _whole(frame: pd.DataFrame, name: str) -> pd.Series:
     """A column of whole numbers ≥ 0."""
     numbers = pd.to_numeric(frame[name], errors="coerce")
-    bad = ~np.isfinite(numbers) | (numbers < 0) | (numbers != np.floor(numbers))
+    bad = ~np.isfinite(numbers) | (numbers < 0) | (numbers > MOST)
+    bad |= numbers != np.floor(numbers)
     if bad.any():
         place, value = int(bad.to_numpy().argmax()), frame[name][bad].iloc[0]
         raise ValueError(f"row {place + 1}: {name} = {value}: must be whole, and ≥ 0")

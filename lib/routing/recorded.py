@@ -32,6 +32,9 @@ def rows(path: Path) -> pd.DataFrame:
     if path.is_dir():
         return _folder(path)
     if path.suffix == ".csv":
+        heads = pd.read_csv(path, header=None, nrows=1).iloc[0].replace(NAMES)
+        if heads.duplicated().any():
+            raise ValueError(f"column {heads[heads.duplicated()].iloc[0]} stands there twice")
         frame = pd.read_csv(path).rename(columns=NAMES)
         if lacking := {"layer", "expert"} - set(frame.columns):
             raise ValueError(f"lacks the column {min(lacking)}")

@@ -12,6 +12,8 @@ import numpy as np
 
 from lib import choices, provenance
 
+MOST = 2**16  # experts of a layer beyond which a number is no expert
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -46,10 +48,12 @@ class Trace:
             layer, token, _ = np.argwhere(twice)[0]
             rule = "must name different experts"
             raise ValueError(f"trace: expert_index: layer {layer}, token {token}: {rule}")
-        sizes = dict.fromkeys(("document", "position", "domain", "token"), index.shape[1])
+        tokens = int(index.shape[1])
+        sizes = dict.fromkeys(("document", "position", "domain", "token"), tokens)
         for name, size in (sizes | {"cluster": len(self.cluster)}).items():
             part = getattr(self, name)
-            if part.shape != (size,) or part.dtype.kind not in "iu" or part.min() < 0:
+            least = part.min(initial=0) if part.dtype.kind in "iu" else -1
+            if part.shape != (size,) or size < 1 or least < 0:
                 rule = f"must be [{size}] whole numbers ≥ 0"
                 raise ValueError(f"trace: {name} of shape {part.shape}: {rule}")
         named = (("document", "cluster"), ("domain", "domains"), ("cluster", "clusters"))
@@ -124,7 +128,14 @@ def load(path: Path) -> Trace:
         with np.load(path) as file:
             own = choices.unpacked(file)
             parts = own | {f.name: file[f.name] for f in fields(Trace) if f.name not in own}
-    except Exception as error:
+        parts |= {"experts": int(parts["experts"]), "model": str(parts["model"])}
+        if not 1 <= parts["experts"] <= MOST:
+            raise ValueError(f"experts = {parts['experts']}: must be from 1 to {MOST}")
+        return Trace(**parts)
+    except MemoryError:
+        reason = "claims to hold more than the memory does"
+    except Exception as error:  # whatever NumPy and zipfile raise at a file of another kind
         reason = str(error).splitlines()[0]
-        raise ValueError(f"trace.load: {path}: is not a trace: {reason}") from None
-    return Trace(**parts | {"experts": int(parts["experts"]), "model": str(parts["model"])})
+        if "pickle" in reason:
+            reason = "is no .npz of plain arrays"
+    raise ValueError(f"trace.load: {path}: is not a trace: {reason.removeprefix('trace: ')}")
