@@ -116,6 +116,11 @@ def test_a_cluster_s_documents_are_permuted_together():
     assert (row.cluster_null_low, row.cluster_null_high) == pytest.approx((1 / 3, 2 / 3))
 
 
+def test_a_domain_of_one_document_has_no_unbiased_cv():
+    t = traces.made([[[0], [0], [1], [2]]], [0, 1, 1, 2], domain=[0, 0, 1])
+    assert parts.unbiased(t, parts.by_domain).cv2.isna().tolist() == [False, True]
+
+
 def test_domains_and_documents_are_parts_of_the_whole(random):
     domains = parts.measured(random, parts.by_domain)
     assert len(domains) == 6 and domains.documents.eq(10).all()

@@ -48,11 +48,13 @@ def measured(t: Trace, parts: Parts) -> pd.DataFrame:
 
 
 def unbiased(t: Trace, parts: Parts) -> pd.DataFrame:
-    """cv2: the unbiased squared CV; cv2_low, cv2_high: its 95 % interval by jackknife over clusters
-    (NaN: too few).
+    """cv2: the unbiased squared CV (NaN of a single document, which has no pair); cv2_low,
+    cv2_high: its 95 % interval by jackknife over clusters (NaN: too few).
     """
 
     def row(routed: np.ndarray, clusters: np.ndarray) -> dict:
+        if len(routed) < 2:
+            return dict.fromkeys(("cv2", "cv2_low", "cv2_high"), np.nan)
         limits = stats.jackknife_interval(routed, clusters, stats.cv2_unbiased)
         low, high = limits or (np.nan, np.nan)
         return dict(cv2=stats.cv2_unbiased(routed), cv2_low=low, cv2_high=high)
