@@ -13,7 +13,7 @@ from lib.network import synthetic
 from lib.paper import chapters, params, ranges, rules, settings
 from lib.routing import weighing
 
-LAST = "06_synthesis"
+LAST = "05_validation"
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_all_bad_values_are_named_at_once_without_a_traceback():
     with pytest.raises(params.ParameterError) as caught:
         params.check(LAST, given)
     assert caught.value._render_traceback_() == [
-        "ParameterError: 06_synthesis: seed = -1: must be a whole number from 0 to 1048576",
-        "ParameterError: 06_synthesis: run_dir = '': must be a text that is not empty",
+        "ParameterError: 05_validation: seed = -1: must be a whole number from 0 to 1048576",
+        "ParameterError: 05_validation: run_dir = '': must be a text that is not empty",
     ]
     found = params.check(LAST, given | {"seed": 3, "run_dir": "x"})
     assert found.seed == 3 and vars(found).keys() == chapters.defaults(LAST).keys()
@@ -55,7 +55,7 @@ def test_every_parameter_has_one_rule(monkeypatch):
     with pytest.raises(ValueError, match="a rule of levl: levl is no parameter"):
         params.check(LAST, chapters.defaults(LAST), levl=ranges.whole(0))
     monkeypatch.delitem(ranges.RANGES, "seed")
-    with pytest.raises(ValueError, match=r"06_synthesis: seed: must have a rule in .*ranges\.py"):
+    with pytest.raises(ValueError, match=r"05_validation: seed: must have a rule in .*ranges\.py"):
         params.check(LAST, chapters.defaults(LAST))
 
 
