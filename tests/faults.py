@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,22 +65,21 @@ def killed(repository: Path, name: str, after: float) -> dict:
     )
 
 
-def kills(folder: Path, count: int, seed: int = 0) -> list[dict]:
+def kills(folder: Path, count: int, seed: int = 0) -> Iterator[dict]:
     """`count` runs killed at moments drawn from the time that an undisturbed one takes, each of
     which must end with its values.
     """
     repository = small.repository(folder / "small")
     whole, _ = finished(repository, "whole")
-    expected, found = values(repository / "_build/runs/whole"), []
+    expected = values(repository / "_build/runs/whole")
     shutil.move(repository / "_build/runs/whole", folder / "whole")  # nothing is taken over from it
     drawn = random.Random(seed)
     for number in range(count):
         row = killed(repository, "killed", drawn.uniform(0, whole))
         run = repository / "_build/runs/killed"
         row["values"] = "equal" if values(run) == expected else "differ"
-        found.append({"kill": number + 1, **row})
         shutil.rmtree(run)
-    return found
+        yield {"kill": number + 1, **row}
 
 
 def cases() -> list[dict]:
@@ -111,18 +111,25 @@ def main() -> int:
     """Write both tables and when and from what they were made; 1 if one row is not as it must."""
     os.environ |= {"HF_HUB_OFFLINE": "1"}
     commit = provenance.commit()
-    with TemporaryDirectory() as folder:
-        lines = kills(Path(folder), KILLS)
-    rows = cases()
-    write("kills.csv", lines)
+    rows, lines = cases(), []
     write("cases.csv", rows)
+    with TemporaryDirectory() as folder:
+        for row in kills(Path(folder), KILLS):
+            lines.append(row)
+            write("kills.csv", lines)
+            told(commit, rows, lines)
+    return 1 if told(commit, rows, lines) else 0
+
+
+def told(commit: str, rows: list[dict], lines: list[dict]) -> int:
+    """Write when and from what both tables were made; how many rows are not as they must be."""
     bad = sum(row["refused"] == "NO" for row in rows) + sum(r["values"] != "equal" for r in lines)
     facts = dict(commit=commit, date=datetime.now(UTC).strftime("%Y-%m-%d"), cases=len(rows))
     facts |= dict(kills=len(lines), bad=bad, machine=provenance.hardware())
     with provenance.writing(FOLDER / "facts.json") as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     print(f"{len(rows)} bad inputs, {len(lines)} kills, {bad} not as they must be")
-    return 1 if bad else 0
+    return bad
 
 
 if __name__ == "__main__":

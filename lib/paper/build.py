@@ -54,13 +54,14 @@ def book(run: Path, folder: Path) -> Path:
 
 
 def _cause(said: str) -> str:
-    """Of what the builder said: its warnings and errors, else the first exception that says
-    something, else its last line.
+    """Of what the builder said: what the system refused it, else its warnings and errors, else the
+    first exception that says something, else its last line.
     """
     lines = [line.strip() for line in said.splitlines() if line.strip(" =-^~\x1b[0m19")]
     report = [line for line in lines if "WARNING" in line or "ERROR" in line]
     raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception): \S", line)]
-    return "\n".join(report or raised[:1] or lines[-1:] or ["it said nothing"])
+    system = [line for line in lines if "[Errno " in line]
+    return "\n".join(system[:1] or report or raised[:1] or lines[-1:] or ["it said nothing"])
 
 
 def _book_state(run: Path) -> str:

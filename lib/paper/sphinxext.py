@@ -165,6 +165,8 @@ class Listed(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         path = chapters.ROOT / "data" / self.arguments[0]
+        if not path.is_file():
+            return [nodes.paragraph(text="Not made yet: make test-long makes this table.")]
         self.env.note_dependency(str(path))
         if path.suffix == ".json":
             frame = pd.DataFrame([json.loads(path.read_text())])
