@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib import provenance
-from lib.paper import chapters, compare, reuse
+from lib.paper import chapters, compare, reuse, stale
 
 # what Snakemake ends every log with, whatever happened
 LOOK_ABOVE = ("Exiting because", "Complete log", "Shutting down", "At least one")
@@ -57,6 +57,9 @@ def execute(
     )
     code = _ended(_snakemake(folder, jobs * threads, missing), environment, held)
     mend(folder)
+    for chapter in missing:
+        if (folder / f"{chapter}.ipynb").is_file():
+            stale.note(folder, chapter)
     if code and not any(failure(folder, chapter) for chapter in missing):
         raise RuntimeError(f"run: the workflow itself failed: {_cause(folder, code)}")
     return code == 0
