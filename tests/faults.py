@@ -128,7 +128,7 @@ def told(commit: str, rows: list[dict], lines: list[dict]) -> int:
     facts |= dict(kills=len(lines), bad=bad, machine=provenance.hardware())
     with provenance.writing(FOLDER / "facts.json") as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-    print(f"{len(rows)} bad inputs, {len(lines)} kills, {bad} not as they must be")
+
     return bad
 
 
