@@ -179,6 +179,8 @@ def papermill(source: str, target: str, given: str) -> None:
     _with_its_leader()
     import logging
 
+    # jsonschema would compile its grammars for 3 seconds, for formats that no notebook has
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill as engine
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
