@@ -89,7 +89,11 @@ def cases() -> list[dict]:
     rows = []
     for case in bad_input.cases():
         with TemporaryDirectory() as folder:
-            told = bad_input.said(case, Path(folder)).replace(f"{folder}/", "")
+            told = (
+                bad_input.said(case, Path(folder))
+                .replace(f"{folder}/", "")
+                .replace(folder, "FOLDER")
+            )
         fine = case.words in told and "Traceback" not in told
         first = told.splitlines()[0] if told else ""
         shown = first if len(first) <= 160 else f"{first[:160]}…"
