@@ -17,7 +17,7 @@ MOST = 7  # marks of one group
 COLUMNS = ["group", "way", "causal", "nats", "nats_low", "nats_high", "left"]
 SHOWN = ("cost", "balance")
 GROUPS = ("assigned otherwise", "trained", "placed")
-WHERE = {"same domain": "same text", "another domain": "other text"}
+WHERE = {"same domain": "same text", "another domain": "other text", "all domains": "all text"}
 
 
 def points(

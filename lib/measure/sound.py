@@ -17,6 +17,7 @@ COLUMNS = {
     "exchange": ("size_bytes", "wire_bytes", "own_bytes", "messages", "rank", "phase", *TIMES),
     "layer": ("shape", "tokens", "routes", "wire_bytes", "own_bytes", "rank", "phase", *TIMES),
     "compute": ("shape", "rows", "active", "rank", "phase", *TIMES),
+    "native": ("shape", "tokens", "level", "rho", "engine", "launch", "rank", "phase", *TIMES),
 }
 
 
