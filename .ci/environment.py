@@ -35,6 +35,7 @@ def install(stamp, requirements):
 def pip(folder, requirements):
     """Run pip with a count of packages in place of its lines; its errors as they are."""
     command = [str(folder / "bin/python"), "-m", "pip", "install", "--disable-pip-version-check"]
+    command += ["--no-compile"]  # a module is compiled when it is first imported, most never are
     for path in requirements:
         command += ["--requirement", str(path)]
     out = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

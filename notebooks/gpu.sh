@@ -51,7 +51,8 @@ run() { # CHAPTER FOLDER PARAMETERS(JSON): the executed copy and the chapter's f
   mkdir -p "$2"
   corpus=auto
   if [ -n "${CORPUS:-}" ]; then corpus=corpus.xz && ln -sf "$(realpath "$CORPUS")" "$2/$corpus"; fi
-  given=$(python3 -m lib.paper.given "$1" --params "${PARAMS:-paper}" --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}")
+  given=$(cd "$2" && python3 -m lib.paper.given "$1" --params "${PARAMS:-paper}" --json "{\"corpus_source\": \"$corpus\"}" --json "$3" --json "${EXTRA:-{\}}") || return 1
+  given=${given//"$(realpath "$2")/"/} # what lies in its own folder is named so on its page
   (cd "$2" && PAPER_RUN_NAME=${PARAMS:-paper} PAPER_PARAMETERS_FILE=${PARAMS:-paper}.yml \
     python3 -m lib.paper.runner "$root/notebooks/$1.ipynb" "$1.ipynb" "$given")
   rm -f "$2/corpus.xz"

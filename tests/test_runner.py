@@ -256,7 +256,15 @@ def test_a_changed_statement_and_a_changed_file_are_computed_again(repository, d
     """Last, since they leave the default run as it was not."""
     edited(repository / "notebooks/01_second.ipynb", "chapter.uses", "chapter  .uses")
     assert small.ran(compute(repository, "default")) == ["01_second (1 of 1)"]
+    values = default / "00_first/values.json"
+    values.write_text(values.read_text().replace('"value": 1', '"value": 4', 1))
+    assert "default: 00 (stale)" in small.command(repository, "list").stdout
+    refused = small.command(repository, "publish", "default")
+    said = "publish: 00_first/values.json: must be as the run left it: run it again\n"
+    assert refused.returncode == 2 and refused.stderr == said
+    assert small.ran(compute(repository, "default"))[0] == "00_first (1 of 2)"
     table = default / "00_first/table.csv"
     table.write_text(table.read_text() + "c,3\n")
-    assert small.ran(compute(repository, "default")) == ["01_second (1 of 1)"]
+    again = compute(repository, "default")
+    assert small.ran(again) == ["00_first (1 of 2)", "01_second (2 of 2)"]
     assert small.ran(compute(repository, "default")) == []

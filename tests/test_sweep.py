@@ -54,10 +54,13 @@ def test_the_table_over_seeds_by_hand(tmp_path):
     table = sweep.told(places, given, [])
     assert table.name.tolist() == ["04.slow"] * 4  # what is the same, or no number, is not told
     found = sweep.summary(table, ["num_experts", "seed"])
-    assert found.value.tolist() == [2, 5] and found.seeds.tolist() == [2, 2]
+    assert found.value.tolist() == [2, 5] and found[sweep.OVER].tolist() == [2, 2]
     # Student's t at one degree of freedom: 12.706 · 1, as the standard error of 1 and 3 is 1
     assert found.value_high[0] == pytest.approx(2 + 12.7062, abs=1e-3)
     assert sweep.told(places, given, ["04.same"]).value.tolist() == [7] * 4
+    table["seeds"] = "20"  # a parameter of chapter 04
+    both = sweep.summary(table, ["num_experts", "seeds", "seed"])
+    assert both.seeds.tolist() == ["20", "20"] and both[sweep.OVER].tolist() == [2, 2]
     plain = sweep.summary(table, ["num_experts"])
     assert plain.columns.tolist() == ["name", "num_experts", "value"] and len(plain) == 4
     with pytest.raises(ValueError, match=r"--value 04.slower: no run has this value"):

@@ -22,6 +22,7 @@ from lib.commands.line import Line
 from lib.paper import chapters, compare, rules, runner, runs, scheduler, settings
 
 MOST = 1000  # runs of a sweep
+OVER = "over seeds"  # the column of their number, which no parameter can be called
 SWEEPS = chapters.ROOT / "_build" / "sweeps"
 
 
@@ -103,10 +104,8 @@ def summary(table: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
             stats.mean_interval(numbers) if len(own) > 1 and numbers.notna().all() else (None,) * 2
         )
         row |= {"value": numbers.mean(), "value_low": ends[0], "value_high": ends[1]}
-        rows.append(row | {"seeds": len(own)})
-    return pd.DataFrame(
-        rows, columns=["name", *others, "value", "value_low", "value_high", "seeds"]
-    )
+        rows.append(row | {OVER: len(own)})
+    return pd.DataFrame(rows, columns=["name", *others, "value", "value_low", "value_high", OVER])
 
 
 def page(table: pd.DataFrame, title: str) -> str:
@@ -136,7 +135,8 @@ def main(arguments: Sequence[str]) -> None:
             how = dict(jobs=a.jobs, origin=a.params, held=held, profile=profile)
             if not runner.execute(where, own, wanted, **how):
                 failed.append(where.name)
-    table = summary(told(places, given, a.value), list(along))
+    varied = [name for name, values in along.items() if len(values) > 1]
+    table = summary(told(places, given, a.value), varied)
     target = SWEEPS / a.name
     target.mkdir(parents=True, exist_ok=True)
     with provenance.writing(target / "table.csv") as part:

@@ -30,6 +30,8 @@ def publish(run: Path, record: dict) -> Path:
     if run.resolve() == chapters.PUBLISHED.resolve():
         raise ValueError(f"publish: {run.name}: is the published run")
     _finished(record)
+    if changed := stale.altered(run, chapter):
+        raise ValueError(f"publish: {changed[0]}: must be as the run left it: run it again")
     theirs = record["provenance"]["parameters"]
     if all(
         theirs.get(name) == value

@@ -41,6 +41,7 @@ def take(run: Path, chapter: str, given: dict) -> str:
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
         shutil.copyfile(copy, run / copy.name)
+        stale.note(run, chapter)
         return other.name
     return ""
 
@@ -55,6 +56,8 @@ def in_order(run: Path, done: list[str]) -> None:
 def _equal(run: Path, record: dict, copy: Path, wished: dict) -> bool:
     facts, chapter = record["provenance"], record["chapter"]
     if record.get("left") or facts["sources"] != chapters.sources(chapter):
+        return False
+    if stale.altered(copy.parent, chapter):
         return False
     same = _asked(copy, record).items() ^ wished.items()
     if any(name not in provenance.MACHINE for name, _ in same):

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib import provenance
-from lib.paper import chapters, compare, reuse, scheduler
+from lib.paper import chapters, compare, reuse, scheduler, stale
 
 # what Snakemake ends every log with, whatever happened
 LOOK_ABOVE = ("Exiting because", "Complete log", "Shutting down", "At least one")
@@ -75,6 +75,9 @@ def _ended(folder: Path, missing: list[str], code: int) -> bool:
             reason = "its job ended from outside (cancelled, out of time or memory?)"
             stopped(log, chapters.source(chapter), reason)
     mend(folder)
+    for chapter in missing:
+        if (folder / f"{chapter}.ipynb").is_file():
+            stale.note(folder, chapter)
     if code and not any(failure(folder, chapter) for chapter in missing):
         raise RuntimeError(f"run: the workflow itself failed: {_cause(folder, code)}")
     return code == 0
@@ -176,6 +179,8 @@ def papermill(source: str, target: str, given: str) -> None:
     _with_its_leader()
     import logging
 
+    # jsonschema would compile its grammars for 3 seconds, for formats that no notebook has
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import papermill as engine
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError

@@ -18,6 +18,7 @@ import json
 import lzma
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -35,13 +36,19 @@ RAW_ROLE = re.compile(r"\{(?:val|fig|cite|doc|ref)[a-z:]*\}`[^`]*`")
 logger = logging.getLogger(__name__)
 
 
+@cache
+def _records(run: Path) -> dict[str, dict]:
+    """What a run published, read once in the process that builds its book."""
+    return compare.records(run)
+
+
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     path, run = Path(app.srcdir) / f"{docname}.ipynb", Path(app.config.paper_run)
     if not path.is_file():
         source[0] = prose.kept(source[0], compare.told(run))
     if not path.is_file() or path.parent.name != "notebooks":
         return
-    copy, record = pages.executed(path.stem, run), compare.records(run).get(path.stem[:2])
+    copy, record = pages.executed(path.stem, run), _records(run).get(path.stem[:2])
     if not copy.is_file():
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
@@ -75,8 +82,8 @@ class Val(SphinxRole):
     def run(self) -> tuple[list[nodes.Node], list]:
         number, _, name = self.text.partition(".")
         run = Path(self.env.config.paper_run)
-        published = compare.records(chapters.PUBLISHED).get(number)
-        record = compare.records(run).get(number)
+        published = _records(chapters.PUBLISHED).get(number)
+        record = _records(run).get(number)
         elsewhere = record is None and published is not None  # not computed here, told in grey
         record = published if elsewhere else record
         if record is None or name not in record["values"]:
@@ -126,7 +133,7 @@ class Fig(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         number, _, name = self.arguments[0].partition(".")
         run = Path(self.env.config.paper_run)
-        record = compare.records(run).get(number)
+        record = _records(run).get(number)
         if record is None or name not in record["figures"]:
             return [nodes.paragraph("", "", nodes.emphasis(text=MISSING))]
         known = record["figures"][name]
@@ -139,7 +146,7 @@ class Claims(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
-        frame = compare.claims(compare.records(run), compare.records(chapters.PUBLISHED))
+        frame = compare.claims(_records(run), _records(chapters.PUBLISHED))
         return _table(
             frame.rename(columns={"here": "this run", "published": "published run"}), "claims"
         )
@@ -150,7 +157,7 @@ class Compared(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
-        frame = compare.compare(compare.records(chapters.PUBLISHED), compare.records(run))
+        frame = compare.compare(_records(chapters.PUBLISHED), _records(run))
         if frame.empty:
             return [nodes.paragraph(text="No value differs.")]
         return _table(

@@ -9,6 +9,8 @@ from lib import provenance
 from lib.paper import chapters, settings
 
 CONFIRMED = "confirmed.json"  # see publish.confirm
+NOTED = "made.json"  # see note
+GOES_ON = ("model", "runs")  # folders of a chapter that it changes when it goes on
 
 
 def since(run: Path, record: dict) -> list[str]:
@@ -34,6 +36,7 @@ def since(run: Path, record: dict) -> list[str]:
         places = [run / name, run.joinpath(name[:2], *own), chapters.ROOT / name]
         path = next((place for place in places if place.is_file()), None)
         changed |= {name} if path is None or provenance.sha256(path) != sha else set()
+    changed |= set(altered(run, chapter))
     wished = asked(run)
     if wished is not None and now:
         wanted = chapters.defaults(chapter) | json.loads(settings.of(chapter, wished))
@@ -55,6 +58,37 @@ def _others(facts: dict, wanted: dict) -> list[str]:
             or (name not in given and provenance.portable(value) != facts["parameters"].get(name))
         )
     ]
+
+
+def note(run: Path, chapter: str) -> None:
+    """Note the files that a chapter of a run left, by their SHA-256, as it left them."""
+    known = _noted(run) | {chapter: _files(run, chapter)}
+    with provenance.writing(run / NOTED) as part:
+        part.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def altered(run: Path, chapter: str) -> list[str]:
+    """The files of a chapter that are no longer as it left them; none where that is not noted."""
+    then = _noted(run).get(chapter)
+    if then is None:
+        return []
+    now = _files(run, chapter)
+    return sorted(name for name, sha in then.items() if now.get(name) != sha)
+
+
+def _noted(run: Path) -> dict[str, dict[str, str]]:
+    try:
+        return json.loads((run / NOTED).read_text()) if (run / NOTED).is_file() else {}
+    except ValueError:
+        return {}
+
+
+def _files(run: Path, chapter: str) -> dict[str, str]:
+    """What other chapters and pages read of a chapter's folder; not what it goes on with."""
+    home = run / chapter
+    paths = [path for path in sorted(home.rglob("*")) if path.is_file()]
+    kept = [path for path in paths if path.relative_to(home).parts[0] not in GOES_ON]
+    return {path.relative_to(run).as_posix(): provenance.sha256(path) for path in kept}
 
 
 def confirmed(run: Path, chapter: str) -> dict:
