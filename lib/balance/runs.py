@@ -17,6 +17,8 @@ from lib.balance import worth
 from lib.balance.study import Job, Study
 from lib.model import texts
 
+COUNTED = ["runs", "runs_diverged", "seeds", "documents"]  # of `extent`, what was found
+
 
 def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:
     """The results of runs that did not diverge."""
