@@ -63,7 +63,7 @@ def _copy(run: Path, record: dict, target: Path) -> None:
     figures, which lie beside it.
     """
     chapter = record["chapter"]
-    left_out = shutil.ignore_patterns("model", "runs", ".*")
+    left_out = shutil.ignore_patterns("model", "runs", "*.png", ".*")
     shutil.copytree(run / chapter, target, ignore=left_out)
     notebook = json.loads((run / f"{chapter}.ipynb").read_text())
     notebook["metadata"].pop("papermill", None)
