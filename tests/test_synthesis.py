@@ -54,6 +54,21 @@ def test_holm_counts_what_was_not_run(results):
     assert found.checkpoints.tolist() == [8] + [0] * (len(declared.FAMILY) - 1)
 
 
+def test_what_the_validation_decides_is_no_longer_not_run(results):
+    parts = pd.DataFrame(
+        dict(
+            hypothesis=["h4", "h4", "h6b", "h6b"],
+            part=["few", "many", "few", "many"],
+            p=[0.6, 0.004, 2e-6, 0.02],
+            verdict=["undecided", "supported", "supported", "supported"],
+        )
+    )
+    table = pd.DataFrame(columns=["hypothesis", "part", *ladder_results_columns()])
+    found = synthesis.family(table, results, parts).set_index("hypothesis")
+    assert found.verdict[["H4", "H6b", "H6a"]].tolist() == ["undecided", "supported", "not run"]
+    assert found.p[["H4", "H6b"]].tolist() == [0.6, 2e-6] and found.checkpoints["H6b"] == 0
+
+
 def ladder_results_columns():
     from lib.commands import ladder_summary
 

@@ -24,6 +24,7 @@ TABLES = {  # what the synthesis reads: name, chapter and file
     "told": ("02_assignment", "told"),
     "trained": ("03_finetune", "front"),
     "placed": ("04_network", "placements"),
+    "fresh": ("05_validation", "declared"),
 }
 
 

@@ -15,6 +15,7 @@ from lib.commands import (
     ladder_summary,
 )
 from lib.commands.ladder_results import Results
+from lib.measure import watching
 
 # names of the parts that prose tells
 SLUGS = {
@@ -60,16 +61,30 @@ def parts(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def family(table: pd.DataFrame, results: Results) -> pd.DataFrame:
+def family(
+    table: pd.DataFrame, results: Results, fresh: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """A row per declared hypothesis: verdict, p, p_holm (Holm over all of `declared.FAMILY`; one
-    that was not run counts with p = 1) and checkpoints.
+    that was not run counts with p = 1) and checkpoints.  fresh: the parts that the validation
+    decides on measured layers (`watching.declared`), if it was run.
     """
     known = ladder_summary.verdicts(table, results).set_index("hypothesis")
+    if fresh is not None and len(fresh):
+        known = pd.concat([known, _on_layers(fresh)])
     rows = known.reindex(declared.FAMILY).rename_axis("hypothesis").reset_index()
     rows["verdict"] = rows.verdict.fillna("not run")
     rows["p_holm"] = stats.holm(rows.p.fillna(1.0))
     rows["checkpoints"] = rows.n.fillna(0).astype(int)
     return rows[["hypothesis", "verdict", "p", "p_holm", "checkpoints"]]
+
+
+def _on_layers(parts: pd.DataFrame) -> pd.DataFrame:
+    """H4 and H6b by name: verdict and p; they rest on cards, not on checkpoints."""
+    found = watching.verdicts(parts)
+    rows = {name: (found[name], found[f"{name}_p"]) for name in ("h4", "h6b")}
+    own = pd.DataFrame(rows, index=["verdict", "p"]).T.rename(index=str.upper)
+    own = own.rename(index={"H6B": "H6b"})
+    return own.assign(p=own.p.astype(float))
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
