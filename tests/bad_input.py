@@ -384,7 +384,7 @@ def text() -> Iterator[Case]:
         ("x.csv", b'text\n"a', "unexpected end of data"),
         ("x.tsv", b"text\ttext\na\tb\n", "column 'text' stands there twice"),
         ("x.parquet", b"PAR1", "is not parquet"),
-        ("x.txt.gz", gzip.compress(b"hello hello")[:-6], "is not whole gzip"),
+        ("x.txt.gz", gzip.compress(b"hello hello", mtime=0)[:-6], "is not whole gzip"),
     ):
         yield Case("text", f"{name}: {content[:30]!r}", words, _text(name, content))
     for given, words in (
