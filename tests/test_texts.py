@@ -152,7 +152,7 @@ def test_a_table_in_parquet_and_a_text_in_gzip(tmp_path):
         ("x.jsonl", b'{"text": "\\ud800"}', r"line 1: 'text' is not UTF-8: must be"),
         ("x.csv", b"id,body\n1,a\n", r"x.csv: line 2: must be an object with 'text', has 'id'"),
         ("x.txt.gz", b"plain", r"x.txt.gz: is not whole gzip: must be, by its name"),
-        ("x.txt.gz", gzip.compress(mtime=0, data=b"plain", mtime=0)[:-9], r"x.txt.gz: is not whole gzip"),
+        ("x.txt.gz", gzip.compress(mtime=0, data=b"plain")[:-9], r"x.txt.gz: is not whole gzip"),
         ("x.parquet", b"PAR1", r"x.parquet: is not parquet: "),
     ],
 )  # fmt: skip
