@@ -8,6 +8,7 @@ import signal
 
 import psutil
 import pytest
+import slurm
 import small
 import yaml
 
@@ -78,13 +79,12 @@ def test_jobs_tell_their_progress_and_end_with_the_command(tmp_path, how):
     given = json.dumps({"events": "waits" if how else "none"})
     whole = f"from pathlib import Path\n{code}"
     process = small.start(repository, "-c", whole, "run", given, "00_first")
-    began, told = repository / "_build/runs/run/began", ""
+    began = repository / "_build/runs/run/began"
     if how:
-        while not began.is_file():
-            told += process.stderr.readline()
+        slurm.wait_for(lambda: began.is_file() and began.read_text(), 120)
         process.send_signal(how)
     done = small.ended(process)
-    told += done.stderr
+    told = done.stderr
     assert "00: == 00_first (1 of 1)" in told.splitlines()
     assert (done.returncode == 0) is (how is None)
     if how:

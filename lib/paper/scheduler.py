@@ -105,11 +105,11 @@ def run(folder: Path, command: Sequence[str], held: int | None, environment: dic
             return process.wait()
     except KeyboardInterrupt:
         print("run: cancelling its jobs", file=sys.stderr, flush=True)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal would: jobs of this machine end too
         try:
             process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
         raise
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -153,12 +153,13 @@ def _tell(folder: Path, seen: dict[Path, int]) -> None:
 
 
 def ends_with_leader() -> None:
-    """Interrupt this process, Snakemake's own, when the command that started it is gone, so that
-    its jobs do not outlive it; jobs, which may run on other machines, do not know that command.
+    """Interrupt this process, Snakemake's own, and its children when the command that started it
+    is gone, so that its jobs do not outlive it; jobs, which may run on other machines, do not know
+    that command.
     """
     leader = os.environ.pop("PAPER_LEADER", "")
     if leader:
-        when_gone(int(leader), lambda: os.kill(os.getpid(), signal.SIGINT))
+        when_gone(int(leader), lambda: os.killpg(os.getpgrp(), signal.SIGINT))
 
 
 def when_gone(leader: int, act: Callable[[], None]) -> None:
