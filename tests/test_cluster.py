@@ -133,8 +133,8 @@ def test_names_that_are_neither_are_refused(tmp_path):
     [
         (dict(fabric="H99"), "04_network: fabric = 'H99': must be one of"),
         (dict(devices_per_node=3), "04_network: fabric.nodes: devices = 8: must be a multiple"),
-        (dict(model="nowhere"), "04_network: load.open: model = 'nowhere': must be one of"),
-        (dict(counts="nowhere.csv"), "04_network: others.read: nowhere.csv: cannot be read"),
+        (dict(model="nowhere"), "04_network: model = 'nowhere': must be 'embedded',"),
+        (dict(counts="nowhere.csv"), "04_network: counts = 'nowhere.csv': must be 'published',"),
     ],
 )
 def test_the_chapter_refuses_before_any_work(given, line):

@@ -36,7 +36,7 @@ OWNERS = {
         "measure/parallel",
         "commands/",
     ),
-    "matplotlib": ("paper/plots",),
+    "matplotlib": ("paper/plots", "paper/svg"),
     "seaborn": ("paper/plots",),
     "sphinx": ("paper/sphinxext.py",),
     "docutils": ("paper/sphinxext.py",),

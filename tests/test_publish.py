@@ -8,6 +8,7 @@ import shutil
 import pytest
 from conftest import ROOT
 
+from lib import provenance
 from lib.paper import chapters, markup, publish, stale
 
 
@@ -28,7 +29,9 @@ def published(tmp_path, monkeypatch):
     the defaults.
     """
     shutil.copytree(
-        ROOT / "data/reference/01", tmp_path / "01", ignore=shutil.ignore_patterns("*.npz", "*.xz")
+        ROOT / "data/reference/01",
+        tmp_path / "01",
+        ignore=shutil.ignore_patterns("*.npz", "*.csv.xz"),
     )
     (tmp_path / "01" / stale.CONFIRMED).unlink(missing_ok=True)
     monkeypatch.setattr(chapters, "PUBLISHED", tmp_path)
@@ -117,9 +120,9 @@ def run(published, tmp_path):
     folder = tmp_path / "mine"
     shutil.copytree(home / "01", folder / "01_profile")
     (folder / "01_profile/quick.json").unlink()
-    copy = json.loads((folder / "01_profile/01_profile.ipynb").read_text())
-    (folder / "01_profile.ipynb").write_text(json.dumps(copy))
-    (folder / "01_profile/01_profile.ipynb").unlink()
+    packed = folder / "01_profile/01_profile.ipynb.xz"
+    (folder / "01_profile.ipynb").write_text(provenance.text(packed))
+    packed.unlink()
     record = json.loads((folder / "01_profile/values.json").read_text())
     record["values"]["gini_without"]["value"] = 9.0
     (folder / "01_profile/new.csv").write_text("a,b\n" + "1,2\n" * 40_000)
@@ -135,7 +138,7 @@ def test_publishing_replaces_the_whole_chapter_and_keeps_its_quick_run(published
     assert made["values"]["gini_without"]["value"] == 9
     assert (target / "quick.json").read_bytes() == quick
     assert (target / "new.csv.xz").is_file() and not (target / "gone.csv").exists()
-    assert (target / "01_profile.ipynb").is_file()
+    assert (target / "01_profile.ipynb.xz").is_file()
     assert {path.name for path in home.iterdir()} == {"01", "mine"}
 
 

@@ -9,6 +9,7 @@ import recomputed
 
 from lib import stats
 from lib.commands import ladder_profile, popularity, synthesis
+from lib.network import counts as counts_of
 from lib.network import transfer
 from lib.routing import locality, parts, profile, sampling, serving, trace
 
@@ -105,8 +106,8 @@ def test_one_prompt_repeated(traces):
 
 def test_what_packing_keeps_is_of_one_model_and_has_no_interval():
     counts = pd.read_csv(transfer.COUNTS)
-    rows = transfer.of_counts(counts, {"own": ("OLMoE-1B-7B", 8)})
-    found = transfer.kept(rows, {"packing_kept": ("own", "packed")})
+    rows = counts_of.judged(counts, {"own": ("OLMoE-1B-7B", 8)})
+    found = counts_of.kept(rows, {"packing_kept": ("own", "packed")})
     assert found.columns.tolist() == ["name", "value"]  # 15 cells of one model are no 15 clusters
     assert found.value[0] == pytest.approx(recomputed.packing_kept(8))
     told = json.loads((recomputed.DATA / "reference/04/values.json").read_text())["values"]
@@ -159,9 +160,9 @@ def test_prevention_and_repair(rows, results):
     above = [recomputed.nats_apart(repaired[seed], without[seed]) for seed in prevented]
     table = synthesis.repairs(results).set_index(["loss", "coefficient"]).loc[("switch", 0.1)]
     assert len(dearer) == 8 and min(dearer) > 0
-    assert table.dearer == pytest.approx(np.mean(dearer), abs=1e-6)
+    assert table.over_start == pytest.approx(np.mean(dearer), abs=1e-6)
     assert table.repair == pytest.approx(np.mean(above), abs=1e-6)
-    assert table.dearer_low < np.mean(dearer) < table.dearer_high
+    assert table.over_start_low < np.mean(dearer) < table.over_start_high
 
 
 def test_the_embedded_pair_gains_as_the_others_do(results):
@@ -183,7 +184,8 @@ def test_ranks_of_popularity_and_of_what_is_kept(results):
     assert found.order_all == pytest.approx(
         (apart[:, 0] * apart[:, 1]).sum() / np.sqrt((apart**2).sum(0).prod())
     )
-    assert found.models_all == len(own) == found.models_even + found.models_uneven
+    sizes = popularity.numbers(own)
+    assert sizes.models_all == len(own) == sizes.models_even + sizes.models_uneven
 
 
 def test_published_routers_share_what_pairs_of_their_texts_do():
