@@ -55,6 +55,7 @@ def test_values_are_read_as_their_parameter_is():
     }
     assert json.loads(settings.of("04_network", given)) == {
         "imbalance_levels": [0.0, 0.3],
+        "model": "64",
         "num_experts": 64,
     }
 
