@@ -106,8 +106,8 @@ def test_a_table_for_readers_has_words_for_heads_and_the_interval_beside_the_val
     )
     shown = columns.readable(table)
     assert shown.columns.tolist() == ["checkpoint", "Gini", "some count", "causal"]
-    assert shown.iloc[0].tolist() == ["with", "0.210 [0.190, 0.240]", "3", "yes"]
-    assert shown.iloc[1].tolist() == ["without", "–", "12", "no"]
+    assert shown.iloc[0].tolist() == ["with balance loss", "0.210 [0.190, 0.240]", "3", "yes"]
+    assert shown.iloc[1].tolist() == ["without balance loss", "–", "12", "no"]
 
 
 def test_numbers_are_told_with_the_labels_of_the_index():
