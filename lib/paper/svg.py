@@ -35,12 +35,11 @@ def drawn(fig: Figure, name: str) -> str:
     for colour, themed in THEME.items():
         body = body.replace(colour, themed)
     body = IDS.sub(lambda found: f"{found[1]}{html.escape(name)}-", body)
-    head, _, rest = body.partition(">")
-    box = re.search(r'viewBox="[^"]*"', head)
-    assert box is not None
+    _, _, rest = body.partition(">")
+    width, height = 72 * fig.get_size_inches()  # in points, which are the drawing's units
     root = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'{box[0]} style="fill: currentColor; stroke-linejoin: round; stroke-linecap: butt">'
+        f'viewBox="0 0 {width:g} {height:g}" style="fill: currentColor; stroke-linejoin: round; stroke-linecap: butt">'
     )
     return root + re.sub(r"\s+", " ", LONG.sub(_short, rest)).replace("> <", "><").strip()
 
