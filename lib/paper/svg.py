@@ -39,7 +39,8 @@ def drawn(fig: Figure, name: str) -> str:
     width, height = 72 * fig.get_size_inches()  # in points, which are the drawing's units
     root = (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-        f'viewBox="0 0 {width:g} {height:g}" style="fill: currentColor; stroke-linejoin: round; stroke-linecap: butt">'
+        f'viewBox="0 0 {width:g} {height:g}" '
+        'style="fill: currentColor; stroke-linejoin: round; stroke-linecap: butt">'
     )
     return root + re.sub(r"\s+", " ", LONG.sub(_short, rest)).replace("> <", "><").strip()
 
