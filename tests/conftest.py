@@ -64,6 +64,13 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = f"skipped under REQUIRE_ALL=1: {report.longrepr}"
 
 
+def pytest_runtest_logreport(report):
+    """A failure is told when it happens: a run that is stopped never comes to its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        reason = getattr(report.longrepr, "reprcrash", None) or str(report.longrepr)[-300:]
+        print(f"\nFAILED {report.nodeid} ({report.when}): {reason}", flush=True)
+
+
 def pytest_collection_modifyitems(items):
     """Files that may take longest come first, so that processes end together."""
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["budgets"]
