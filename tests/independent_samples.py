@@ -125,7 +125,7 @@ def kept(result: dict) -> float:
     rng, found = np.random.default_rng(1), []
     homes = [at_random(counts.shape[2], DEVICES, rng) for _ in range(RANDOM)]
     for name, (_, served) in halves.items():
-        others = [sum(both) for other, both in halves.items() if other != name]
+        others = [first + last for other, (first, last) in halves.items() if other != name]
         for layer, load in enumerate(served):
             moved = [rho(load, packed(other[layer], DEVICES)) for other in others]
             free = np.mean([rho(load, home) for home in homes])

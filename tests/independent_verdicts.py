@@ -58,7 +58,7 @@ def parabola(points: list[tuple], at: float) -> np.ndarray:
     """The value at `at` of the parabola through three points."""
     x = [point[0] for point in points]
     weight = [np.prod([(at - b) / (a - b) for b in x if b != a]) for a in x]
-    return sum(w * y for w, (_, y) in zip(weight, points, strict=True))
+    return np.tensordot(weight, [point[1] for point in points], 1)
 
 
 def bias_over_rival(result: dict) -> tuple[np.ndarray, float]:
