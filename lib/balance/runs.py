@@ -103,7 +103,7 @@ def told(*tables: pd.DataFrame, tag: str = "", **asked: Sequence[str]) -> pd.Dat
 
 def named(row: Mapping | pd.Series, *things: str, tag: str = "") -> pd.DataFrame:
     """These numbers of a row, or all, as `told` has them: of no loss."""
-    known = dict(row)
+    known = {str(name): value for name, value in row.items()}
     names = things or [name for name in known if not name.endswith(ENDS[1:])]
     found = []
     for thing in names:
