@@ -22,6 +22,7 @@ from lib.balance import (
     repaired,
     setup,
     trainable,
+    trial,
     worth,
 )
 from lib.balance.study import Job, Study
@@ -75,6 +76,12 @@ def test_seeds_come_first_and_bad_losses_are_refused():
         finetune.queue({"swtch": [0.1]}, 1)
     with pytest.raises(ValueError, match="coefficient = -1"):
         finetune.queue({"switch": [-1]}, 1)
+
+
+def test_a_loss_says_whether_the_step_of_its_bias_falls():
+    plans = [trial.plan(Job(loss, 0.01, 0), study()) for loss in ("bias", "falling_bias")]
+    assert [[own.bias_rate(step) for step in (0, 1)] for own in plans] == [[0.01] * 2, [0.01, 5e-3]]
+    assert all(losses.LOSSES[own.loss].moves_bias for own in plans)
 
 
 @pytest.fixture(scope="module")

@@ -197,8 +197,10 @@ def test_a_comparison_needs_no_loss_and_switch():
 
 def test_a_comparison_is_described_a_row_per_loss():
     table = losses.described({"none": [0.0], "gini": [1.0, 0.3]})
-    assert table.loss.tolist() == ["none", "gini"]
-    assert table.coefficients.tolist() == ["0", "0.3, 1"]
+    assert table.loss.tolist()[:2] == ["none", "gini"] and set(table.loss) == {*losses.LOSSES}
+    assert table.coefficients.tolist()[:2] == ["0", "0.3, 1"]
+    assert set(table.coefficients[2:]) == {"not run"} and len(table) == len(losses.LOSSES)
+    assert losses.absent(dict.fromkeys(losses.LOSSES)) == []
     assert table.adds[1] == losses.LOSSES["gini"].words
 
 

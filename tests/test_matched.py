@@ -6,7 +6,7 @@ from results import STUDY, queue, result
 from scipy import stats as scipy_stats
 
 from lib import stats
-from lib.balance import matched, surface
+from lib.balance import matched, reading, surface
 from lib.balance.study import Job
 
 
@@ -54,7 +54,8 @@ def test_two_seeds_that_miss_the_target_end_in_rows_of_nan():
     most = table[table.loss == "max"].iloc[0]
     assert most.seeds == 1 and np.isfinite(most.cost)
     assert np.isnan([most.cost_low, most.difference_low, most.p_equivalent]).all()
-    asked = surface.over(known, list(known), 0.05)
+    own = {name: matched.curves(known, range(3), name) for name in surface.METRICS}
+    asked = surface.over(own, 0.05, levels=surface.SHARES, ways=reading.WAYS)
     assert len(asked) == 18 * 3 and set(surface.by_loss(asked).loss) <= {"entropy", "max"}
 
 
@@ -102,6 +103,12 @@ def test_texts_stand_beside_each_other_and_one_that_is_not_there_is_nan():
     lacking = matched.equality(matched.on_text(alone, 1))
     assert lacking.loss.tolist() == ["entropy", "gini"]
     assert lacking.drop(columns="loss").isna().all(axis=None)
+    told = matched.equal(table, "difference", "gap")
+    assert told.tag.tolist() == [""] * 4 + ["elsewhere"] * 4
+    assert told.thing.tolist() == ["difference", "difference", "gap", "gap"] * 2
+    assert told.loss.tolist() == [*matched.EQUAL] * 4
+    assert told.value[[0, 4]].tolist() == pytest.approx([0, 0], abs=1e-9)
+    assert matched.equal(alone, "difference").value.isna().tolist() == [False, True, True, True]
 
 
 def test_equality_is_told_with_enough_seeds_only():

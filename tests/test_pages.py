@@ -119,3 +119,14 @@ def test_numbers_are_told_with_the_labels_of_the_index():
     )
     table = pd.DataFrame({"gini": [0.5], "p95": [2.0]}, index=["with"])
     assert columns.told(table) == "with: Gini 0.500, busiest over nominal, P95 2.00"
+
+
+def test_a_loss_is_told_by_its_words():
+    import pandas as pd
+
+    table = pd.DataFrame({"loss": ["switch", "bias"], "coefficient": [0.1, 1.0], "nats": [2.0, 3]})
+    assert columns.readable(table).loss.tolist() == ["Switch, per layer", "loss-free bias"]
+    both = table.set_index(["loss", "coefficient"])
+    assert columns.told(both) == "Switch, per layer, 0.1: 2.000; loss-free bias, 1: 3.000"
+    assert columns.listed(["max", "gini", "max"]) == "maximum, Gini"
+    assert columns.listed([]) == "none"

@@ -27,21 +27,59 @@ def test_what_diverged_is_in_no_table():
     found = queue([0.0])
     found[Job("max", 0.1, 0)] = {"diverged": "step 2: loss = nan"}
     assert "max" not in runs.table(found).loss.tolist()
-    told = runs.extent(STUDY, list(found), found)
-    assert (told.runs, told.runs_asked, told.runs_diverged, told.seeds) == (4, 5, 1, 0)
-    assert runs.same_documents(found)
+    told = runs.counted(found, list(found))
+    assert (told.runs, told.runs_diverged, told.seeds) == (4, 1, 0)
+    assert runs.settings(STUDY, list(found), found).runs_asked == 5
+
+
+def test_without_the_start_or_on_other_documents_nothing_is_compared():
+    found = queue([0.0])
+    jobs = list(found)
+    assert runs.checked(found, jobs) is found
     found[Job("none", 0.0, 0)]["held_out"]["documents"] = {"names_sha256": "b"}
-    assert not runs.same_documents(found)
+    with pytest.raises(ValueError, match="runs: held-out documents differ: must be the same"):
+        runs.checked(found, jobs)
+    del found[jobs[0]]
+    with pytest.raises(ValueError, match="was not evaluated: time_budget_s must allow one run"):
+        runs.checked(found, jobs)
 
 
-def test_extent_counts_tokens_and_names_devices():
+def test_tokens_are_counted_and_devices_named():
     found = queue([0.0, 0.0])
-    told = runs.extent(STUDY, list(found), found)
-    assert (told.seeds, told.documents) == (2, CLUSTERS)
-    tokens = (told.tokens_m, told.unique_tokens_m, told.batch_kilotokens)
-    assert tokens == (8e-4, 1e-3, 0.2) and told.training_device == "abacus"
+    told = runs.counted(found, list(found))
+    assert (told.seeds, told.documents, told.unique_tokens_m) == (2, CLUSTERS, 1e-3)
+    told = runs.settings(STUDY, list(found), found, home="here")
+    assert (told.tokens_m, told.batch_kilotokens, told.home) == (8e-4, 0.2, "here")
+    assert told.training_device == "abacus"
     start = {job: one for job, one in found.items() if job.loss == "start"}
-    assert runs.extent(STUDY, list(found), start).training_device == "none"
+    assert runs.settings(STUDY, list(found), start).training_device == "none"
+
+
+def test_what_is_told_has_a_row_per_number():
+    one = pd.DataFrame({"loss": ["none", "gini"], "nats": [1.0, 2.0], "nats_low": [0.5, np.nan]})
+    other = pd.DataFrame({"loss": ["gini"], "nats": [5.0], "gini": [0.2]})
+    table = runs.told(one, other, tag="best", nats=["gini", "none", "max"], gini=["gini"])
+    assert table.thing.tolist() == ["nats"] * 3 + ["gini"] and set(table.tag) == {"best"}
+    assert table.loss.tolist() == ["gini", "none", "max", "gini"]
+    assert table.value.tolist() == pytest.approx([2.0, 1.0, np.nan, 0.2], nan_ok=True)
+    assert table.value_low[1] == 0.5 and table.value_high.isna().all()
+    with pytest.raises(ValueError, match=r"runs.told: churn: must be a column of a table"):
+        runs.told(one, churn=["none"])
+    rows = runs.named(pd.Series(dict(nats=1.0, nats_low=0.5, nats_high=1.5, gini=0.2)), tag="x")
+    assert rows.thing.tolist() == ["nats", "gini"] and set(rows.loss) == {""}
+    assert rows.value.tolist() == [1.0, 0.2] and rows.value_high[0] == 1.5
+    assert runs.named(dict(words="yes", gini=0.2), "words").value.tolist() == ["yes"]
+
+
+def test_claims_of_balance_name_the_loss():
+    assert runs.balancing("switch", "entropy") == [
+        (
+            f"balances_{name}",
+            f"Training with the {words} loss ends more even than without a loss.",
+            f"gini_{name} < gini_none",
+        )
+        for name, words in (("switch", "Switch"), ("entropy", "entropy"))
+    ]
 
 
 def test_only_whole_seeds_are_complete():

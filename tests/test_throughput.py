@@ -17,14 +17,14 @@ def test_the_ratio_is_taken_round_by_round(tmp_path):
     assert (race.trainer_ratio, race.rate_book, race.rate_trainer) == (3.0, 4.0, 1.5)
     limits = (race.trainer_ratio_low, race.trainer_ratio_high)
     assert limits == pytest.approx(stats.mean_interval([4, 2]))
-    assert race.trainer_device == "abacus"
+    assert throughput.device(tmp_path) == "abacus"
     assert throughput.files(tmp_path) == [tmp_path / "throughput.csv"]
 
 
 def test_where_nothing_was_measured_numbers_are_missing(tmp_path):
     race = throughput.raced(tmp_path)
     assert np.isnan([race.trainer_ratio, race.trainer_ratio_low, race.rate_book]).all()
-    assert race.trainer_device == "no device yet" and race.least_ratio == throughput.LEAST
+    assert throughput.device(tmp_path) == "no device yet"
     assert throughput.files(tmp_path) == [] and len(throughput.profile(tmp_path)) == 0
 
 

@@ -37,7 +37,11 @@ class Log:
         self.sums += torch.stack([nats.float(), balance.float()])
 
     def row(self, step: int) -> dict[str, float]:
-        """The stretch's row, added to the history; a loss that is not finite ends the run."""
+        """The stretch's row, added to the history: step, tokens, nats (of its batches), balance
+        (value of the balance loss), held_out (NaN), tokens_per_s, gini of the load over its
+        batches, mean over layers, and gini_0 … of each layer's; a loss that is not finite ends the
+        run.
+        """
         nats, balance = (self.sums / self.count).tolist()
         if not math.isfinite(nats):
             raise FloatingPointError(

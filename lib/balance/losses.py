@@ -164,7 +164,8 @@ class Loss:
     its value depends on statistics of the global batch, which are then counted before the first
     gradient.  pooled: it takes (the logits of all layers, k) instead, of the tokens at hand.  raw:
     it looks at the router's own logits, also where scores are no softmax of them.  moves_bias: the
-    selection bias goes a step of the coefficient's size per update, away from loaded experts.
+    selection bias goes a step of the coefficient's size per update, away from loaded experts;
+    bias_decays: that step falls linearly to 0 over the run.
     """
 
     function: Callable[..., Tensor] | None
@@ -173,6 +174,7 @@ class Loss:
     pooled: bool = False
     raw: bool = False
     moves_bias: bool = False
+    bias_decays: bool = False
 
 
 LOSSES = {
@@ -186,6 +188,9 @@ LOSSES = {
     "z": Loss(z, "squared size of the logits: steadies, no balance", whole_batch=False, raw=True),
     "switch_z": Loss(switch_z, "Switch, and a share of the z-loss"),
     "bias": Loss(None, "nothing; a bias on the choice moves a step per update", moves_bias=True),
+    "falling_bias": Loss(
+        None, "nothing; the same with a step that falls to 0", moves_bias=True, bias_decays=True
+    ),
 }
 
 
@@ -213,14 +218,24 @@ def comparable(coefficients: object) -> bool:
     )
 
 
+RULE = (comparable, "must map each loss, none and switch too, to its coefficients")
+
+
+def absent(coefficients: Mapping[str, list[float]]) -> list[str]:
+    """The losses that a comparison leaves out."""
+    return [name for name in LOSSES if name not in coefficients]
+
+
 def described(coefficients: Mapping[str, list[float]]) -> pd.DataFrame:
-    """A row per loss of a comparison: loss, adds (in words), coefficients (as text, rising)."""
+    """A row per loss, those of a comparison first: loss, adds (in words), coefficients (as text,
+    rising), or that it is "not run".
+    """
     rows = [
         dict(
             loss=name,
             adds=LOSSES[name].words,
-            coefficients=", ".join(f"{value:g}" for value in sorted(values)),
+            coefficients=", ".join(f"{value:g}" for value in sorted(coefficients.get(name, []))),
         )
-        for name, values in coefficients.items()
+        for name in [*coefficients, *absent(coefficients)]
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).replace({"coefficients": {"": "not run"}})

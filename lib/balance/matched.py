@@ -20,8 +20,21 @@ from lib.balance import crossed, documents, reading, runs
 from lib.balance.study import Job, Study
 
 EQUAL = ("entropy", "gini")  # the losses that are held to cost what Switch costs
+TAGS = ("", "elsewhere")  # of what is told of the first text, and of the second
 COLUMNS = ["loss", "seeds", "target", "cost", "cost_low", "cost_high", "difference"]
 COLUMNS += ["difference_low", "difference_high", "p_equivalent"]
+CLAIMS = [  # H3: name, text, predicate
+    (
+        "h3",
+        "At matched balance, entropy and Gini losses differ from Switch by less than the margin.",
+        "gap_entropy < margin and gap_gini < margin",
+    ),
+    (
+        "h3_elsewhere",
+        "The same on the second text that was trained on.",
+        "gap_entropy_elsewhere < margin and gap_gini_elsewhere < margin",
+    ),
+]
 Key = tuple[str, int]  # a loss and a seed
 
 
@@ -166,6 +179,16 @@ def equality(table: pd.DataFrame) -> pd.DataFrame:
     own[["gap_low", "gap_high"]] = sizes(own)
     own["gap"] = own.difference.abs().where(enough)
     return own
+
+
+def equal(table: pd.DataFrame, *things: str) -> pd.DataFrame:
+    """These columns of `equality` on both of the first two texts of `by_text`, as `runs.told` has
+    them.
+    """
+    asked = dict.fromkeys(things, EQUAL)
+    both = [equality(on_text(table, place)) for place in range(len(TAGS))]
+    parts = [runs.told(own, tag=tag, **asked) for own, tag in zip(both, TAGS, strict=True)]
+    return pd.concat(parts, ignore_index=True)
 
 
 def sizes(table: pd.DataFrame) -> np.ndarray:

@@ -17,7 +17,8 @@ from lib.balance import worth
 from lib.balance.study import Job, Study
 from lib.model import texts
 
-COUNTED = ["runs", "runs_diverged", "seeds", "documents"]  # of `extent`, what was found
+WORDS = {"switch": "Switch", "gini": "Gini"}  # of losses that are called by a name
+ENDS = ("", "_low", "_high")  # of a column with its interval
 
 
 def evaluated(results: Mapping[Job, dict]) -> dict[Job, dict]:
@@ -75,6 +76,42 @@ def of(rows: pd.DataFrame, *losses: str) -> pd.DataFrame:
     return rows.set_index("loss").reindex(list(losses)).reset_index()
 
 
+def without(rows: pd.DataFrame, loss: str) -> pd.DataFrame:
+    """The rows of a table but those of this loss."""
+    return rows[rows.loss != loss]
+
+
+def told(*tables: pd.DataFrame, tag: str = "", **asked: Sequence[str]) -> pd.DataFrame:
+    """Numbers that are told, a row each: thing, loss, tag, value with value_low and value_high.
+
+    asked: per column (thing) the losses whose number is told, from the first of the tables, which
+    have one row per loss, that has the column.  What is not there is NaN.  Refused: a column that
+    none has.
+    """
+    found = []
+    for thing, names in asked.items():
+        known = next((table for table in tables if thing in table), None)
+        if known is None:
+            raise ValueError(f"runs.told: {thing}: must be a column of a table")
+        rows = known.set_index("loss").to_dict("index")
+        for loss in names:
+            own = rows.get(loss, {})
+            ends = {f"value{end}": own.get(thing + end, np.nan) for end in ENDS}
+            found.append(dict(thing=thing, loss=loss, tag=tag) | ends)
+    return pd.DataFrame(found)
+
+
+def named(row: Mapping | pd.Series, *things: str, tag: str = "") -> pd.DataFrame:
+    """These numbers of a row, or all, as `told` has them: of no loss."""
+    known = {str(name): value for name, value in row.items()}
+    names = things or [name for name in known if not name.endswith(ENDS[1:])]
+    found = []
+    for thing in names:
+        ends = {f"value{end}": known.get(thing + end, np.nan) for end in ENDS}
+        found.append(dict(thing=thing, loss="", tag=tag) | ends)
+    return pd.DataFrame(found)
+
+
 def mean(samples: ArrayLike, name: str) -> dict[str, float]:
     """{name: mean of samples [n], <name>_low and <name>_high: its 95 % interval}; no interval below
     two samples, and no mean of none.
@@ -91,7 +128,7 @@ def averaged(rows: pd.DataFrame, by: Sequence[str], columns: Sequence[str]) -> p
     """
     found: list[dict] = []
     if rows.empty:
-        ends = [name + end for name in columns for end in ("", "_low", "_high")]
+        ends = [name + end for name in columns for end in ENDS]
         return pd.DataFrame(columns=[*by, "seeds", *ends])
     for key, part in rows.groupby(list(by), sort=False):
         row = dict(zip(by, key, strict=True)) | {"seeds": len(part)}
@@ -150,6 +187,18 @@ def curves(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
     return averaged(pd.DataFrame(rows), ["loss", "step", "layer"], ["gini"])
 
 
+def balancing(*names: str) -> list[tuple[str, str, str]]:
+    """The claims that training with these losses evens out the load: name, text, predicate."""
+    return [
+        (
+            f"balances_{name}",
+            f"Training with the {WORDS.get(name, name)} loss ends more even than without a loss.",
+            f"gini_{name} < gini_none",
+        )
+        for name in names
+    ]
+
+
 def ends(table_of_curves: pd.DataFrame) -> pd.DataFrame:
     """Per loss: loss, train_gini, the mean over layers at the last step of `curves`."""
     last = table_of_curves[table_of_curves.step == table_of_curves.step.max()]
@@ -168,38 +217,55 @@ def layers(study: Study, results: Mapping[Job, dict]) -> pd.DataFrame:
     return averaged(pd.DataFrame(rows), ["loss", "layer"], ["gini"])
 
 
-def extent(study: Study, jobs: Sequence[Job], results: Mapping[Job, dict]) -> pd.Series:
-    """How much was done on a text: runs finished, runs_asked, runs_diverged, complete seeds,
-    documents held out, million tokens of a run (tokens_m) and of the text (unique_tokens_m),
-    thousand tokens of a batch (batch_kilotokens), what was trained, on what (training_device), on
-    which text, and whether the model knew it (seen), in words.
+def checked(results: Mapping[Job, dict], jobs: Sequence[Job]) -> Mapping[Job, dict]:
+    """The results as they are.  Refused: those without the start, and runs that were not all
+    evaluated on the same documents.
+    """
+    found = evaluated(results)
+    if jobs[0] not in found:
+        raise ValueError("runs: the start was not evaluated: time_budget_s must allow one run")
+    if len({one["held_out"]["documents"]["names_sha256"] for one in found.values()}) > 1:
+        raise ValueError("runs: held-out documents differ: must be the same ones in all runs")
+    return results
+
+
+def counted(results: Mapping[Job, dict], jobs: Sequence[Job]) -> pd.Series:
+    """How much was done on a text: runs finished, runs_diverged, complete seeds, documents held
+    out, million tokens of the text (unique_tokens_m).
     """
     known = evaluated(results)
-    start, book = known[jobs[0]]["held_out"], study.text == texts.HELD_OUT
-    devices = {r["provenance"]["device"] for job, r in known.items() if job.loss != "start"}
-    return pd.Series(
-        dict(
-            runs=len(known) - 1,
-            runs_asked=len(jobs) - 1,
-            runs_diverged=len(results) - len(known),
-            seeds=len(complete(table(known), jobs)),
-            documents=start["documents"]["count"],
-            tokens_m=study.tokens / 1e6,
-            unique_tokens_m=start["training_tokens"] / 1e6,
-            batch_kilotokens=study.finetune_sequences * study.sequence_tokens / 1e3,
-            trained="all of the model" if study.trained == "all" else "its routers' weights alone",
-            text=f"one in {study.strides[0]} documents of this book's training text"
-            if book
-            else "the training part of the text given",
-            seen="was seen before in pre-training"
-            if book and study.model == "embedded"
-            else "may have been seen before in pre-training",
-            training_device=" and ".join(sorted(devices)) or "none",
-        )
+    start = known[jobs[0]]["held_out"]
+    row = dict(
+        runs=len(known) - 1,
+        runs_diverged=len(results) - len(known),
+        seeds=len(complete(table(known), jobs)),
+        documents=start["documents"]["count"],
+        unique_tokens_m=start["training_tokens"] / 1e6,
     )
+    return pd.Series(row, dtype=object)
 
 
-def same_documents(results: Mapping[Job, dict]) -> bool:
-    """Whether all runs were evaluated on the same documents."""
-    found = evaluated(results).values()
-    return len({result["held_out"]["documents"]["names_sha256"] for result in found}) == 1
+def settings(
+    study: Study, jobs: Sequence[Job], results: Mapping[Job, dict], **others: object
+) -> pd.Series:
+    """Under what the runs of a text stand: runs_asked, million tokens of a run (tokens_m), thousand
+    tokens of a batch (batch_kilotokens), what was trained, on what (training_device), on which
+    text, and whether the model knew it (seen), in words; and the `others`.
+    """
+    known = evaluated(results).items()
+    devices = {one["provenance"]["device"] for job, one in known if job.loss != "start"}
+    book = study.text == texts.HELD_OUT
+    row = dict(
+        runs_asked=len(jobs) - 1,
+        tokens_m=study.tokens / 1e6,
+        batch_kilotokens=study.batch / 1e3,
+        trained="all of the model" if study.trained == "all" else "its routers' weights alone",
+        text=f"one in {study.strides[0]} documents of this book's training text"
+        if book
+        else "the training part of the text given",
+        seen="was seen before in pre-training"
+        if book and study.model == "embedded"
+        else "may have been seen before in pre-training",
+        training_device=" and ".join(sorted(devices)) or "none",
+    )
+    return pd.Series(row | others, dtype=object)

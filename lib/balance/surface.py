@@ -4,32 +4,48 @@ compared, and how a curve is read between its points: a ranking that changes wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from lib import stats
-from lib.balance import matched, reading, runs
-from lib.balance.study import Job
+from lib.balance import matched
+from lib.balance.matched import Curves
 
 METRICS = {"max_violation": "MaxVio, P95", "gini": "Gini"}
 # of the way from the most even balance that all losses reach to that without a loss
 SHARES = {"lowest": 0.0, "a third up": 1 / 3, "two thirds up": 2 / 3}
+CLAIMS = [  # name, text, predicate
+    (
+        "one_is_cheapest",
+        "One loss is the cheapest however balance is measured, matched and read (corrected from: "
+        "less than Switch costs the maximum).",
+        "cheapest <= 1",
+    ),
+    (
+        "entropy_is_switch",
+        "However balance is measured, matched and read, entropy stays within the margin of Switch.",
+        "gap_most_entropy < margin",
+    ),
+]
 CELL = ["metric", "level", "way"]
 
 
-def over(results: Mapping[Job, dict], jobs: Sequence[Job], margin: float) -> pd.DataFrame:
-    """`matched.compared` of the complete seeds at every metric, level and way, which stand in
-    columns of these names.
+def over(
+    curves: Mapping[str, Curves], margin: float, *, levels: Mapping[str, float], ways: Iterable[str]
+) -> pd.DataFrame:
+    """`matched.compared` at every metric, level and way, which stand in columns of these names.
+
+    curves: by the words of the metric.  levels: by their words how far they lie from the most even
+    balance that all losses reach.  ways: of `reading.WAYS`.
     """
-    seeds, tables = runs.complete(runs.table(results), jobs), []
-    for metric, words in METRICS.items():
-        own = matched.curves(results, seeds, metric)
-        for level, share in SHARES.items():
-            for way in reading.WAYS:
-                table = matched.compared(own, margin, share=share, way=way)
-                tables.append(table.assign(metric=words, level=level, way=way))
+    tables = []
+    for metric, own in curves.items():
+        for (level, share), way in product(levels.items(), ways):
+            table = matched.compared(own, margin, share=share, way=way)
+            tables.append(table.assign(metric=metric, level=level, way=way))
     whole = pd.concat(tables, ignore_index=True)
     return whole[[*CELL, *whole.columns.drop(CELL)]]
 
@@ -65,16 +81,19 @@ def cheapest(table: pd.DataFrame) -> pd.DataFrame:
     return known.loc[known.groupby(CELL, sort=False).height.idxmin(), [*CELL, "loss"]]
 
 
-def told(table: pd.DataFrame) -> pd.Series:
-    """cells of the surface; cheapest: how many different losses are the cheapest of some cell, and
-    their names (cheapest_losses); of the gaps of the losses `matched.EQUAL` to Switch the largest
-    (gap_most_<loss>) with an interval that covers those of all cells: NaN below `stats.CLUSTERS`
-    seeds.
+def told(best: pd.DataFrame) -> pd.Series:
+    """Of `cheapest`: cells of the surface; cheapest, how many different losses are the cheapest of
+    some cell (NaN without a cell).
     """
-    best = cheapest(table)
-    names = list(dict.fromkeys(best.loss))
-    row: dict[str, object] = dict(cells=len(best), cheapest=len(names) if names else np.nan)
-    row |= dict(cheapest_losses=names)
+    losses = best.loss.nunique() if len(best) else np.nan
+    return pd.Series(dict(cells=len(best), cheapest=losses), dtype=object)
+
+
+def furthest(table: pd.DataFrame) -> pd.Series:
+    """Of the gaps of the losses `matched.EQUAL` to Switch the largest (gap_most_<loss>), with an
+    interval that covers those of all cells: NaN below `stats.CLUSTERS` seeds.
+    """
+    row: dict[str, float] = {}
     for loss in matched.EQUAL:
         own = table[(table.loss == loss) & (table.seeds >= stats.CLUSTERS)]
         name, limits = f"gap_most_{loss}", matched.sizes(own)

@@ -21,20 +21,26 @@ def files(folder: Path) -> list[Path]:
 
 def raced(folder: Path) -> pd.Series:
     """trainer_ratio, the speed of this book's loop over that of the Trainer, mean over rounds with
-    its 95 % interval, and least_ratio, what is asked of it; rate_book and rate_trainer, thousand
-    tokens per second; trainer_device, where that was.  NaN where nothing was measured.
+    its 95 % interval; rate_book and rate_trainer, thousand tokens per second.  NaN where nothing
+    was measured.
     """
-    path = folder / RACE
-    blank = pd.DataFrame({"round": [], "path": [], "tokens_per_s": [], "device": []})
-    rows = pd.read_csv(path) if path.is_file() else blank
+    rows = _race(folder)
     speed = rows.pivot(index="round", columns="path", values="tokens_per_s")
     own, other = (speed.get(name, pd.Series(dtype=float)) for name in ("this book", "Trainer"))
     return pd.Series(
         runs.mean(own / other, "trainer_ratio")
-        | {"least_ratio": LEAST}
         | {"rate_book": own.mean() / 1e3, "rate_trainer": other.mean() / 1e3}
-        | {"trainer_device": " and ".join(dict.fromkeys(rows.device)) or "no device yet"}
     )
+
+
+def device(folder: Path) -> str:
+    """Where the race was run."""
+    return " and ".join(dict.fromkeys(_race(folder).device)) or "no device yet"
+
+
+def _race(folder: Path) -> pd.DataFrame:
+    blank = pd.DataFrame({"round": [], "path": [], "tokens_per_s": [], "device": []})
+    return pd.read_csv(folder / RACE) if (folder / RACE).is_file() else blank
 
 
 def profile(folder: Path) -> pd.DataFrame:

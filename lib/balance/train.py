@@ -9,7 +9,7 @@ global batch (arXiv 2501.11873).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,8 @@ from tqdm import tqdm
 from lib.balance import history, losses, numerics, objective
 from lib.balance.plan import Plan
 from lib.routing import adapter
+
+Step = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 def batches(stream: Tensor, plan: Plan, first: int = 0) -> Iterator[Tensor]:
@@ -88,58 +90,124 @@ def run(
     replay: bool = True,
     pause: Callable[[int], bool] | None = None,
 ) -> pd.DataFrame:
-    """Train `model` in place on a row of tokens; returns its history, a row per `log_every` steps.
+    """Train `model` in place on a row of tokens; returns its history (`history.Log.row`).
 
-    Columns: step, tokens, nats (of the batches since the row before), balance (value of the balance
-    loss), held_out (nats per token on `sample` [sequences, sequence_tokens + 1], every
-    `evaluate_every` steps, else NaN), tokens_per_s, and gini_0 … of each layer's load over the
-    batches since the row before. folder: where a checkpoint is left every `checkpoint_every` steps,
-    and from which the run goes on if there is one; on a CPU it ends with the same bits as without
-    the break.  Under torchrun each process takes its share of each batch. replay: on one GPU the
-    step up to the optimizer's is one CUDA graph, unless the batch comes in parts. pause: asked
-    after each step, with its number from 1; where it says yes a checkpoint is left and the run ends
-    there, to be gone on with.  It may look at the model meanwhile. Refused: a text too short for
-    one batch, a batch that does not divide evenly, an unknown loss, a checkpoint of another run, a
-    loss that is no longer finite.
+    sample: windows [sequences, sequence_tokens + 1] for its column held_out.  folder: where a
+    checkpoint is left every `checkpoint_every` steps, and from which the run goes on if there is
+    one.  replay: on one GPU the step up to the optimizer's is one CUDA graph.  pause: asked after
+    each step, with its number from 1; where it says yes a checkpoint is left and the run ends
+    there, to be gone on with.  Under torchrun each process takes its share of each batch.  Refused:
+    what `Run` refuses, and a loss that is no longer finite.
     """
-    losses.check(plan.loss, plan.coefficient)
-    plan.divides(objective.place()[1])
-    loss = losses.LOSSES[plan.loss]
-    forward, step_optimizer = numerics.use_precision(model, precision), optimizer(model, plan)
-    bias = objective.selection_bias(model) if loss.moves_bias else None
-    log = history.Log(plan, next(model.parameters()).device)
-    keeper = history.Keeper(folder, model, step_optimizer, stream, plan, log)
-    first = keeper.resume()
-    source = batches(_on(log.device, stream.astype(np.int32)), plan, first)
-    windows = None if sample is None else _on(log.device, sample.astype(np.int64))
-    model.train()
-    with (
-        objective.biased(model),
-        adapter.record(model, scores=loss.function is not None) as rec,
-        _progress(title, plan, first) as bar,
-    ):
-        step = _stepper(model, rec, plan, step_optimizer, forward)
-        for number in range(first, plan.steps):
-            for group in step_optimizer.param_groups:
-                group["lr"] = plan.rate(number)
-            batch = next(source)
-            if replay and number == first and plan.micro_sequences in (0, plan.batch_sequences):
-                step = objective.replayed(step, model, batch)
-            nats, balance, load = step(batch)
-            step_optimizer.step()
-            if bias is not None:
-                objective.update_bias(bias, load, plan.bias_rate(number))
-            log.add(nats, balance, load)
+    own = Run(model, stream, plan, precision, folder)
+    windows = None if sample is None else _on(own.log.device, sample.astype(np.int64))
+    with own.seen() as rec, _progress(title, plan, own.first) as bar:
+        step = own.stepper(rec, replay)
+        for number in range(own.first, plan.steps):
+            own.take(step, number)
             if plan.logs(number + 1):
-                bar.set_postfix_str(_logged(log, number + 1, model, windows, forward))
+                bar.set_postfix_str(own.logged(number + 1, windows))
             if checkpoint_every and (number + 1) % checkpoint_every == 0:
-                keeper.save(number + 1)
+                own.keeper.save(number + 1)
             bar.update()
             if pause is not None and pause(number + 1):
-                keeper.save(number + 1)
+                own.keeper.save(number + 1)
                 break
-    model.eval()
-    return pd.DataFrame(log.history)
+    return pd.DataFrame(own.log.history)
+
+
+class Run:
+    """A training run under way: the model, its optimizer, what it was and where it goes on.
+
+    On a CPU it ends with the same bits as without a break.  Refused: a text too short for one
+    batch, a batch that does not divide evenly, an unknown loss, a checkpoint of another run.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        stream: np.ndarray,
+        plan: Plan,
+        precision: str,
+        folder: Path | None,
+    ) -> None:
+        losses.check(plan.loss, plan.coefficient)
+        plan.divides(objective.place()[1])
+        self.model, self.plan, self.loss = model, plan, losses.LOSSES[plan.loss]
+        self.forward = numerics.use_precision(model, precision)
+        self.optimizer = optimizer(model, plan)
+        self.bias = objective.selection_bias(model) if self.loss.moves_bias else None
+        self.log = history.Log(plan, next(model.parameters()).device)
+        self.keeper = history.Keeper(folder, model, self.optimizer, stream, plan, self.log)
+        self.first = self.keeper.resume()
+        self.batches = batches(_on(self.log.device, stream.astype(np.int32)), plan, self.first)
+
+    @contextmanager
+    def seen(self) -> Iterator[adapter.Record]:
+        """The model in training, its bias in force, and what its routers do in a record."""
+        self.model.train()
+        scores = self.loss.function is not None
+        with objective.biased(self.model), adapter.record(self.model, scores=scores) as rec:
+            yield rec
+        self.model.eval()
+
+    def stepper(self, rec: adapter.Record, replay: bool) -> Step:
+        """A function of a batch that leaves its clipped gradient in the model and returns what
+        `objective.gradients` does; with `replay` one CUDA graph from its first batch on, unless
+        the batch comes in parts.
+        """
+        plan, model = self.plan, self.model
+
+        def step(batch: Tensor) -> tuple[Tensor, ...]:
+            self.optimizer.zero_grad(set_to_none=True)
+            found = objective.gradients(
+                model,
+                rec,
+                batch,
+                self.loss,
+                plan.coefficient,
+                micro_sequences=plan.micro_sequences,
+                forward=self.forward,
+            )
+            torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
+            return found
+
+        whole = plan.micro_sequences in (0, plan.batch_sequences)
+        return _replaying(step, model) if replay and whole else step
+
+    def take(self, step: Step, number: int) -> None:
+        """One step of the optimizer, and of the bias where the loss moves one."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(number)
+        nats, balance, load = step(next(self.batches))
+        self.optimizer.step()
+        if self.bias is not None:
+            objective.update_bias(self.bias, load, self.plan.bias_rate(number))
+        self.log.add(nats, balance, load)
+
+    def logged(self, step: int, windows: Tensor | None) -> str:
+        """End a stretch of the history with `step`, evaluated where the plan says so; returns its
+        row in words.
+        """
+        row = self.log.row(step)
+        if windows is not None and self.plan.evaluates(step):
+            sequences = self.plan.batch_sequences
+            row["held_out"] = held_out_nats(self.model, windows, sequences, self.forward)
+            self.log.restart()
+        layers = " ".join(f"{value:.2f}" for name, value in row.items() if name.startswith("gini_"))
+        return f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s"
+
+
+def _replaying(step: Step, model: torch.nn.Module) -> Step:
+    """`objective.replayed` of a step, made with the first batch that comes."""
+    made: list[Step] = []
+
+    def replaying(batch: Tensor) -> tuple[Tensor, ...]:
+        if not made:
+            made.append(objective.replayed(step, model, batch))
+        return made[0](batch)
+
+    return replaying
 
 
 def _on(device: torch.device, numbers: np.ndarray) -> Tensor:
@@ -150,45 +218,3 @@ def _progress(title: str, plan: Plan, first: int) -> tqdm:
     """A bar of steps, shown by one process of those that train together."""
     hidden = objective.place()[0] > 0
     return tqdm(total=plan.steps, initial=first, desc=title, mininterval=5.0, disable=hidden)
-
-
-def _logged(
-    log: history.Log,
-    step: int,
-    model: torch.nn.Module,
-    windows: Tensor | None,
-    forward: AbstractContextManager,
-) -> str:
-    """End a stretch of the history with `step`, evaluated where the plan says so; returns its row
-    in words.
-    """
-    row = log.row(step)
-    if windows is not None and log.plan.evaluates(step):
-        row["held_out"] = held_out_nats(model, windows, log.plan.batch_sequences, forward)
-        log.restart()
-    layers = " ".join(f"{value:.2f}" for name, value in row.items() if name.startswith("gini_"))
-    return f"nats {row['nats']:.3f}, gini {layers}, {row['tokens_per_s']:,.0f} tokens/s"
-
-
-def _stepper(
-    model: torch.nn.Module,
-    rec: adapter.Record,
-    plan: Plan,
-    step_optimizer: torch.optim.Optimizer,
-    forward: AbstractContextManager,
-) -> Callable[[Tensor], tuple[Tensor, ...]]:
-    """A function of a batch that leaves its clipped gradient in the model and returns what
-    `objective.gradients` does.
-    """
-    loss = losses.LOSSES[plan.loss]
-    parts = plan.micro_sequences
-
-    def step(batch: Tensor) -> tuple[Tensor, ...]:
-        step_optimizer.zero_grad(set_to_none=True)
-        found = objective.gradients(
-            model, rec, batch, loss, plan.coefficient, micro_sequences=parts, forward=forward
-        )
-        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-        return found
-
-    return step

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from lib.balance import pretrain, repaired, setup, train, trainable, worth
+from lib.balance import losses, pretrain, repaired, setup, train, trainable, worth
 from lib.balance.setup import Setup
 from lib.balance.study import Job, Study
 
@@ -35,6 +35,7 @@ def plan(job: Job, study: Study) -> train.Plan:
         seed=study.seed + job.seed,
         log_every=max(1, steps // CURVE),
         evaluate_every=steps,
+        bias_decays=losses.LOSSES[job.loss].bias_decays,
     )
 
 

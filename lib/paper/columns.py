@@ -7,7 +7,7 @@ value of that name has the same format and unit.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from numbers import Integral
 from typing import Any
 
@@ -18,6 +18,7 @@ from lib.paper.columns_known import COLUMNS, Column
 from lib.paper.plots_style import label as words_of
 
 NONE = "–"  # in a table, where there is no number
+NAMED = ("arm", "loss")  # columns whose content has words of its own
 
 
 def known(name: Hashable) -> Column:
@@ -45,11 +46,11 @@ def fmt(name: Hashable, value: object) -> str:
 
 
 def cell(row: dict, name: str) -> str:
-    """One cell of a table for readers: the value, and in brackets its interval; a checkpoint by
-    its words.
+    """One cell of a table for readers: the value, and in brackets its interval; a checkpoint or a
+    loss by its words.
     """
     value, limits = row[name], intervals.of(row, name)
-    if name == "arm":
+    if name in NAMED:
         return words_of(value)
     if not isinstance(value, str) and pd.isna(value):
         return NONE
@@ -65,15 +66,26 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(dict(enumerate(columns))).set_axis([known(n).words for n in names], axis=1)
 
 
+def listed(names: Iterable[str]) -> str:
+    """The words of checkpoints or losses, each once: "entropy, Gini"; "none" of none."""
+    return ", ".join(words_of(name) for name in dict.fromkeys(names)) or "none"
+
+
+def _label(name: Hashable, level: Hashable) -> str:
+    if level in NAMED:
+        return words_of(name)
+    return f"{name:g}" if isinstance(name, float) else str(name)
+
+
 def told(data: pd.Series | pd.DataFrame) -> str:
-    """The numbers of a column or table in a sentence, each after the label that its index gives:
-    "re-route, 1.25: 0.166; drop, 1.25: 0.166".
+    """The numbers of a column or table in a sentence, each after the label that its index gives, a
+    checkpoint or a loss by its words: "re-route, 1.25: 0.166; drop, 1.25: 0.166".
     """
     table = data.to_frame() if isinstance(data, pd.Series) else data
     parts = []
     for label, row in zip(table.index, table.to_dict("records"), strict=True):
-        names = label if isinstance(label, tuple) else (label,)
-        words = ", ".join(f"{name:g}" if isinstance(name, float) else str(name) for name in names)
+        names = zip(label if isinstance(label, tuple) else (label,), table.index.names, strict=True)
+        words = ", ".join(_label(name, level) for name, level in names)
         numbers = ", ".join(
             cell(row, str(name))
             if len(intervals.without(list(row))) == 1
