@@ -234,4 +234,5 @@ RANGES: dict[str, Rule] = {
     "load_draws": whole(2, 1000),
     "deepep_fitted": each(whole(1, 4096)),
     "nodes_fitted": each(whole(1, 4096)),
+    "normal_fitted": each(whole(1, 4096)),
 }
