@@ -165,22 +165,32 @@ def alltoall_errors(found: pd.DataFrame) -> pd.DataFrame:
     ).reset_index()
 
 
+def alltoall_off(found: pd.DataFrame) -> pd.DataFrame:
+    """Of `alltoalls` the median error of the fit (alltoall_off) and of what the network chapter
+    uses (alltoall_used): columns card, "" for all cards that were not fitted together, and those.
+    """
+    own = found.assign(alltoall_off=found.error.abs(), alltoall_used=found.used_error.abs())
+    every = [own[own.part == "held_out"].assign(card=""), own]
+    of = pd.concat(every).groupby("card", sort=False)
+    return of[["alltoall_off", "alltoall_used"]].median().reset_index()
+
+
 def node_errors(found: pd.DataFrame) -> pd.DataFrame:
-    """Of `by_nodes`, per phase and number of devices that were not fitted: columns phase, devices,
-    error_median and error_most.
+    """Of `by_nodes`, per kernel, phase and number of devices that were not fitted: columns kernel,
+    phase, devices, error_median and error_most.
     """
     own = found[found.part == "held_out"].assign(error=lambda rows: rows.error.abs())
-    of = own.groupby(["phase", "devices"], sort=False).error
+    of = own.groupby(["kernel", "phase", "devices"], sort=False).error
     return of.agg(error_median="median", error_most="max").reset_index()
 
 
-def nodes_off(found: pd.DataFrame) -> pd.Series:
-    """Of `by_nodes`, nodes_off, the median error where nothing was fitted, and nodes_fitted, the
+def nodes_off(found: pd.DataFrame, name: str = "nodes") -> pd.Series:
+    """Of `by_nodes`, <name>_off, the median error where nothing was fitted, and <name>_fitted, the
     numbers of devices that were, in words.
     """
     held = found[found.part == "held_out"].error.abs().median()
     fitted = ", ".join(map(str, sorted(set(found.devices[found.part == "fit"]))))
-    return pd.Series(dict(nodes_off=held, nodes_fitted=fitted), dtype=object)
+    return pd.Series({f"{name}_off": held, f"{name}_fitted": fitted}, dtype=object)
 
 
 def summary(deep: pd.DataFrame) -> pd.DataFrame:
@@ -219,11 +229,23 @@ def met(deep: pd.DataFrame) -> pd.Series:
     return pd.Series(rows.deepep.to_numpy(), index=["_".join(filter(None, row)) for row in parts])
 
 
-def normal(deepep: pd.DataFrame) -> pd.DataFrame:
-    """Rates of DeepEP's normal kernels, GB/s per number of devices: dispatch and combine."""
+def rates(deepep: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """Rates of DeepEP's normal kernels, GB/s per number of devices: dispatch and combine as its
+    documentation tells them, and dispatch_others and combine_others, those that another table's
+    times of as many tokens come to, counted as there: on one node a copy of a token per device that
+    it reaches, on several one per node, its own included.
+    """
     own = deepep[deepep.kernel == "normal"]
-    rates = 1e-9 * own.pivot(index="devices", columns="phase", values="bytes_per_s")
-    return rates[["dispatch", "combine"]].reset_index().rename_axis(columns=None)
+    told = 1e-9 * own.pivot(index="devices", columns="phase", values="bytes_per_s")
+    same = others[others.tokens == own.tokens.iloc[0]]
+    ways = [reached(n, k) for n, k in zip(same.devices, same.selections, strict=True)]
+    copies = np.where(same.devices > 8, *np.array(ways).T)
+    sent = same.tokens * same.bytes_per_selection * copies
+    there = same.assign(rate=1e-3 * sent / same.time_us).pivot(
+        index="devices", columns="phase", values="rate"
+    )
+    both = told[["dispatch", "combine"]].join(there[["dispatch", "combine"]], rsuffix="_others")
+    return both.reset_index().rename_axis(columns=None)
 
 
 def slowdowns(predecessor: pd.DataFrame) -> pd.DataFrame:
