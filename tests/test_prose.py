@@ -65,7 +65,8 @@ def said(path: Path) -> list[str]:
         loops = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For)]
         for loop in loops:  # for claim in (("name", "text", "predicate"), …): chapter.claim(*claim)
             if ast.unparse(loop.body[0]).startswith("chapter.claim(*"):
-                found += [" ".join(words(row.elts[1])) for row in loop.iter.elts]
+                rows = getattr(loop.iter, "elts", [])
+                found += [" ".join(words(row.elts[1])) for row in rows]
     return found
 
 
