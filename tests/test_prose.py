@@ -62,6 +62,11 @@ def said(path: Path) -> list[str]:
             parts = [word.value for word in call.keywords if word.arg in SAID[method]]
             parts += call.args[1:2] if method == "claim" else []
             found.append(" ".join(word for part in parts for word in words(part)))
+        loops = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.For)]
+        for loop in loops:  # for claim in (("name", "text", "predicate"), …): chapter.claim(*claim)
+            if ast.unparse(loop.body[0]).startswith("chapter.claim(*"):
+                rows = getattr(loop.iter, "elts", [])
+                found += [" ".join(words(row.elts[1])) for row in rows]
     return found
 
 
@@ -93,6 +98,13 @@ def test_a_sentence_of_the_introduction_has_at_most_three_numbers():
     assert crowded((ROOT / "book/intro.md").read_text()) == []
     four = "From {val}`a` to {val}`b`, then {val}`c` and {val}`d`."
     assert crowded(f"Of {{val}}`x`. {four}\n- So {{val}}`y`.") == [four]
+
+
+def test_claims_of_a_loop_are_found(tmp_path):
+    code = 'for c in (("a", "It is 3.", "x > 0"), ("b", "So.", "y")):\n    chapter.claim(*c)'
+    page = tmp_path / "x.ipynb"
+    page.write_text(json.dumps(dict(cells=[dict(cell_type="code", source=[code])])))
+    assert said(page) == ["", "It is 3.", "So."]
 
 
 def test_the_finder_finds():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from lib.measure import calibrate, elasticity, engine, published, records, validation
+from lib.measure import calibrate, elasticity, engine, missed, published, records, validation
 from lib.measure.fitting import START, published_s
 
 ABSENT = calibrate.everything({}, 2**20)
@@ -267,7 +267,8 @@ def test_nodes_that_were_not_fitted_are_predicted():
     """Times made by hand: 10 µs, what leaves the node at 20 µs and 50 GB/s, NVLink at 200 GB/s."""
     cases = [(n, t) for n in (8, 16, 32, 64) for t in (16, 64, 128, 256)]
     table = pd.DataFrame(cases, columns=["devices", "tokens"])
-    table = table.assign(phase="dispatch", selections=8, bytes_per_selection=7000)
+    table = table.assign(kernel="low latency", phase="dispatch")
+    table = table.assign(selections=8, bytes_per_selection=7000)
     sent, away = table.tokens * 56_000, 1 - 8 / table.devices
     table["time_us"] = 10 + np.maximum(away * (20 + sent / 5e4), sent * 7 / table.devices / 2e5)
     found = published.by_nodes(table, [8, 16])
@@ -275,6 +276,61 @@ def test_nodes_that_were_not_fitted_are_predicted():
     assert published.node_errors(found).devices.tolist() == [32, 64]
     with pytest.raises(ValueError, match=r"fitted = \[8, 12\]: must be of \[8, 16, 32, 64\]"):
         published.by_nodes(table, [8, 12])
+    off = published.nodes_off(found, "x")
+    assert off.x_off < 1e-4 and off.x_fitted == "8, 16"
+
+
+def test_normal_kernels_send_a_copy_per_node_and_per_device():
+    """Distinct nodes and devices of eight experts drawn among those of four nodes, by drawing; and
+    times made of them are met where nothing was fitted, at other rates than the first guesses.
+    """
+    rng = np.random.default_rng(0)
+    for devices in (8, 16, 64):
+        experts = np.arange(256 * 8 * min(devices // 8, 4) // devices)
+        drawn = [rng.choice(experts, 8, replace=False) for _ in range(4000)]
+        for told, each in zip(
+            published.reached(devices, 8), (2048 // devices, 256 // devices), strict=True
+        ):
+            seen = np.mean([len(set(one // each)) for one in drawn])
+            assert told == pytest.approx(seen, rel=0.01), (devices, each)
+    cases = [(n, t) for n in (8, 16, 32, 64) for t in (64, 512, 4096)]
+    table = pd.DataFrame(cases, columns=["devices", "tokens"])
+    table = table.assign(kernel="normal", phase="combine", selections=8, bytes_per_selection=14336)
+    ways = np.array([published.reached(n, 8) for n in table.devices])
+    away, row = 1 - 8 / table.devices, table.tokens * 14336
+    remote, copies = row * ways[:, 0] * away, row * ways[:, 1] * (1 - 1 / table.devices)
+    table["time_us"] = 30 + 9 * (table.devices > 8) + np.maximum(remote / 3e4, copies / 2e5)
+    found = published.by_nodes(table, [8, 32], "normal")
+    assert found.error.abs().max() < 1e-3 and len(found) == 12
+    readme = table[table.tokens == 4096].assign(bytes_per_s=4e10)
+    readme, both = (pd.concat([x, x.assign(phase="dispatch")]) for x in (readme, table))
+    rates = published.rates(readme, both)
+    assert rates[["combine", "dispatch"]].eq(40).to_numpy().all()
+    assert rates.dispatch_others.tolist() == rates.combine_others.tolist()
+    one, two = (published.reached(n, 8) for n in (8, 16))
+    sent = 4096 * 14336e-3 * np.array([one[1], two[0]])
+    wanted = sent / readme.time_us.to_numpy()[:2]
+    assert rates.combine_others.tolist()[:2] == pytest.approx(wanted)
+
+
+def test_all_to_alls_of_other_cards_are_judged_by_one():
+    cases = [(c, n, b) for c in ("h200", "other") for n in (2, 4, 8) for b in (512, 8192, 65536)]
+    table = pd.DataFrame([*cases, ("h200", 2, 1 << 20)], columns=["card", "devices", "bytes"])
+    wire = table.bytes * (1 - 1 / table.devices)
+    table["time_us"] = (5 + 0.5 * (table.devices - 1) + wire / 4e4) * np.where(
+        table.card == "other", 2, 1
+    )
+    rates = dict(start_s=5e-6, first_s=5e-7, message_s=5e-7, back_share=0.0, large_s=1.0)
+    rates |= dict(small_bytes_per_s=4e10, wire_bytes_per_s=1e12, copy_bytes_per_s=np.inf)
+    found = published.alltoalls(table, rates)
+    assert len(found) == 18 and set(found.card[found.part == "fit"]) == {"h200"}
+    off = published.alltoall_off(found).set_index("card")
+    assert off.loc["", "alltoall_off"] == off.loc["other", "alltoall_off"] == pytest.approx(0.5)
+    assert off.loc["h200"].abs().max() < 1e-4
+    assert off.loc["other", "alltoall_used"] == pytest.approx(0.5)
+    each = published.alltoall_errors(found)
+    assert each.devices.tolist() == [2, 4, 8] * 2
+    assert each.error_most[3:].tolist() == pytest.approx([0.5] * 3)
 
 
 RATES = dict(start_s=3e-5, nic_bytes_per_s=4e10, nvlink_bytes_per_s=2e11)
@@ -335,8 +391,10 @@ def test_numbers_of_devices_that_cannot_be_fitted_are_refused(fitted):
 
 def test_published_rates_and_slowdowns():
     table = pd.read_csv(ROOT / "data/published/deepep.csv")
-    normal = published.normal(table).set_index("devices")
-    assert normal.loc[8].tolist() == [153, 158] and normal.loc[64].tolist() == [51, 50]
+    others = pd.read_csv(ROOT / "data/published/deepep_normal.csv")
+    rates = published.rates(table, others).set_index("devices")
+    told = rates[["dispatch", "combine"]]
+    assert told.loc[8].tolist() == [153, 158] and told.loc[64].tolist() == [51, 50]
     slowed = published.slowdowns(
         pd.DataFrame(dict(level=[0, 0.2, 0.5], max_time_us=[20.0, 30, 25]))
     )
@@ -405,6 +463,32 @@ def test_costs_are_told_as_ratios():
     )
     assert engine.fastest(TIMED)[["on", "devices"]].tolist() == ["another card", 32]
     assert engine.fastest(TIMED[:9])["on"] == "no device yet"
+
+
+def test_what_misses_the_bar_is_told_with_other_readings():
+    table = pd.DataFrame(
+        dict(
+            shape=["mixtral", "olmoe", "qwen3"],
+            tokens=1024,
+            placement="sorted",
+            beta=[0.9, 0.5, 0.3],
+            beta_predicted=[0.7, 0.45, 0.39],
+            beta_difference=[-0.2, -0.05, 0.09],
+            arithmetic_difference=[-0.19, 0.0, 0.045],
+            refit_difference=[-0.1, 0.01, 0.02],
+            even_difference=[np.nan, 0.08, -0.08],
+        )
+    )
+    assert missed.beyond(table)["shape"].tolist() == ["mixtral", "qwen3"]
+    assert missed.told(table).to_dict() == {
+        "beta_missed": "Mixtral at 1024 tokens, sorted (-0.200); "
+        "Qwen3 at 1024 tokens, sorted (+0.090)",
+        "missed_experts": pytest.approx(0.5),
+        "refit_within": 2,
+        "even_within": 2,
+    }
+    none = missed.tried(table.iloc[:0], pd.DataFrame(columns=["routes"]), {}, {})
+    assert none.empty and missed.told(none).beta_missed == "none"
 
 
 def test_the_fresh_run_is_judged_as_it_was_before_any_refit():

@@ -180,11 +180,11 @@ def cost_errors(table: pd.DataFrame, at_least: int = MANY) -> pd.Series:
     found = dict(cases=len(own), beta_within=int((off <= BAR).sum()), beta_off=off.max())
     found |= dict(beta_experts=abs(top.arithmetic_difference))
     found |= dict(slow_off=own.slowdown_error.median(), time_off=own.time_error.median())
-    words = "; ".join(map(_case, others.to_dict("records"))) or "none"
-    return pd.Series(found | dict(beta_where=_case(top.to_dict()), beta_others=words), dtype=object)
+    words = "; ".join(map(case, others.to_dict("records"))) or "none"
+    return pd.Series(found | dict(beta_where=case(top.to_dict()), beta_others=words), dtype=object)
 
 
-def _case(row: dict) -> str:
+def case(row: dict) -> str:
     shape = NAMES.get(row["shape"], row["shape"])
     return f"{shape} at {row['tokens']} tokens, {row.get('placement', 'aimed')}"
 

@@ -32,7 +32,9 @@ START = {  # first guesses, in SI units
     "even": dict(start_s=1e-5, small_bytes_per_s=2e11, large_s=2e-5, wire_bytes_per_s=3e11),
     "expert": dict(start_s=2e-5, memory_bytes_per_s=3e12, flop_per_s=5e14, join=1.0),
     "layer": dict(start_s=2e-5, source_bytes_per_s=6e11, order_bytes_per_s=1e12),
+    "alltoall": dict(start_s=6e-6, message_s=3e-7, small_bytes_per_s=5e10),
     "nodes": dict(start_s=2e-5, away_s=1e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
+    "normal": dict(start_s=2e-5, away_s=2e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
     "published": dict(start_s=3e-5, nic_bytes_per_s=45e9, nvlink_bytes_per_s=160e9),
 }
 
@@ -179,3 +181,23 @@ def nodes_s(p: Mapping[str, float], f: Features) -> np.ndarray:
     return p["start_s"] + np.maximum(
         share * (p["away_s"] + f["bytes"] / p["nic_bytes_per_s"]), inside
     )
+
+
+def alltoall_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start + (N − 1) · message + bytes (1 − 1/N) / B: small even all-to-alls on N devices of
+    one node.  Features: devices, and bytes of one device, its own share included.
+    """
+    devices = np.asarray(f["devices"], dtype=float)
+    wire = f["bytes"] * (1 - 1 / devices) / p["small_bytes_per_s"]
+    return p["start_s"] + (devices - 1) * p["message_s"] + wire
+
+
+def normal_s(p: Mapping[str, float], f: Features) -> np.ndarray:
+    """T = start, away where there is a second node, and max(remote / NIC, copies / NVLink): kernels
+    that send a token once to every node that has experts of it, and there once to every device.
+    Features: devices, remote and copies, bytes that leave a device for other nodes, and for other
+    devices.
+    """
+    away = p["away_s"] * (np.asarray(f["devices"]) > 8)
+    longer = np.maximum(f["remote"] / p["nic_bytes_per_s"], f["copies"] / p["nvlink_bytes_per_s"])
+    return p["start_s"] + away + longer

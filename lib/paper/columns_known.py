@@ -275,6 +275,15 @@ COLUMNS = {
     "ours_us": Column("ours (µs)", ".4g"),
     "queued_us": Column("queued (µs)", unit="µs"),
     "theirs_us": Column("transformers (µs)", ".4g"),
+    "alltoall_off": Column("all-to-alls off", ".1%"),
+    "alltoall_used": Column("off in use", ".1%"),
+    "combine_others": Column("combine, another's table"),
+    "dispatch_others": Column("dispatch, another's table"),
+    "even_difference": Column("over even routes", "+.2f"),
+    "missed_experts": Column("of it the experts'", ".0%"),
+    "normal_off": Column("normal kernels off", ".1%"),
+    "refit_difference": Column("own experts fitted", "+.2f"),
+    "used_median": Column("median, in use", ".1%"),
 }
 COLUMNS |= {
     name: Column(name.replace("_", " "), *form)

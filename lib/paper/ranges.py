@@ -82,19 +82,23 @@ def multiple(of: int, least: int, most: int) -> Rule:
     return lambda v: holds(v) and v % of == 0, f"{words}, a multiple of {of}"
 
 
-def place(*words: str, hub: str = "") -> Rule:
+def place(*words: str, hub: str = "", holds: str = "", called: str = "") -> Rule:
     """One of the words, a path that exists, or, where `hub` is a pattern, what a hub may have under
-    that name; an address of the network is none of these.
+    that name; an address of the network is none of these.  holds: a pattern of files of which a
+    folder must hold one, `called` so in words.
     """
 
     def fits(value: object) -> bool:
         if not isinstance(value, str) or not value.strip() or not value.isprintable():
             return False
         named = bool(hub and re.fullmatch(hub, value))
-        return value in words or named or found(value) is not None
+        if value in words or named:
+            return True
+        path = found(value)
+        return path is not None and (not holds or any(path.glob(holds)))
 
-    or_hub = ", or what a hub calls so" if hub else ""
-    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{or_hub}"
+    rest = (", or what a hub calls so" if hub else "") + (f" and holds {called}" if holds else "")
+    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{rest}"
 
 
 def found(path: str) -> Path | None:
@@ -151,7 +155,7 @@ RANGES: dict[str, Rule] = {
     "known_level": real(0, 1),
     "known_devices": whole(2, 1024),
     "known_tokens": whole(1, 2**17),
-    "measured": place(*PLACES["measured"]),
+    "measured": place(*PLACES["measured"], holds="*/*.csv.gz", called="MACHINE/EXPERIMENT.csv.gz"),
     "constants": choice("measured", "published"),
     # text
     "corpus_source": place(*PLACES["corpus_source"]),
@@ -234,4 +238,5 @@ RANGES: dict[str, Rule] = {
     "load_draws": whole(2, 1000),
     "deepep_fitted": each(whole(1, 4096)),
     "nodes_fitted": each(whole(1, 4096)),
+    "normal_fitted": each(whole(1, 4096)),
 }
