@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.commands import advice, advise, deciding, subject
+from lib.commands import advice, advise, advised, deciding, level, subject
 from lib.network import fabric, step
 
 PRICES = pd.DataFrame(
@@ -98,6 +98,32 @@ def test_the_command_prints_and_leaves_a_page(tmp_path):
     page = html.unescape((tmp_path / "advice.html").read_text())
     first = done.stdout.splitlines()[0]
     assert first in page and page.count("<table") == 2
+
+
+def test_a_gini_alone_is_answered_by_a_band(tmp_path, capsys):
+    flags = ["--gini", "0.3", "--shape", "Qwen3-30B-A3B", "--devices", "32"]
+    advise.main([*flags, "--html", str(tmp_path / "advice.html")])
+    printed = capsys.readouterr().out
+    assert "128 experts, 8 of a token, Gini 0.3, on 32 devices" in printed
+    rows = level.families(advise.of_gini(advise.parsed(flags)), deciding.Rules(), advice.prices())
+    assert all(line in printed for line in level.advised(rows))
+    assert level.advised(rows)[0] in html.unescape((tmp_path / "advice.html").read_text())
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        ([], "must have a model, counts or a run, or --gini, and not both"),
+        (["x", "--gini", "0.1"], "must have a model, counts or a run, or --gini, and not both"),
+        (["--gini", "0.9"], "--gini 0.9: must be from 0 to below 0.875, which 8 of 64 experts"),
+        (["--gini", "0", "--experts", "4"], "--experts 4, --top-k 8: must be from 1 to below"),
+        (["--gini", "0", "--shape", "OLMoE-1B-7"], "--shape OLMoE-1B-7: must be one of .*mean OLM"),
+        (["--gini", "0", "--devices", "3"], "--devices 3: must be 2 or more and divide 64"),
+    ],
+)
+def test_a_gini_that_cannot_be_is_refused(flags, line):
+    with pytest.raises(ValueError, match=f"advise: {line}"):
+        advise.of_gini(advise.parsed(flags))
 
 
 @pytest.mark.parametrize(
@@ -205,6 +231,6 @@ def test_the_thresholds_are_settings_that_are_shown(tmp_path):
     rules = deciding.Rules(enough=0.9)
     _, row = advice.answer(own, rules, PRICES, of.parts)
     assert row.action == "nothing"
-    assert any("up to 0.9 of a layer" in line for line in advise.sentences(own, row, of, rules))
+    assert any("up to 0.9 of a layer" in line for line in advised.sentences(own, row, of, rules))
     with pytest.raises(ValueError, match="--enough 1.0: must be from 0 to below 1"):
         advise.case(advise.parsed([counts(tmp_path), "--enough", "1"]))

@@ -7,7 +7,7 @@ import share_of_science
 from share_of_science import NOTEBOOKS
 
 # the goal is 0.6 in every chapter; what is reached is held, and only ever raised
-LEAST = {"00": 0.6, "01": 0.6, "02": 0.64, "03": 0.34, "04": 0.60, "05": 0.54, "06": 0.51}
+LEAST = {"00": 0.6, "01": 0.6, "02": 0.64, "03": 0.34, "04": 0.60, "05": 0.54, "06": 0.60}
 
 SOURCE = """
 import numpy as np
