@@ -140,6 +140,21 @@ def test_what_does_not_fit_is_refused(tmp_path, flags, line):
         advise.case(advise.parsed([counts(tmp_path), *flags]))
 
 
+def test_what_counts_lack_is_asked_for_by_its_flag(tmp_path):
+    file = tmp_path / "old.csv"
+    rows = ["layer_id,expert_id,count", *(f"0,{expert},{expert + 9}" for expert in range(8))]
+    file.write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="number of experts: --experts must"):
+        advise.case(advise.parsed([str(file), "--top-k", "2"]))
+    flags = [str(file), "--experts", "8", "--top-k", "2", "--devices", "4", "--enough", "0"]
+    a = advise.parsed(flags)
+    told, _, _ = advise.from_counts(a, deciding.Rules(enough=0), PRICES)
+    place = f"python -m lib place {file} --devices 4 --slots 3 --experts 8 --top-k 2 --to sglang"
+    assert any(place in line for line in told) and any("--shape names" in line for line in told)
+    with pytest.raises(ValueError, match="none.csv: no such file"):
+        advise.case(advise.parsed([str(tmp_path / "none.csv")]))
+
+
 def test_a_k_that_the_counts_lack_must_be_given(tmp_path):
     with pytest.raises(ValueError, match="--top-k 0: must be from 1"):
         advise.case(advise.parsed([counts(tmp_path, k=0)]))

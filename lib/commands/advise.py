@@ -30,6 +30,7 @@ CARDS = {"h200": "nvidia-h200-x2", "h100": "nvidia-h100-80gb-hbm3-x2"}
 CARD = "h200"  # where none is named
 MEASURED = provenance.repository() / "data/measured"
 PER_NODE = 8
+FILES = (".csv", ".json", ".jsonl", ".npz", ".pt")  # what a subject ends with that is no model
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -100,6 +101,8 @@ def counted(where: Path, a: argparse.Namespace) -> pd.DataFrame:
 def subject(a: argparse.Namespace) -> tuple[Subject, step.Model]:
     """What the command line names, and its layer; refused with one line."""
     where, model = Path(a.subject), None
+    if not where.exists() and where.suffix in FILES:
+        raise ValueError(f"advise: {a.subject}: no such file")
     if recorded(where):
         found = of_counts(counted(where, a), a.model_name)
     elif where.is_dir() or "/" in a.subject or a.subject in load.ARMS:
@@ -131,7 +134,7 @@ def subject(a: argparse.Namespace) -> tuple[Subject, step.Model]:
 def layer_of(name: str, own: Subject) -> step.Model:
     """The published model of this name; a layer of OLMoE's sizes with these experts otherwise."""
     known = step.models()
-    model = known[name] if name in known else replace(known["OLMoE-1B-7B"], name="")
+    model = known[name] if name in known else replace(known[level.MODEL], name="")
     shape = replace(model.shape, experts=own.load.shape[1], k=own.k)
     return replace(model, shape=shape, layers=model.layers if model.name else len(own.load))
 

@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from lib.commands import advice
+from lib.commands import advice, level
 from lib.commands.deciding import OFFERED, Rules
 from lib.commands.subject import Subject
 
@@ -75,6 +75,8 @@ def sentences(
         else f"On another of its {len(own.parts)} texts the busiest device has {row.drift:.2f} "
         "times what a placement made for that text gives."
     )
+    if place and not case.model.name:
+        size += f" as in {level.MODEL}, as counts tell no sizes (--shape names others)"
     moved = bool(place) and row.action not in ("nothing", "fewer")
     return [
         row.advice,
