@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.commands import advice, advise, deciding, subject
+from lib.commands import advice, advise, advised, deciding, level, subject
 from lib.network import fabric, step
 
 PRICES = pd.DataFrame(
@@ -100,6 +100,32 @@ def test_the_command_prints_and_leaves_a_page(tmp_path):
     assert first in page and page.count("<table") == 2
 
 
+def test_a_gini_alone_is_answered_by_a_band(tmp_path, capsys):
+    flags = ["--gini", "0.3", "--shape", "Qwen3-30B-A3B", "--devices", "32"]
+    advise.main([*flags, "--html", str(tmp_path / "advice.html")])
+    printed = capsys.readouterr().out
+    assert "128 experts, 8 of a token, Gini 0.3, on 32 devices" in printed
+    rows = level.families(advise.of_gini(advise.parsed(flags)), deciding.Rules(), advice.prices())
+    assert all(line in printed for line in level.advised(rows))
+    assert level.advised(rows)[0] in html.unescape((tmp_path / "advice.html").read_text())
+
+
+@pytest.mark.parametrize(
+    "flags, line",
+    [
+        ([], "must have a model, counts or a run, or --gini, and not both"),
+        (["x", "--gini", "0.1"], "must have a model, counts or a run, or --gini, and not both"),
+        (["--gini", "0.9"], "--gini 0.9: must be from 0 to below 0.875, which 8 of 64 experts"),
+        (["--gini", "0", "--experts", "4"], "--experts 4, --top-k 8: must be from 1 to below"),
+        (["--gini", "0", "--shape", "OLMoE-1B-7"], "--shape OLMoE-1B-7: must be one of .*mean OLM"),
+        (["--gini", "0", "--devices", "3"], "--devices 3: must be 2 or more and divide 64"),
+    ],
+)
+def test_a_gini_that_cannot_be_is_refused(flags, line):
+    with pytest.raises(ValueError, match=f"advise: {line}"):
+        advise.of_gini(advise.parsed(flags))
+
+
 @pytest.mark.parametrize(
     "flags, line",
     [
@@ -112,6 +138,21 @@ def test_the_command_prints_and_leaves_a_page(tmp_path):
 def test_what_does_not_fit_is_refused(tmp_path, flags, line):
     with pytest.raises(ValueError, match=line):
         advise.case(advise.parsed([counts(tmp_path), *flags]))
+
+
+def test_what_counts_lack_is_asked_for_by_its_flag(tmp_path):
+    file = tmp_path / "old.csv"
+    rows = ["layer_id,expert_id,count", *(f"0,{expert},{expert + 9}" for expert in range(8))]
+    file.write_text("\n".join(rows))
+    with pytest.raises(ValueError, match="number of experts: --experts must"):
+        advise.case(advise.parsed([str(file), "--top-k", "2"]))
+    flags = [str(file), "--experts", "8", "--top-k", "2", "--devices", "4", "--enough", "0"]
+    a = advise.parsed(flags)
+    told, _, _ = advise.from_counts(a, deciding.Rules(enough=0), PRICES)
+    place = f"python -m lib place {file} --devices 4 --slots 3 --experts 8 --top-k 2 --to sglang"
+    assert any(place in line for line in told) and any("--shape names" in line for line in told)
+    with pytest.raises(ValueError, match="none.csv: no such file"):
+        advise.case(advise.parsed([str(tmp_path / "none.csv")]))
 
 
 def test_a_k_that_the_counts_lack_must_be_given(tmp_path):
@@ -205,6 +246,6 @@ def test_the_thresholds_are_settings_that_are_shown(tmp_path):
     rules = deciding.Rules(enough=0.9)
     _, row = advice.answer(own, rules, PRICES, of.parts)
     assert row.action == "nothing"
-    assert any("up to 0.9 of a layer" in line for line in advise.sentences(own, row, of, rules))
+    assert any("up to 0.9 of a layer" in line for line in advised.sentences(own, row, of, rules))
     with pytest.raises(ValueError, match="--enough 1.0: must be from 0 to below 1"):
         advise.case(advise.parsed([counts(tmp_path), "--enough", "1"]))

@@ -8,7 +8,7 @@ from lib.commands import advice, decision, earlier, level, pareto, synthesis
 from lib.commands.deciding import Rules
 from lib.commands.subject import IN_SAMPLE, Subject
 from lib.network import fabric, step, synthetic
-from lib.paper import plots_synthesis
+from lib.paper import plots_synthesis, ranges
 
 COST = pd.DataFrame(
     [["reroute 1.25", 0.2, 0.1, 0.3], ["biased 1", 0.3, 0.2, 0.4]],
@@ -36,6 +36,7 @@ TABLES = {
 }
 START = pd.DataFrame(columns=pareto.COLUMNS)
 CAUSAL = {"biased": True}
+NONE = advice.of_values({})  # no prices
 
 
 def test_shares_of_the_excess_by_hand():
@@ -70,9 +71,8 @@ def test_a_table_of_an_unknown_run_is_published_or_absent(tmp_path):
 
 
 def asked(**more):
-    empty = advice.of_values({})
     own = decision.own_prices(None)
-    known = dict(devices=[2, 3, 8], tokens=[64], rules=Rules(), prices=empty, own=own)
+    known = dict(devices=[2, 3, 8], tokens=[64], rules=Rules(), prices=NONE, own=own)
     return decision.Asked(**known | dict(machine=step.published(), draws=2) | more)
 
 
@@ -86,7 +86,7 @@ def test_a_row_for_each_number_of_devices_that_divides():
     assert table.devices.tolist() == [2, 8]
     assert table.kind_memory.tolist() == ["extrapolated"] * 2
     shown = decision.readable(table)
-    assert (shown.price == decision.NOT_YET).all() and (shown.causal == decision.NOT_YET).all()
+    assert (shown.price == decision.NOT_YET).all()
     assert (shown.stale_over_fresh == decision.NOT_YET).all()
     assert shown.rho_both.str.endswith(" s").all() and shown.beta.str.endswith(" x").all()
     edges = decision.ends(table).set_index("end")
@@ -110,6 +110,21 @@ def test_own_prices_go_before_those_of_small_models():
     )
 
 
+def test_every_cell_says_what_it_is_in_words_for_readers():
+    told = pd.DataFrame(
+        [["without", "expanded_drop 1.25", 0.1, 0.0, 0.2]],
+        columns=["arm", "setting", "delta", "delta_low", "delta_high"],
+    )
+    rows = decision.table([router("without")], asked(own=decision.own_prices(told)), "embedded")
+    shown = decision.readable(rows)
+    assert set(shown.router) == {"without balance loss"} == set(decision.sentences(rows).router)
+    assert shown.price[0] == "0.100 [0.000, 0.200] m, expanded drop 1.25, not causal"
+    assert decision.ends(rows)["where"].str.startswith("without balance loss, ").all()
+    cells = shown.drop(columns=[*decision.KEYS, "price"]).to_numpy().ravel()
+    ends = (*(f" {letter}" for letter in decision.LETTERS.values()), decision.NOT_YET)
+    assert all(cell.endswith(ends) for cell in cells), cells
+
+
 def test_a_folder_tells_the_sizes_of_a_layer(tmp_path):
     (tmp_path / "config.json").write_text('{"hidden_size": 64, "moe_intermediate_size": 32}')
     layer, kind = decision.layer_of(router(), str(tmp_path))
@@ -120,8 +135,8 @@ def test_a_folder_tells_the_sizes_of_a_layer(tmp_path):
 
 @pytest.mark.parametrize("bad", [[], [1], [12], ["8"], [True], 8])
 def test_devices_fill_nodes(bad):
-    assert not decision.DEVICES[0](bad)
-    assert decision.DEVICES[0]([2, 3, 8, 16, 32])
+    fits = ranges.RANGES["decision_devices"][0]
+    assert not fits(bad) and fits([2, 3, 8, 16, 32])
 
 
 def known(experts=16, k=2, devices=4, tokens=4096, gini=0.4):
@@ -134,7 +149,7 @@ def known(experts=16, k=2, devices=4, tokens=4096, gini=0.4):
 def test_expected_routes_give_what_drawn_ones_give():
     """Experts in a random order: band against layers drawn from the same probabilities."""
     own = known()
-    found = level.answer(own, Rules())
+    found = level.answer(own, Rules(), NONE)
     chances = synthetic.inclusion(16, 2, 0.4)
     loads = np.stack([chances[order] for order in level.orders(16, 8)])
     drawn = advice.Case(loads, 10**6, own.model, own.fabric, own.machine, own.tokens, 1, 3)
@@ -143,16 +158,16 @@ def test_expected_routes_give_what_drawn_ones_give():
     assert rows.rho.mean() == pytest.approx(np.mean([rho for rho, _ in first]), rel=0.03)
     assert found["rho_low"] <= found["rho"] <= found["rho_high"]
     assert found["slowdown_copied"] < found["slowdown"]
-    even = level.answer(known(gini=0.0), Rules())
+    even = level.answer(known(gini=0.0), Rules(), NONE)
     assert even["action"] == "nothing" and even["rho"] == pytest.approx(1)
 
 
 def test_orders_are_permutations_and_a_family_that_falls_short_is_left_out():
     drawn = level.orders(8)
     assert (np.sort(drawn, 1) == np.arange(8)).all() and len({tuple(o) for o in drawn}) > 30
-    names = level.families(known(), Rules()).family.tolist()
+    names = level.families(known(), Rules(), NONE).family.tolist()
     assert names == ["power", "lognormal", "one_hot"]
-    assert "one_hot" not in level.families(known(gini=0.5), Rules()).family.tolist()
+    assert "one_hot" not in level.families(known(gini=0.5), Rules(), NONE).family.tolist()
 
 
 def test_gains_and_repairs_are_told():

@@ -79,8 +79,15 @@ def test_the_weakest_repair_and_names_for_values():
     losses = ["switch", "switch", "none", "gini"]
     table = pd.DataFrame({"loss": losses, "coefficient": [2.0, 1.0, 0.0, 3.0]})
     assert synthesis.weakest(table).coefficient.tolist() == [0.0, 1.0]
-    named = synthesis.as_values(pd.DataFrame({"estimate": [1], "estimate_low": [0]}))
-    assert named.columns.tolist() == ["value", "value_low"]
+    parts = pd.DataFrame({"name": ["x", ""], "estimate": [1, 2], "estimate_low": [0, 1]})
+    shares = pd.DataFrame({"quantity": ["kept"], "arm": ["with"], "estimate": [3]})
+    named = synthesis.named(parts, shares)
+    assert named[["name", "of", "value"]].to_numpy().tolist() == [["x", "", 1], ["kept", "with", 3]]
+    assert named.value_low[0] == 0 and named.value_low.isna()[1]
+    rows = synthesis.long(table.assign(repair_low=0.5, repair=1.0), "repair", "coefficient")
+    assert rows.name.tolist() == ["repair"] * 4 + ["coefficient"] * 4
+    assert rows.value.tolist() == [1.0] * 4 + [2.0, 1.0, 0.0, 3.0]
+    assert rows.value_low[0] == 0.5 and rows.value_low.isna()[4]
 
 
 def test_shapes_that_reach_what_was_declared(results):

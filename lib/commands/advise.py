@@ -1,4 +1,5 @@
-"""``python -m lib advise MODEL|COUNTS|RUN --devices 32 --tokens 2048``: what should I do?
+"""``python -m lib advise MODEL|COUNTS|RUN --devices 32 --tokens 2048``: what should I do?  Where no
+counts are known: ``python -m lib advise --gini 0.3 --shape Qwen3-30B-A3B --devices 32``.
 
 Says in under a minute how uneven the experts' load is, what that costs a layer's time on a
 cluster, and what would repair it, on one screen and as one HTML page.
@@ -9,20 +10,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from lib import provenance
-from lib.commands import advice, imported
-from lib.commands.deciding import OFFERED, Rules
+from lib.commands import advice, advised, imported, level
+from lib.commands.deciding import Rules
 from lib.commands.line import Line
 from lib.commands.subject import IN_SAMPLE, Subject, of_counts, of_trace
 from lib.measure import calibrate, records
 from lib.model import corpus, load, texts
-from lib.network import cost, fabric, step
+from lib.network import cost, fabric, step, synthetic
 from lib.network.links import Fabric
 from lib.paper import runs
 from lib.routing import adapter, observe, trace
@@ -31,22 +30,16 @@ CARDS = {"h200": "nvidia-h200-x2", "h100": "nvidia-h100-80gb-hbm3-x2"}
 CARD = "h200"  # where none is named
 MEASURED = provenance.repository() / "data/measured"
 PER_NODE = 8
-HEADS = {
-    "placement": "experts placed",
-    "rho_p50": "busiest device / mean (median)",
-    "rho_p95": "(P95)",
-    "slowdown": "layer slower by",
-    "slowdown_low": "(P5)",
-    "slowdown_high": "(P95)",
-    "received_mb": "MB received (P95)",
-    "memory_gb": "GB of copies a device",
-}
+FILES = (".csv", ".json", ".jsonl", ".npz", ".pt")  # what a subject ends with that is no model
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     line = Line(prog="python -m lib advise", description=__doc__)
-    line.add_argument("subject", help="a file of counts, a run, or a model (folder or hub name)")
+    line.add_argument(
+        "subject", nargs="?", help="a file of counts, a run, or a model (folder or hub name)"
+    )
+    line.add_argument("--gini", type=float, help="instead: the Gini of the experts' load alone")
     line.add_argument("--devices", type=int, default=8, help="devices that share a layer's experts")
     line.add_argument("--tokens", type=int, default=2048, help="tokens of one device in a batch")
     line.add_argument("--card", choices=CARDS, default=CARD, help="measured machine")
@@ -58,9 +51,17 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         default=Rules.enough,
         help="share of a layer's time that is left alone",
     )
-    line.add_argument("--shape", help="published model whose layer it is (of counts)")
+    line.add_argument("--shape", help="published model whose layer it is (of counts, of a Gini)")
     line.add_argument("--text", default="held-out", help="text that a model is profiled on")
-    line.add_argument("--top-k", type=int, default=0, help="experts a token, where counts lack it")
+    line.add_argument(
+        "--experts",
+        type=int,
+        default=0,
+        help="experts a layer, where counts lack it or with --gini",
+    )
+    line.add_argument(
+        "--top-k", type=int, default=0, help="experts a token, where counts lack it or with --gini"
+    )
     line.add_argument("--html", type=Path, default=Path("advice.html"), help="page to write")
     return line.parse_args(arguments)
 
@@ -83,11 +84,27 @@ def shaped(net) -> step.Model:
     return step.Model("", shape, len(layers), float(max(net.num_parameters() - routed, 0)))
 
 
+def recorded(where: Path) -> bool:
+    """Whether counts are there: a file, or a folder that an engine wrote, which is no model."""
+    return where.is_file() or (where.is_dir() and not (where / "config.json").exists())
+
+
+def counted(where: Path, a: argparse.Namespace) -> pd.DataFrame:
+    """The counts in a file; what it must be told has the names of the command line."""
+    try:
+        return imported.counts(where, experts=a.experts, top_k=a.top_k)
+    except ValueError as error:
+        flags = str(error).replace("counts_experts", "--experts").replace("counts_top_k", "--top-k")
+        raise ValueError(flags) from None
+
+
 def subject(a: argparse.Namespace) -> tuple[Subject, step.Model]:
     """What the command line names, and its layer; refused with one line."""
     where, model = Path(a.subject), None
-    if where.is_file():
-        found = of_counts(imported.counts(where, top_k=a.top_k), a.model_name)
+    if not where.exists() and where.suffix in FILES:
+        raise ValueError(f"advise: {a.subject}: no such file")
+    if recorded(where):
+        found = of_counts(counted(where, a), a.model_name)
     elif where.is_dir() or "/" in a.subject or a.subject in load.ARMS:
         found, model = profiled(a)
     else:
@@ -117,7 +134,7 @@ def subject(a: argparse.Namespace) -> tuple[Subject, step.Model]:
 def layer_of(name: str, own: Subject) -> step.Model:
     """The published model of this name; a layer of OLMoE's sizes with these experts otherwise."""
     known = step.models()
-    model = known[name] if name in known else replace(known["OLMoE-1B-7B"], name="")
+    model = known[name] if name in known else replace(known[level.MODEL], name="")
     shape = replace(model.shape, experts=own.load.shape[1], k=own.k)
     return replace(model, shape=shape, layers=model.layers if model.name else len(own.load))
 
@@ -137,15 +154,22 @@ def cluster(devices: int, machine: step.Machine) -> Fabric:
     return (inside if devices <= PER_NODE else tree)(devices)
 
 
-def case(a: argparse.Namespace) -> tuple[advice.Case, Subject]:
-    """What is asked, checked, and whose load it is."""
+def checked(a: argparse.Namespace) -> None:
+    """Refuse numbers that no subject makes right."""
     for name, most in (("devices", 4096), ("tokens", 1 << 20)):
         if not 1 <= getattr(a, name) <= most:
             raise ValueError(f"advise: --{name} {getattr(a, name)}: must be from 1 to {most}")
     if not 0 <= a.enough < 1:
         raise ValueError(f"advise: --enough {a.enough}: must be from 0 to below 1")
-    own, model = subject(a)
-    experts = own.load.shape[1]
+    if a.shape and a.shape not in (known := step.models()):
+        hint, options = provenance.nearest(a.shape, known), ", ".join(known)
+        raise ValueError(f"advise: --shape {a.shape}: must be one of {options}{hint}")
+    if (a.subject is None) == (a.gini is None):
+        raise ValueError("advise: must have a model, counts or a run, or --gini, and not both")
+
+
+def spare(a: argparse.Namespace, experts: int) -> int:
+    """Slots that a device has beyond its share of the experts; refused: what does not divide."""
     if experts % a.devices or a.devices < 2:
         raise ValueError(
             f"advise: --devices {a.devices}: must be 2 or more and divide {experts} experts"
@@ -160,9 +184,39 @@ def case(a: argparse.Namespace) -> tuple[advice.Case, Subject]:
         raise ValueError(
             f"advise: --slots {slots}: must be from {held} (experts / devices) to {experts}"
         )
-    with_card = machine(a.card)
+    return slots - held
+
+
+def case(a: argparse.Namespace) -> tuple[advice.Case, Subject]:
+    """What is asked, checked, and whose load it is."""
+    checked(a)
+    own, model = subject(a)
+    free, with_card = spare(a, own.load.shape[1]), machine(a.card)
     net = cluster(a.devices, with_card)
-    return of_case(own, model, net, with_card, a.tokens, slots - held), own
+    return of_case(own, model, net, with_card, a.tokens, free), own
+
+
+def of_gini(a: argparse.Namespace) -> level.Case:
+    """What is asked where the Gini alone is known, checked."""
+    checked(a)
+    model = step.models()[a.shape or level.MODEL]
+    shape = replace(
+        model.shape, experts=a.experts or model.shape.experts, k=a.top_k or model.shape.k
+    )
+    if not 1 <= shape.k < shape.experts <= level.MOST_EXPERTS:
+        raise ValueError(
+            f"advise: --experts {shape.experts}, --top-k {shape.k}: must be from 1 to below the "
+            f"experts, and those at most {level.MOST_EXPERTS}"
+        )
+    most = synthetic.highest_level(shape.experts, shape.k)
+    if not 0 <= a.gini < most:
+        raise ValueError(
+            f"advise: --gini {a.gini}: must be from 0 to below {most:.4g}, which {shape.k} of "
+            f"{shape.experts} experts allow"
+        )
+    free, with_card = spare(a, shape.experts), machine(a.card)
+    net, own = cluster(a.devices, with_card), replace(model, shape=shape)
+    return replace(level.known(own, net, with_card, a.tokens, a.gini), spare=free)
 
 
 def of_case(
@@ -178,63 +232,47 @@ def of_case(
     return advice.Case(own.load, own.tokens, model, net, machine, tokens, spare, judged=judged)
 
 
-def page(told: Sequence[str], table: pd.DataFrame, prices: pd.DataFrame, title: str) -> str:
-    """One HTML page that needs nothing else."""
-    style = (
-        "body{font:16px/1.5 system-ui,sans-serif;max-width:60em;margin:2em auto;padding:0 1em;"
-        "color-scheme:light dark}td,th{padding:.3em .8em;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}div{overflow-x:auto}"
-    )
-    first, *rest = (escape(line) for line in told)
-    tables = "".join(f"<div>{t.to_html(index=False, border=0)}</div>" for t in (table, prices))
-    body = "".join(f"<p>{line}</p>" for line in rest)
-    head = f"<title>{escape(title)}</title><style>{style}</style>"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta name="viewport" content="width=device-width">{head}</head><body>'
-        f"<h1>{escape(title)}</h1><p><strong>{first}</strong></p>{body}{tables}</body></html>"
-    )
+def from_counts(
+    a: argparse.Namespace, rules: Rules, known: pd.DataFrame
+) -> tuple[list[str], pd.DataFrame, str]:
+    """(sentences, table, whose) of a model, counts or a run."""
+    asked, own = case(a)
+    table, row = advice.answer(asked, rules, known, own.parts)
+    told = advised.sentences(asked, row, own, rules, placing(a, asked))
+    return told, advised.readable(table, advised.HEADS), own.name
 
 
-def sentences(case: advice.Case, row: pd.Series, own: Subject, rules: Rules) -> list[str]:
-    """The advice, and below it what it rests on."""
-    known = advice.imbalance(case)
-    dead = "" if np.isnan(known.dead) else f"; {known.dead:.0f} experts got nothing"
-    size = f"{case.model.shape.hidden} wide, {case.model.shape.width} an expert"
-    drift = (
-        "Whether a placement lasts on other text is not known: the counts are of one text."
-        if np.isnan(row.drift)
-        else f"On another of its {len(own.parts)} texts the busiest device has {row.drift:.2f} "
-        "times what a placement made for that text gives."
-    )
-    return [
-        row.advice,
-        f"Your load, {own.kind}: Gini {known.gini:.2f} (a perfect router on as many tokens: "
-        f"{known.gini_null:.2f}), MaxVio {known.max_violation:.2f}, mean of {known.layers:.0f} "
-        f"layers of {known.experts:.0f} experts, {case.counted:,} tokens{dead}.",
-        f"Time of a layer over that of even routes, simulated: batches of {case.tokens} tokens a "
-        f"device drawn from counts, {case.devices} devices, {case.machine.origin}, a layer "
-        f"{size}. More than two devices, and other nodes, are extrapolated.",
-        f"Placements are judged on {own.judged_on}. {drift}",
-        f"Perfect balance would take {row.ceiling:.1%} off the time at most (elasticity "
-        f"{row.beta:.2f}). Engines that offer what is advised: "
-        f"{OFFERED[row.action] or 'none that is known'}.",
-        f"Settings: {rules}.",
-        "Price in quality, measured on small models of this book, not on yours:",
-    ]
+def placing(a: argparse.Namespace, asked: advice.Case) -> str:
+    """The command that writes the placement; "" of a model, which has to be profiled first."""
+    if not recorded(Path(a.subject)):
+        return ""
+    slots = asked.load.shape[1] // asked.devices + asked.spare
+    told = dict(model=a.model_name, experts=a.experts, top_k=a.top_k)
+    more = "".join(f" --{name.replace('_', '-')} {value}" for name, value in told.items() if value)
+    numbers = f"--devices {asked.devices} --slots {slots}"
+    return f"python -m lib place {a.subject} {numbers}{more} --to sglang -o placement.json"
+
+
+def from_gini(
+    a: argparse.Namespace, rules: Rules, known: pd.DataFrame
+) -> tuple[list[str], pd.DataFrame, str]:
+    """(sentences, table, whose) where the Gini alone is known."""
+    asked = of_gini(a)
+    rows = level.families(asked, rules, known)
+    told = [*level.advised(rows), level.rests(asked), f"Settings: {rules}.", advised.PRICE]
+    shown = advised.readable(level.readable(rows), level.HEADS)
+    return told, shown, f"a Gini of {a.gini:g}"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the advice, write the page."""
-    a = parsed(arguments)
-    (asked, own), known = case(a), advice.prices()
+    a, known = parsed(arguments), advice.prices()
     rules = replace(Rules(), enough=a.enough)
-    table, row = advice.answer(asked, rules, known, own.parts)
-    *told, last = sentences(asked, row, own, rules)
-    shown = table.rename(columns=HEADS).round(3)
-    cost = known.drop(columns="start").round(3)
+    found = from_counts(a, rules, known) if a.gini is None else from_gini(a, rules, known)
+    (*told, last), shown, name = found
+    cost = advised.readable(known, advised.PRICES)
     print(*told, sep="\n\n")
     print("", shown.to_string(index=False), "", last, cost.to_string(index=False), sep="\n")
     with provenance.writing(a.html) as part:
-        part.write_text(page([*told, last], shown, cost, f"Advice: {own.name}"))
+        part.write_text(advised.page([*told, last], shown, cost, f"Advice: {name}"))
     print(f"\npage: {a.html}")

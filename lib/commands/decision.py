@@ -17,6 +17,7 @@ from lib.commands import advice, advise, pareto
 from lib.commands.deciding import ACTIONS, OFFERED, Rules
 from lib.commands.subject import Subject
 from lib.network import cost, step
+from lib.paper.plots_style import label
 from lib.routing.table import STRATEGIES
 
 MEASURED_DEVICES = 2  # on which the constants of a layer were measured
@@ -24,14 +25,6 @@ LETTERS = {"measured": "m", "simulated": "s", "published": "p", "extrapolated": 
 NOT_YET = "not yet"
 CAUSAL = {name: known.causal for name, known in STRATEGIES.items()}
 KEYS = ["router", "devices", "tokens"]
-DEVICES = (  # the rule of a list of numbers of devices: one node, or whole nodes
-    lambda v: (
-        isinstance(v, list)
-        and 0 < len(v) <= 16
-        and all(type(n) is int and (2 <= n <= 8 or (n % 8 == 0 and 8 < n <= 1024)) for n in v)
-    ),
-    "must be a list; each item must be a whole number from 2 to 8, or whole nodes of 8 up to 1024",
-)
 CELLS = {  # of the readers' table: format of each column that is written with its kind
     "beta": ".2f",
     "ceiling": ".1%",
@@ -39,7 +32,7 @@ CELLS = {  # of the readers' table: format of each column that is written with i
     "stale_over_fresh": ".2f",
 }
 
-READ = [*KEYS, "rho_both", *CELLS, "price", "causal", "offered", "action"]
+READ = [*KEYS, "rho_both", *CELLS, "price", "offered", "action"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +92,8 @@ def own_prices(told: pd.DataFrame | None) -> pd.DataFrame:
     for row in told[told.setting != "native"].to_dict("records"):
         family = pareto.family_of(row["setting"])
         ends = row["delta"], row["delta_low"], row["delta_high"]
-        rows.append([row["arm"], row["setting"], *ends, 0, CAUSAL.get(family, False), False])
+        way = label(row["setting"])
+        rows.append([row["arm"], way, *ends, 0, CAUSAL.get(family, False), False])
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -131,25 +125,35 @@ def table(subjects: Sequence[Subject], asked: Asked, model: str) -> pd.DataFrame
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` for readers: each number with the letter of its kind (`LETTERS`), `NOT_YET` where
-    there is none.
+    """`table` for readers: each cell with the letter of its kind (`LETTERS`), `NOT_YET` where there
+    is none; an engine's offer is what it publishes, an action rests on simulated times.
     """
     if table.empty:
         return pd.DataFrame(columns=READ)
-    shown = table[KEYS].copy()
+    shown = table[KEYS].assign(router=table.router.map(label))
     both = table.rho_p50.map("{:.2f}".format) + ", " + table.rho_p95.map("{:.2f}".format)
-    shown["rho_both"] = both + " " + _letters(pd.Series("simulated", table.index))
+    shown["rho_both"] = both + " " + LETTERS["simulated"]
     time, memory, load = (_letters(table[f"kind_{name}"]) for name in ("time", "memory", "load"))
     letters = dict(beta=time, ceiling=time, copies_gb=memory, stale_over_fresh=load)
     own = table.rename(columns={"memory_gb": "copies_gb", "drift": "stale_over_fresh"})
     for name, letter in letters.items():
         text = own[name].map(f"{{:{CELLS[name]}}}".format) + " " + letter
         shown[name] = text.where(own[name].notna(), NOT_YET)
+    offered = table.offered + " " + LETTERS["published"]
+    shown["offered"] = offered.where(table.offered != NOT_YET, NOT_YET)
+    shown["action"] = table.action.map(ACTIONS) + " " + time
+    return shown.assign(price=_prices(table))[READ]
+
+
+def _prices(table: pd.DataFrame) -> pd.Series:
+    """The cheapest change of the router in words: nats per token with their interval, of what, and
+    whether it is causal.
+    """
     ends = [table[name].map("{:.3f}".format) for name in ("nats", "nats_low", "nats_high")]
     price = ends[0] + " [" + ends[1] + ", " + ends[2] + "] " + _letters(table.kind_price)
-    shown["price"] = (price + ", " + table.way.astype(str)).where(table.nats.notna(), NOT_YET)
-    shown["causal"] = table.causal.map({True: "yes", False: "no"}).fillna(NOT_YET)
-    return shown.assign(offered=table.offered, action=table.action.map(ACTIONS))[READ]
+    causal = table.causal.map({True: "causal", False: "not causal"}).astype(str)
+    words = price + ", " + table.way.astype(str) + ", " + causal
+    return words.where(table.nats.notna(), NOT_YET)
 
 
 def _letters(kinds: pd.Series) -> pd.Series:
@@ -159,7 +163,8 @@ def _letters(kinds: pd.Series) -> pd.Series:
 
 def sentences(table: pd.DataFrame) -> pd.DataFrame:
     """The advice of each row in words: router, devices, tokens, advice."""
-    return table.reindex(columns=[*KEYS, "advice"])
+    own = table.reindex(columns=[*KEYS, "advice"])
+    return own.assign(router=own.router.map(label))
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
@@ -168,7 +173,7 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame({"end": ["least", "most"], "ceiling": np.nan, "where": "nowhere"})
     rows = table.loc[[table.ceiling.idxmin(), table.ceiling.idxmax()]]
     words = [
-        f"{row.router}, {row.devices} devices, {row.tokens} tokens each"
+        f"{label(row.router)}, {row.devices} devices, {row.tokens} tokens each"
         for row in rows.itertuples()
     ]
     return rows[["ceiling"]].assign(end=["least", "most"], where=words)

@@ -4,15 +4,16 @@ published.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from lib.commands import imported
+from lib.commands import advise, imported, ladder_queue, popularity
 from lib.commands.subject import Subject, of_counts, of_trace
+from lib.measure import records
 from lib.model import load
-from lib.network import transfer
+from lib.network import step, transfer
 from lib.paper import values
 from lib.routing import others, trace
 
@@ -51,6 +52,15 @@ def tables(run_dir: str, arms: Iterable[str]) -> tuple[dict[str, pd.DataFrame], 
         if ours or path.is_relative_to(Path(run_dir)):
             found[name], files[name] = pd.read_csv(path), path
     return found, files
+
+
+def files(traces: Mapping[str, Path], read: Mapping[str, Path]) -> list[Path]:
+    """All files that the synthesis reads: the ladder's results, `traces` and `tables` (read), what
+    was measured and what others published.
+    """
+    ladder, measured = ladder_queue.PUBLISHED.glob("*.packed"), records.load(advise.MEASURED)[-1]
+    published = popularity.STAGES, transfer.COUNTS, step.SHAPES
+    return [*sorted(ladder), *published, *traces.values(), *read.values(), *measured]
 
 
 def subjects(paths: dict[str, Path], counts: str, experts: int, top_k: int) -> list[Subject]:

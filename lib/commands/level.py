@@ -20,13 +20,33 @@ import pandas as pd
 from lib.commands import deciding, declared
 from lib.commands.advice import placements
 from lib.commands.deciding import COPIED, ORDER, PACKED, Rules
-from lib.network import placement, step, synthetic
+from lib.network import cost, placement, step, synthetic
 from lib.network.links import Fabric
 
 ORDERS = 41  # random orders of the experts
 BAND = (2, 20, 38)  # of them, sorted: 5th, 50th and 95th percentile
 PERIOD = 1 << 32  # of the generator (Numerical Recipes, 3rd ed., section 7.1)
 MODEL = "OLMoE-1B-7B"  # whose sizes a layer has where none are told
+MOST_EXPERTS = 4096
+APART = 1e-10  # by which share of a device's rows it differs from the next: no two are as busy
+GRID = 1 << 20  # of which chances are whole parts, so that equal sums are equal in any order
+HEADS = {  # of `families`, as `advise` shows them
+    "family": "load",
+    "rho": "busiest device / mean",
+    "rho_low": "(P5)",
+    "rho_high": "(P95)",
+    "slowdown": "layer slower by",
+    "slowdown_low": "(P5)",
+    "slowdown_high": "(P95)",
+    "slowdown_packed": "placed by load",
+    "slowdown_copied": "with copies",
+    "ceiling": "ceiling",
+}
+FAMILIES = {  # of `synthetic.FAMILIES`, in words
+    "power": "a power law",
+    "lognormal": "log-normal",
+    "one_hot": "one hot expert",
+}
 
 
 @dataclass(frozen=True)
@@ -64,21 +84,24 @@ def layer_s(case: Case, chances: np.ndarray, share: np.ndarray) -> tuple[float, 
     """
     devices = case.fabric.devices
     row = case.tokens * chances @ share
-    sent = np.tile(row * 2.0 * case.model.shape.hidden, (devices, 1))
+    apart = row * (1 + APART * np.arange(devices))
+    sent = np.tile(apart * 2.0 * case.model.shape.hidden, (devices, 1))
     rows = np.rint(devices * case.tokens * chances[:, None] * share).T
     parts = step.of_model(sent, rows, case.model, case.fabric, case.machine)
     return float(row.max() / row.mean()), float(step.total_s(parts))
 
 
-def answer(case: Case, rules: Rules) -> dict[str, float | str]:
+def answer(case: Case, rules: Rules, prices: pd.DataFrame) -> dict[str, float | str]:
     """rho and slowdown over even routes of experts in random order, each with <name>_low and
     <name>_high (5th to 95th percentile of `ORDERS`); slowdown_packed and slowdown_copied; beta,
-    ceiling, and action (`deciding.ACTIONS`).
+    ceiling, action (`deciding.ACTIONS`) and its advice in words, with the `prices` of a change of
+    the router.
 
     Refused: what `synthetic.inclusion` and `placement.contiguous` refuse.
     """
     experts, devices = case.experts, case.fabric.devices
-    chances = synthetic.inclusion(experts, case.k, case.level, case.family)
+    exact = synthetic.inclusion(experts, case.k, case.level, case.family)
+    chances = np.rint(exact * GRID) / GRID
     order = placement.share(placement.contiguous(experts, devices), experts, devices)
     _, even_s = layer_s(case, np.full(experts, case.k / experts), order)
     both = np.array([layer_s(case, chances[labels], order) for labels in orders(experts)])
@@ -93,7 +116,8 @@ def answer(case: Case, rules: Rules) -> dict[str, float | str]:
         low, middle, high = values[list(BAND)]
         found |= {name: middle, f"{name}_low": low, f"{name}_high": high}
     found |= {"slowdown_packed": slow[PACKED], "slowdown_copied": slow.get(COPIED, np.nan)}
-    return found | {"action": deciding.decided(left, beta, np.nan, case.tokens, rules)}
+    action = deciding.decided(left, beta, np.nan, case.tokens, rules)
+    return found | {"action": action, "advice": deciding.told(action, left, np.nan, rules, prices)}
 
 
 def known(model: step.Model, net: Fabric, machine: step.Machine, tokens: int, level: float) -> Case:
@@ -103,16 +127,67 @@ def known(model: step.Model, net: Fabric, machine: step.Machine, tokens: int, le
     return Case(shape.experts, shape.k, tokens, level, family, net, machine, model)
 
 
-def families(case: Case, rules: Rules) -> pd.DataFrame:
-    """`answer` for each family that reaches the level, of otherwise the same case: a row each."""
+def families(case: Case, rules: Rules, prices: pd.DataFrame) -> pd.DataFrame:
+    """`answer` for each family that reaches the level, of otherwise the same case: a row each, the
+    action in words, and which engines offer it.
+    """
     rows = []
     for family in synthetic.FAMILIES:
         own = replace(case, family=family)
         if own.level < synthetic.highest_level(own.experts, own.k, family):
-            found = answer(own, rules)
-            words = deciding.ACTIONS[str(found["action"])]
-            rows.append({"family": family} | found | {"action": words})
+            found = answer(own, rules, prices)
+            action = str(found["action"])
+            words = {"action": deciding.ACTIONS[action]}
+            words["offered"] = deciding.OFFERED[action] or "none that is known"
+            rows.append({"family": family} | found | words)
     return pd.DataFrame(rows)
+
+
+def readable(rows: pd.DataFrame) -> pd.DataFrame:
+    """`families` as a table for readers, the families in words; their sentences stand elsewhere."""
+    return rows.drop(columns="advice").assign(family=rows.family.map(FAMILIES))
+
+
+def words(case: Case) -> str:
+    """What is known, in words."""
+    return (
+        f"a Gini of {case.level:g} of {case.model.name} on {case.fabric.devices} devices with "
+        f"{case.tokens} tokens each"
+    )
+
+
+def advised(rows: pd.DataFrame) -> list[str]:
+    """The advice of `families` in words: one sentence where all say the same, else one for each;
+    and which engines offer it.
+    """
+    each = [f"If the load is {FAMILIES[row.family]}: {row.advice}" for row in rows.itertuples()]
+    words = [str(rows.advice.iloc[0])] if rows.advice.nunique() == 1 else each
+    engines = "; or ".join(dict.fromkeys(rows.offered))
+    return [*words, f"Engines that offer what is advised: {engines}."]
+
+
+def rests(case: Case) -> str:
+    """What the answer rests on, in words."""
+    copies = case.spare * case.model.shape.expert_bytes * case.model.layers / 1e9
+    return (
+        f"{case.experts} experts, {case.k} of a token, Gini {case.level:g}, on "
+        f"{case.fabric.devices} devices with {case.tokens} tokens each ({case.machine.origin}), a "
+        f"layer as large as in {case.model.name}. A Gini fixes no busiest device: numbers are "
+        "medians over orders of the experts, and between P5 and P95 lie nine in ten, for each way "
+        "in which the load may fall off. Routes are the expected ones (synthetic), times "
+        "simulated, extrapolated beyond two devices and their node. Copies take "
+        f"{copies:.2f} GB of a device in {case.model.layers} layers. Counts of the experts say "
+        "more: python -m lib advise COUNTS."
+    )
+
+
+def example(case: Case, rows: pd.DataFrame) -> str:
+    """The advice of `families` for a case, as it stands where no script runs."""
+    first, *_ = advised(rows)
+    return (
+        f"What about my model? For example: {first} This is for {rests(case)} Where scripts run, "
+        "this box answers for other numbers; python -m lib advise --gini does everywhere."
+    )
 
 
 def constants(
@@ -120,9 +195,11 @@ def constants(
     rules: Rules,
     prices: pd.DataFrame,
     per_node: int,
+    example: Case,
 ) -> dict[str, object]:
-    """All that the page for one's own model computes with: constants of the machines by card, the
-    sizes of published layers, thresholds, words of the actions, and prices.
+    """All that the box for one's own model computes with: constants of the machines by card, the
+    sizes of published layers, thresholds, words of the actions, and prices; example: the case that
+    it shows first, with the first of the cards that is the case's machine.
     """
     cards = {
         name: {
@@ -138,6 +215,7 @@ def constants(
         name: dict(
             hidden=own.shape.hidden,
             width=own.shape.width,
+            weight_bytes=own.shape.weight_bytes,
             experts=own.shape.experts,
             k=own.shape.k,
             layers=own.layers,
@@ -148,7 +226,22 @@ def constants(
     return {
         "cards": cards,
         "shapes": shapes,
-        "default": MODEL,
+        "families": FAMILIES,
+        "orders": ORDERS,
+        "band": list(BAND),
+        "tile": cost.TILE,
+        "grid": GRID,
+        "apart": APART,
+        "example": dict(
+            shape=example.model.name,
+            experts=example.experts,
+            k=example.k,
+            level=example.level,
+            devices=example.fabric.devices,
+            tokens=example.tokens,
+            card=next(name for name, own in machines.items() if own is example.machine),
+            spare=example.spare,
+        ),
         "rules": {**vars(rules), "few_tokens": declared.FEW_TOKENS},
         "actions": deciding.ACTIONS,
         "offered": deciding.OFFERED,

@@ -80,10 +80,11 @@ def trained_on(front: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(about | ends)[COLUMNS].reset_index(drop=True)
 
 
-def from_start(quality: pd.DataFrame, unbalanced: float) -> pd.DataFrame:
-    """Switch from the start of training, of `synthesis.quality`; unbalanced: mean MaxVio of models
-    without a loss.
+def from_start(quality: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Switch from the start of training, of `synthesis.quality`, beside those of the `models`
+    (`ladder_profile.models`) that have no loss.
     """
+    unbalanced = models[models.name == "none"].max_violation.mean()
     own = quality[quality.loss == "switch"]
     ends = {"nats": -own.gain, "nats_low": -own.gain_high, "nats_high": -own.gain_low}
     about = dict(group=GROUPS[1], way="switch from the start", causal=True)
@@ -153,3 +154,13 @@ def told(whole: pd.DataFrame) -> pd.DataFrame:
     return found.assign(**{name: part.to_numpy(float) for name, part in ends.items()}).assign(
         slower=own.slowdown.to_numpy(float)
     )
+
+
+def lost(whole: pd.DataFrame) -> pd.DataFrame:
+    """Of `told`, what was measured."""
+    return told(whole).drop(columns=["rho_left", "slower"])
+
+
+def left(whole: pd.DataFrame) -> pd.DataFrame:
+    """Of `told`, what was simulated."""
+    return told(whole)[["name", "rho_left", "slower"]]

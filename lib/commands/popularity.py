@@ -11,10 +11,12 @@ import pandas as pd
 
 from lib.commands import drift, ladder_profile
 from lib.network import transfer
+from lib.paper.plots_style import label
 from lib.routing import shared
 
 STAGES = Path(__file__).parents[2] / "data/published/olmoe_stages.csv"
 DEVICES = (8, 16)  # of OLMoE's 64 experts; as many slots hold copies
+FEWEST = min(DEVICES)  # of which sentences tell
 CHANGES = {"sft": "instruction tuning", "dpo": "preference tuning"}
 SHOWN = {  # rows of the table for readers, and the configurations that each covers
     "without": ("none",),
@@ -88,10 +90,18 @@ def table(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([means, beside], ignore_index=True)[["router", "models", *COLUMNS]]
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with its routers in words."""
+    return table.assign(router=table.router.map(label))
+
+
 def apart(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `table` on published counts, router the first word of the model in small."""
+    """gain_kept and shared_share of the rows of `table` on published counts, router the first word
+    of the model in small.
+    """
     own = table[~table.router.isin(list(SHOWN))]
-    return own.assign(router=own.router.str.split("-").str[0].str.lower())
+    short = own.router.str.split("-").str[0].str.lower()
+    return own[["gain_kept", "shared_share"]].assign(router=short)
 
 
 def apart_by_loss(own: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -144,8 +154,11 @@ def stages() -> pd.DataFrame:
 
 
 def told(table: pd.DataFrame) -> pd.DataFrame:
-    """`stages` on the fewest devices, the change in a word: tuned, preferred or text."""
+    """What `stages` keep on the fewest devices, packed_kept and copied_kept; the change in a word:
+    tuned, preferred or text.
+    """
     short = dict(
         zip((*CHANGES.values(), "another text"), ("tuned", "preferred", "text"), strict=True)
     )
-    return table[table.devices == min(DEVICES)].assign(change=table.change.map(short))
+    own = table[table.devices == FEWEST][["packed_kept", "copied_kept"]]
+    return own.assign(change=table.change.map(short))

@@ -77,8 +77,10 @@ def sizes(results: Results) -> pd.DataFrame:
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `sizes` the smallest and the largest model: end ("smallest", "largest")."""
-    return table.iloc[[0, -1]].assign(end=["smallest", "largest"])
+    """Of `sizes` the smallest and the largest model, without how many they are: end ("smallest",
+    "largest").
+    """
+    return table.iloc[[0, -1]].drop(columns="checkpoints").assign(end=["smallest", "largest"])
 
 
 def price_without(results: Results) -> pd.DataFrame:

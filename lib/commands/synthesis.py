@@ -48,6 +48,11 @@ def hypotheses(results: Results, draws: int) -> pd.DataFrame:
     return ladder_summary.hypotheses(results, draws)
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """`parts` as their table shows them."""
+    return table.drop(columns="name")
+
+
 def parts(table: pd.DataFrame) -> pd.DataFrame:
     """`hypotheses` for readers: hypothesis, part, estimate with its interval, checkpoints, p and
     verdict; name: what prose calls a part, empty where it does not.
@@ -113,6 +118,11 @@ def prices(results: Results) -> pd.DataFrame:
     table = ladder_results.prices(results)
     rows = table.melt("seed", ["without", "with"], var_name="arm", value_name="price")
     return rows.sort_values(["arm", "seed"], ignore_index=True)
+
+
+def mean_prices(table: pd.DataFrame) -> pd.Series:
+    """Of `prices`, their mean by arm."""
+    return table.groupby("arm").price.mean()
 
 
 def price_difference(results: Results) -> pd.DataFrame:
@@ -187,8 +197,8 @@ def dearer(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _named(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """A column with its interval as value, and its name."""
-    ends = {f"value{end}": table[f"{column}{end}"] for end in ("", "_low", "_high")}
+    """A column with its interval, if it has one, as value, and its name."""
+    ends = {f"value{end}": table.get(f"{column}{end}") for end in ("", "_low", "_high")}
     return pd.DataFrame({"name": column, "loss": table.loss, **ends})
 
 
@@ -255,6 +265,11 @@ def path(results: Results) -> pd.DataFrame:
     return found.assign(tokens_m=tokens)[["tokens_m", "gini", "settled", "nats"]]
 
 
+def gini_in_time(table: pd.DataFrame) -> pd.Series:
+    """Of `path`, the Gini by tokens in millions."""
+    return table.set_index("tokens_m").gini
+
+
 def begins(table: pd.DataFrame) -> pd.DataFrame:
     """Two rows of `path`, when: "first", and "half", from where on at least half of the gain of a
     placement packed then is left at the end; tokens_m, gini, settled.
@@ -270,7 +285,21 @@ def weakest(table: pd.DataFrame) -> pd.DataFrame:
     return own.sort_values("coefficient").drop_duplicates("loss")
 
 
-def as_values(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose estimates are called "value", as names that other columns make up want them."""
-    ends = {"estimate": "value", "estimate_low": "value_low", "estimate_high": "value_high"}
-    return table.rename(columns=ends)
+KEYS = {"loss": "of", "arm": "of", "quantity": "name", "estimate": "value"}
+KEYS |= {f"estimate{end}": f"value{end}" for end in ("_low", "_high")}
+
+
+def named(*tables: pd.DataFrame) -> pd.DataFrame:
+    """The rows of tables of estimates, or of values, as values are published: name (of a table
+    without it its quantity; rows without one are left out), of (its loss or arm, empty where there
+    is none), and value with its interval.
+    """
+    each = [table.rename(columns=KEYS).query("name != ''") for table in tables]
+    whole = pd.concat(each, ignore_index=True)
+    columns = ["name", "of", "value", "value_low", "value_high"]
+    return whole.reindex(columns=columns).fillna({"of": ""})
+
+
+def long(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    """Columns of a table by loss, with their intervals, as rows: name (the column), loss, value."""
+    return pd.concat([_named(table, column) for column in columns], ignore_index=True)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 
 import pandas as pd
+from IPython.display import HTML
 
 from lib.paper import columns, svg
 
@@ -93,6 +94,17 @@ def plot(known: dict) -> str:
     return (
         '<details class="paper-explore"><summary>Explore</summary>'
         f'<div class="paper-plot" data-figure="{data}"></div></details>'
+    )
+
+
+def ask(constants: str, example: str) -> HTML:
+    """The box "What about my model?": the constants (JSON) that the book's script computes with,
+    and the example that stands where no script runs.
+    """
+    data = html.escape(constants)
+    return HTML(
+        f'<div class="paper-advice" id="my-model" data-known="{data}"><p>{html.escape(example)}</p>'
+        "</div>"
     )
 
 

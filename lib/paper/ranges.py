@@ -82,6 +82,14 @@ def multiple(of: int, least: int, most: int) -> Rule:
     return lambda v: holds(v) and v % of == 0, f"{words}, a multiple of {of}"
 
 
+def of_nodes(node: int, most: int) -> Rule:
+    """A number of devices: of one node, or of whole nodes."""
+    return (
+        lambda v: type(v) is int and (2 <= v <= node or (v % node == 0 and node < v <= most)),
+        f"must be a whole number from 2 to {node}, or whole nodes of {node} up to {most}",
+    )
+
+
 def place(*words: str, hub: str = "", holds: str = "", called: str = "") -> Rule:
     """One of the words, a path that exists, or, where `hub` is a pattern, what a hub may have under
     that name; an address of the network is none of these.  holds: a pattern of files of which a
@@ -147,6 +155,7 @@ RANGES: dict[str, Rule] = {
     "counts_experts": whole(0, 2**16),
     "counts_top_k": whole(0, 4096),
     # what to do
+    "decision_devices": each(of_nodes(8, 1024)),
     "decision_tokens": each(whole(1, 2**17)),
     "spare_slots": whole(0, 64),
     "enough": real(0, 0.99),

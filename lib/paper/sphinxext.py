@@ -7,7 +7,7 @@ where it was made.
 - {val}`01.gini_with` prints a published value, linked to the cell that computed it, with all that
   is known of it as tip.
 - {fig} 01.load (a directive) places a published figure on any page; {claims} and {compared} list
-  all claims and values.
+  all claims and values, {claimed} what the predecessor claimed.
 - A role that is left as it was typed is a warning, which ends the build.
 """
 
@@ -28,7 +28,18 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from lib import provenance
-from lib.paper import architecture, chapters, compare, markup, pages, prose, publish, slides, stale
+from lib.paper import (
+    architecture,
+    chapters,
+    claimed,
+    compare,
+    markup,
+    pages,
+    prose,
+    publish,
+    slides,
+    stale,
+)
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -152,6 +163,15 @@ class Claims(SphinxDirective):
         )
 
 
+class Claimed(SphinxDirective):
+    """{claimed}: what the predecessor claimed, and what this run, or the published one, says."""
+
+    def run(self) -> list[nodes.Node]:
+        own = compare.records(Path(self.env.config.paper_run))
+        record = (compare.records(chapters.PUBLISHED) | own)["04"]
+        return _table(claimed.table(record), "what the predecessor claimed")
+
+
 class Compared(SphinxDirective):
     """{compared}: values that differ between this run and the published one."""
 
@@ -255,6 +275,7 @@ def setup(app: Sphinx) -> dict:
     app.add_role("val", Val())
     app.add_directive("fig", Fig)
     app.add_directive("claims", Claims)
+    app.add_directive("claimed", Claimed)
     app.add_directive("compared", Compared)
     app.add_directive("listed", Listed)
     app.add_directive("rooms", Rooms)
