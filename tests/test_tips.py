@@ -52,3 +52,8 @@ def test_how_the_book_is_cited():
     entry = citing.bibtex(facts | {"repository-code": "https://example.org/x"})
     assert facts["title"] in entry and "url = {https://example.org/x}" in entry
     assert facts["license"] in citing.page() and "@software{" in citing.page()
+
+
+@pytest.mark.parametrize("number", RECORDS)
+def test_published_pages_come_from_clean_commits(number):
+    assert len(RECORDS[number]["provenance"]["commit"]) == 40  # "+changes" would follow
