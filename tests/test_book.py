@@ -137,8 +137,7 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
     for part in (
         "Gini: without balance loss",
         columns_about.digits(made["values"]["gini_without"]["value"]),
-        "measured on",
-        "computed on",
+        "measured and computed on",
         "run: tests",
         "parameters: ",
         "published run: ",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 from lib.paper.columns_known import COLUMNS
+from lib.paper.plots_style import label
 
 Rules = tuple[tuple[str, str], ...]  # (pattern at the beginning of a name, words), the first counts
 
@@ -73,7 +74,7 @@ MEASURED: dict[str, Rules] = {
         ("", "NVIDIA H200, in the runs that trained the models"),
     ),
 }
-ENDINGS = {"with": "with balance loss", "without": "without balance loss", "none": "without a loss"}
+ENDINGS = ("with", "without", "none")  # no part of what a column is called
 
 
 def _first(rules: Rules, name: str) -> str:
@@ -99,7 +100,7 @@ def meaning(name: str) -> str:
     parts = name.split("_")
     for count in [n for n in range(len(parts), 0, -1) if n == 1 or parts[n - 1] not in ENDINGS]:
         if column := COLUMNS.get("_".join(parts[:count])):
-            rest = " ".join(ENDINGS.get(part, part) for part in parts[count:])
+            rest = " ".join(map(label, parts[count:]))
             return f"{column.words}: {rest}" if rest else column.words
     return name.replace("_", " ")
 

@@ -95,10 +95,13 @@ def _whence(record: dict, name: str) -> list[str]:
     """Where a value comes from: the machines that measured and computed it, its run and commit."""
     facts, made = record["provenance"], record["provenance"]["run"]
     here = facts["hardware"]
-    measured = columns_about.machine(record, name) or here
-    lines = [f"computed on {here}"]
-    if record["values"][name]["kind"] == "measured":
-        lines.insert(0, f"measured on {measured}")
+    there = columns_about.machine(record, name) or here
+    if record["values"][name]["kind"] != "measured":
+        lines = [f"computed on {here}"]
+    elif there == here:
+        lines = [f"measured and computed on {here}"]
+    else:
+        lines = [f"measured on {there}", f"computed on {here}"]
     given = made["parameters_file"] or "defaults and command line"
     commit = f"{facts['commit'][:12]}{facts['commit'][40:]}"
     return [*lines, f"run: {made['name'] or 'by hand'}; parameters: {given}; commit {commit}"]
