@@ -8,6 +8,8 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 
+from lib.paper import columns_about, roles
+
 ARGUMENTS = [
     "--no-sandbox",
     "--host-resolver-rules=MAP * ~NOTFOUND",
@@ -29,8 +31,6 @@ PAGES = [
     "book/cluster",
     "book/inside",
     "book/future",
-    "book/families",
-    "book/faults",
     "book/references",
     "notebooks/00_base_model",
     "notebooks/01_profile",
@@ -115,7 +115,7 @@ def test_every_link_and_anchor_leads_somewhere(html):
 def test_a_value_leads_to_the_cell_that_made_it(browser, html):
     page = browser.new_page()
     page.goto((html / "book/intro.html").as_uri())
-    page.locator("a.paper-value", has_text=re.compile(r"^0\.\d+$")).first.click()
+    page.locator("a.paper-value[data-tip*='01.gini_without ']").first.click()
     page.wait_for_url("**/notebooks/01_profile.html#cell-*")
     cell = page.locator(f"#{page.url.partition('#')[2]} ~ .cell").first
     assert 'gini_least=".3f"' in cell.inner_text()  # the code is unfolded
@@ -135,8 +135,9 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
     assert tip.is_hidden()
     link.focus()
     for part in (
-        str(made["values"]["gini_without"]["value"]),
-        "measured",
+        "Gini: without balance loss",
+        columns_about.digits(made["values"]["gini_without"]["value"]),
+        "measured and computed on",
         "run: tests",
         "parameters: ",
         "published run: ",
@@ -146,7 +147,7 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
         assert part in tip.inner_text()
     assert link.get_attribute("aria-describedby") == tip.get_attribute("id")
     page.keyboard.press("Tab")
-    assert "gini_without" not in tip.inner_text() and "checkpoints" in tip.inner_text()
+    assert "01.gini_without" not in tip.inner_text() and tip.is_visible()
     page.keyboard.press("Escape")
     assert tip.is_hidden()
     link.hover()
@@ -156,13 +157,33 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
     page.close()
     touch = browser.new_context(has_touch=True, viewport={"width": 390, "height": 844}).new_page()
     touch.goto((html / "book/intro.html").as_uri())
-    link = touch.locator("a.paper-value").first
+    link = touch.locator("a.paper-value[data-tip*='00.parameters_m ']").first
     link.tap()
     box = touch.locator("[role=tooltip]").bounding_box()
     assert touch.url.endswith("intro.html") and box["x"] >= 0 and box["x"] + box["width"] <= 390
     link.tap()
     touch.wait_for_url("**/notebooks/00_base_model.html#cell-*")
     touch.context.close()
+
+
+@pytest.mark.browser
+def test_a_word_explains_itself_and_leads_to_the_glossary(browser, html):
+    page = browser.new_page()
+    page.goto((html / "notebooks/01_profile.html").as_uri())
+    word = page.locator("a.paper-term", has_text="Gini").first
+    word.focus()
+    assert "How uneven" in page.locator("[role=tooltip]").inner_text()
+    word.click()
+    page.wait_for_url("**/book/notation.html#term-*")
+    page.close()
+
+
+def test_every_chapter_can_be_downloaded_as_it_was_executed(html):
+    for name in CHAPTERS:
+        stem = name.split("/")[1]
+        assert f'href="{stem}.ipynb" download' in (html / f"{name}.html").read_text()
+        cells = json.loads((html / f"{name}.ipynb").read_text())["cells"]
+        assert any(cell.get("outputs") for cell in cells)
 
 
 @pytest.mark.browser
@@ -235,11 +256,11 @@ def test_values_in_prose_are_those_of_the_run(tiny_run, html):
     made = json.loads((tiny_run / "01_profile/values.json").read_text())
     page = (html / "book/intro.html").read_text()
     shown = re.search(
-        r'#cell-\d+" title="01_profile: gini_without = ([\d.]+)[^"]*measured[^"]*">([^<]+)</a>',
+        r'#cell-\d+" title="[^"]*01\.gini_without = ([\d.]+), measured[^"]*">([^<]+)</a>',
         page,
     )
     assert (
-        float(shown[1]) == made["values"]["gini_without"]["value"]
+        shown[1] == columns_about.digits(made["values"]["gini_without"]["value"])
         and shown[2] == made["values"]["gini_without"]["text"]
     )
     assert "not available in this run" not in page
@@ -262,8 +283,6 @@ def test_the_page_shows_the_executed_copy(html):
 
 
 def test_markup_in_a_value_is_text():
-    from lib.paper import sphinxext
-
     chapter = {
         "chapter": "07_x",
         "provenance": {
@@ -292,10 +311,10 @@ def test_markup_in_a_value_is_text():
             ),
         },
     }
-    assert "<script>" not in sphinxext.value_html(chapter, "a", "x.html")
-    assert ">1.0 s [0.5, 1.5]</a>" in sphinxext.value_html(chapter, "b", "x.html")
+    assert "<script>" not in roles.value_html(chapter, "a", "x.html")
+    assert ">1.0 s [0.5, 1.5]</a>" in roles.value_html(chapter, "b", "x.html")
     chapter["values"]["b"] |= dict(value=None, interval=None, text="not available")
-    assert ">not available</a>" in sphinxext.value_html(chapter, "b", "x.html")
+    assert ">not available</a>" in roles.value_html(chapter, "b", "x.html")
 
 
 def test_scripts_stand_in_the_book_with_their_licences(html):

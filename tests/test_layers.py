@@ -38,8 +38,8 @@ OWNERS = {
     ),
     "matplotlib": ("paper/plots", "paper/svg"),
     "seaborn": ("paper/plots",),
-    "sphinx": ("paper/sphinxext.py",),
-    "docutils": ("paper/sphinxext.py",),
+    "sphinx": ("paper/sphinxext.py", "paper/roles.py"),
+    "docutils": ("paper/sphinxext.py", "paper/roles.py", "paper/glossary.py"),
     "plotly": ("paper/",),
     "beartype": (),
 }

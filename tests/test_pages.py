@@ -51,6 +51,17 @@ def test_the_page_leaves_out_progress_and_the_prose_that_it_shows_itself():
     assert shown[0]["source"] == '<div id="cell-1" class="paper-anchor"></div>'
 
 
+def test_parameters_are_one_folded_table_with_what_they_mean():
+    plain = code("n = 1  # how many\nrun_dir = '.'  # where", ["parameters"])
+    injected = code("n = 2\nrun_dir = '/x'", ["injected-parameters"])
+    shown = json.loads(pages.page(copy(plain, injected, code("d")), lambda *_: True, "07_x"))
+    table = shown["cells"][0]["source"]
+    assert [cell["cell_type"] for cell in shown["cells"]] == ["markdown", "markdown", "code"]
+    for part in ("<details", "<td>n</td>", "<td>2</td>", "<td>1</td>", "<td>how many</td>"):
+        assert part in table, part
+    assert "run_dir" not in table and 'href="07_x.ipynb" download' in table
+
+
 def test_sentences_are_the_paragraphs_that_state_values():
     cells = [
         {
@@ -74,6 +85,12 @@ def test_a_heading_stands_above_the_paragraph_that_follows_it():
     shown = markup.sentences(cells, lambda number, name: "0.5")
     wanted = ["First 0.5.", "**Two**", "Then 0.5.", "Again 0.5.", "**Three**", "Last 0.5."]
     assert shown.split("\n\n") == wanted
+
+
+def test_a_box_is_told_by_its_title():
+    box = "```{admonition} Takeaway\n:class: tip\nIt is {val}`01.x`.\n```"
+    cells = [{"cell_type": "markdown", "source": f"# Title\n\n{box}"}]
+    assert markup.sentences(cells, lambda *_: "0.5") == "*Takeaway.* It is 0.5."
 
 
 @pytest.mark.parametrize(

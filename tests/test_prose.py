@@ -19,6 +19,7 @@ ALLOWED = [
     r"\{[a-z:]+\}`[^`]*`",
     r"\]\([^)]*\)",
     r"https?://\S+",
+    r'href="[^"]*"',
     r"\b5-gram\b",
     r"\barXiv[: ]\S+",
     r"\b(19|20)\d\d\b",
@@ -96,6 +97,15 @@ def crowded(text: str, most: int = 3) -> list[str]:
 
 def test_a_sentence_of_the_introduction_has_at_most_three_numbers():
     assert crowded((ROOT / "book/intro.md").read_text()) == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_sentence_of_an_answer_has_at_most_three_numbers(path):
+    first = "".join(json.loads(path.read_text())["cells"][0]["source"])
+    assert "**Answer.**" in first and crowded(first) == []
+
+
+def test_crowded_sentences_are_found():
     four = "From {val}`a` to {val}`b`, then {val}`c` and {val}`d`."
     assert crowded(f"Of {{val}}`x`. {four}\n- So {{val}}`y`.") == [four]
 

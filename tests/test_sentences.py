@@ -5,8 +5,7 @@ import json
 import pytest
 from conftest import ROOT
 
-from lib.paper import chapters, compare, prose
-from lib.paper.markup import ROLE
+from lib.paper import chapters, compare, markup, markup_prose
 
 PAGES = [*(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
 
@@ -17,25 +16,49 @@ def has(number, name):
 
 def test_a_sentence_goes_with_its_number():
     text = "**Answer.** It is {val}`01.here`. With it {val}`01.gone` is left. And more."
-    assert prose.kept(text, has) == "**Answer.** It is {val}`01.here`. And more."
+    assert markup_prose.kept(text, has) == "**Answer.** It is {val}`01.here`. And more."
 
 
 def test_a_paragraph_of_which_nothing_is_left_goes_whole():
     text = "# Title\n\n**Answer.** It is {val}`01.gone`.\n\nWords stay; {val}`01.here` too."
-    assert prose.kept(text, has) == "# Title\n\nWords stay; {val}`01.here` too."
+    assert markup_prose.kept(text, has) == "# Title\n\nWords stay; {val}`01.here` too."
 
 
 def test_items_go_one_by_one_and_tables_stay():
     text = "- one {val}`01.gone`.\n- two {val}`01.here`. Three {val}`01.gone`.\n- four"
-    assert prose.kept(text, has) == "- two {val}`01.here`.\n- four"
+    assert markup_prose.kept(text, has) == "- two {val}`01.here`.\n- four"
     table = "| a | {val}`01.gone` |"
-    assert prose.kept(table, has) == table
-    assert prose.kept(":::{warning}\nOf {val}`01.gone`. Words.\n:::", has) == ""
+    assert markup_prose.kept(table, has) == table
+    assert markup_prose.kept(":::{warning}\nOf {val}`01.gone`. Words.\n:::", has) == ""
 
 
 def test_text_with_all_its_numbers_is_left_as_it_is():
     text = "One.  Two {val}`01.here`.\n$$x. Y$$"
-    assert prose.kept(text, has) == text
+    assert markup_prose.kept(text, has) == text
+
+
+def test_a_word_follows_the_sign_of_its_value():
+    choices = "more / less / as much"
+    assert markup_prose.word("0.5 nats/token [0.1, 0.9]", choices) == "more"
+    assert markup_prose.word("−5.8% [-8.9%, -2.8%]", choices) == "less"
+    assert markup_prose.word("-0.1 [-0.4, 0.2]", choices) == "as much"
+    assert markup_prose.word("+0.0032", choices) == "more"
+    with pytest.raises(ValueError, match="must be three words"):
+        markup_prose.word("0.5", "more / less")
+    with pytest.raises(ValueError, match="'not available': must be a number"):
+        markup_prose.word("not available", choices)
+
+
+def test_a_sentence_goes_with_the_value_of_its_word():
+    text = "It costs {word}`01.gone more / less / as much`. It is {word}`01.here up / down / flat`."
+    assert markup_prose.kept(text, has) == "It is {word}`01.here up / down / flat`."
+
+
+def test_a_notebook_leaves_out_sentences_without_their_numbers():
+    cells = [{"cell_type": "markdown", "source": "Of {val}`01.gone`. It is {val}`01.x`."}]
+    told = {("01", "x"): "0.5"}
+    shown = markup.sentences(cells, lambda *name: told.get(name, markup.MISSING))
+    assert shown == "It is 0.5."
 
 
 def words(path):
@@ -48,7 +71,7 @@ def words(path):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_the_published_book_lacks_only_numbers_of_another_model(path):
     known = compare.records(chapters.PUBLISHED)
-    asked = ROLE.findall(words(path))
+    asked = markup_prose.asked(words(path))
     assert {name for number, name in asked if name not in known[number]["values"]} <= {
         name for _, name in asked if "_model" in name or name in ("own_shape", "counts_file")
     }

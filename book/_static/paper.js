@@ -1,4 +1,4 @@
-/* Values explain themselves on hover, focus and touch; figures become interactive; a linked cell opens. */
+/* Values and terms explain themselves on hover, focus and touch; figures become interactive; a linked cell opens. */
 "use strict";
 (() => {
   const here = document.currentScript.src;
@@ -28,7 +28,7 @@
 
   function values() {
     document.body.append(tip);
-    for (const link of document.querySelectorAll("a.paper-value")) {
+    for (const link of document.querySelectorAll("a.paper-value, a.paper-term")) {
       link.dataset.tip = link.title;
       link.removeAttribute("title");
       link.addEventListener("mouseenter", () => show(link));

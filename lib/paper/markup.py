@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 from IPython.display import HTML
 
-from lib.paper import columns, svg
+from lib.paper import columns, markup_prose, svg
+from lib.paper.markup_prose import ROLE, WORD
 
-ROLE = re.compile(r"\{val\}`(\d\d)\.([^`]+)`")
 OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
 HEADING = re.compile(r"^#{2,6} +(.+)$", re.MULTILINE)
+BOX = re.compile(r"```\{\w+\}([^\n]*)\n(?::\w+:[^\n]*\n)*(.*)\n```", re.DOTALL)
 NUMBER = re.compile(r"[−+≤≥<>-]?\d[\d.,e−+-]*( ?[%×])?( \[.*\])?$")  # a cell that is a number
+MISSING = "not available"  # how a value is told that is not there
 Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as text
 
 
@@ -31,22 +33,25 @@ def value(known: dict) -> str:
 
 
 def resolved(text: str, told: Told) -> str:
-    """A text with the role of every value replaced by that value."""
+    """A text with the role of every value replaced by that value, of every word by that word."""
+    text = WORD.sub(lambda found: markup_prose.word(told(found[1], found[2]), found[3]), text)
     return ROLE.sub(lambda found: told(found[1], found[2]), text)
 
 
 def sentences(cells: list[dict], told: Told) -> str:
     """The paragraphs of a notebook's prose that state values, with their numbers, as Markdown, each
-    below the last heading before it.
+    below the last heading before it; without the sentences whose numbers are missing.
     """
     parts, head = [], ""
     for text in ("".join(c["source"]) for c in cells if c["cell_type"] == "markdown"):
+        text = markup_prose.kept(text, lambda *name: told(*name) != MISSING)
         for block in HEADING.sub(r"\n\n\g<0>\n\n", text).split("\n\n"):
-            if found := HEADING.fullmatch(block.strip()):
+            block = BOX.sub(lambda box: f"*{box[1].strip() or 'Note'}.* {box[2]}", block.strip())
+            if found := HEADING.fullmatch(block):
                 head = found[1]
             elif ROLE.search(block):
                 parts += [f"**{head}**"] if head else []
-                parts.append(OTHER_ROLE.sub(r"[\1]", resolved(block.strip(), told)))
+                parts.append(OTHER_ROLE.sub(r"[\1]", resolved(block, told)))
                 head = ""
     return "\n\n".join(parts)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.paper import chapters, compare, prose
+from lib.paper import chapters, compare, markup_prose, rules
+
+PARAMETERS = {"parameters", "injected-parameters"}  # tags of papermill's cells
 
 
 def executed(chapter: str, run: Path) -> Path:
@@ -34,34 +36,63 @@ def fresh(copy: str, cells: list[dict]) -> str:
     return json.dumps(notebook)
 
 
-def page(source: str, has: prose.Has) -> str:
+def page(source: str, has: markup_prose.Has, name: str = "") -> str:
     """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
     bars left out.
 
-    All code is folded.  Of the two parameter cells the default one stays, with its comments; the
-    injected one stands after it only if it changes something a reader chose.  A failed notebook
-    keeps its traceback.  Before each code cell stands an anchor.  has: the numbers that there are,
-    without which sentences drop out.
+    All code is folded.  The two parameter cells become one folded table, and below it stands a link
+    to the executed notebook, where its `name` is told.  A failed notebook keeps its traceback.
+    Before each code cell stands an anchor.  has: the numbers that there are, without which
+    sentences drop out.
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = prose.kept("".join(cell["source"]), has)
+            cell["source"] = markup_prose.kept("".join(cell["source"]), has)
+    given = [cell for cell in notebook["cells"] if _tags(cell) & PARAMETERS]
+    if given:
+        place = notebook["cells"].index(given[0])
+        notebook["cells"] = [cell for cell in notebook["cells"] if cell not in given]
+        notebook["cells"].insert(place, _markdown(parameters(given) + _download(name)))
     notebook["cells"] = [part for cell in notebook["cells"] for part in (*_anchor(cell), cell)]
     for cell in notebook["cells"]:
-        tags = cell.setdefault("metadata", {}).get("tags", [])
-        if "injected-parameters" in tags and _only_run_dir(cell):
-            cell["metadata"]["tags"] = [*tags, "remove-cell"]
         if cell["cell_type"] == "code":
             cell["outputs"] = [
                 out for out in cell["outputs"] if out.get("name") != "stderr" and not _hidden(out)
             ]
-            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
-            if "parameters" in tags or "injected-parameters" in tags:
-                words = "Parameters" if "parameters" in tags else "Parameters of this run"
-                cell["metadata"]["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
+            metadata = cell.setdefault("metadata", {})
+            metadata["tags"] = [*metadata.get("tags", []), "hide-input"]
     return json.dumps(notebook)
+
+
+def parameters(given: list[dict]) -> str:
+    """The parameter cells of an executed notebook, its defaults and what was injected, as a folded
+    table: name, value of this run, default, meaning; without the folder that a run writes to.
+    """
+    defaults, *injected = ("".join(cell["source"]) for cell in given)
+    plain, words = rules.literals(defaults), rules.comments(defaults)
+    here = plain | rules.literals("\n".join(injected))
+    rows = [
+        (name, *(json.dumps(value, ensure_ascii=False) for value in pair), words[name])
+        for name, pair in ((name, (here[name], plain[name])) for name in plain)
+        if name != "run_dir"
+    ]
+    frame = pd.DataFrame(rows, columns=["parameter", "this run", "default", "meaning"])
+    table = compare.to_html(frame, "parameters")
+    return (
+        f'<details class="paper-given"><summary>Parameters of this run</summary>{table}</details>'
+    )
+
+
+def _download(name: str) -> str:
+    """A link to the executed notebook, which lies beside its page."""
+    link = f'<a href="{html.escape(name)}.ipynb" download>Download the executed notebook</a>'
+    return f'<p class="paper-given">{link}</p>' if name else ""
+
+
+def _tags(cell: dict) -> set[str]:
+    return set(cell.get("metadata", {}).get("tags", []))
 
 
 def _hidden(output: dict) -> bool:
@@ -115,13 +146,6 @@ def beside(source: str, record: dict) -> str:
         )
     )
     return json.dumps(notebook)
-
-
-def _only_run_dir(cell: dict) -> bool:
-    lines = [
-        line for line in "".join(cell["source"]).splitlines() if line and not line.startswith("#")
-    ]
-    return all(line.startswith("run_dir") for line in lines)
 
 
 def confirmed(record: dict, later: dict) -> str:

@@ -74,22 +74,32 @@ def check(names: list[str], given: dict) -> None:
 
 def meanings(chapter: str) -> dict[str, str]:
     """What each parameter of a chapter means: its comment in the parameters cell."""
-    source = chapters.parameters_cell(chapter)
+    return comments(chapters.parameters_cell(chapter))
+
+
+def comments(source: str) -> dict[str, str]:
+    """The comment of each assignment in a piece of Python, by the name that is assigned."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {
+    found = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokens
         if token.type == tokenize.COMMENT
     }
     return {
         ast.unparse(part.targets[0]): " ".join(
-            comments[line]
+            found[line]
             for line in range(part.lineno, (part.end_lineno or part.lineno) + 1)
-            if line in comments
+            if line in found
         )
         for part in ast.parse(source).body
         if isinstance(part, ast.Assign)
     }
+
+
+def literals(source: str) -> dict[str, object]:
+    """The values that a piece of Python assigns, all of them literals, by their names."""
+    parts = [part for part in ast.parse(source).body if isinstance(part, ast.Assign)]
+    return {ast.unparse(part.targets[0]): ast.literal_eval(part.value) for part in parts}
 
 
 def table(chapter: str) -> Iterator[tuple[str, object, str, str]]:

@@ -6,6 +6,8 @@ where it was made.
   values beside the published ones.
 - {val}`01.gini_with` prints a published value, linked to the cell that computed it, with all that
   is known of it as tip.
+- {word}`06.delta more / less / as much` is the word that its sign calls for.
+- The first place of each word of the glossary on a page explains it (`glossary`).
 - {fig} 01.load (a directive) places a published figure on any page; {claims} and {compared} list
   all claims and values, {claimed} what the predecessor claimed.
 - A role that is left as it was typed is a warning, which ends the build.
@@ -13,60 +15,52 @@ where it was made.
 
 from __future__ import annotations
 
-import html
 import json
 import lzma
 import os
 import re
-from functools import cache
 from pathlib import Path
 
 import pandas as pd
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
-from sphinx.util.docutils import SphinxDirective, SphinxRole
+from sphinx.util.docutils import SphinxDirective
 
 from lib import provenance
 from lib.paper import (
     architecture,
     chapters,
+    citing,
     claimed,
     compare,
+    glossary,
     markup,
+    markup_prose,
     pages,
-    prose,
     publish,
+    roles,
     slides,
     stale,
 )
 
-MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
-RAW_ROLE = re.compile(r"\{(?:val|fig|cite|doc|ref)[a-z:]*\}`[^`]*`")
+RAW_ROLE = re.compile(r"\{(?:val|word|fig|cite|doc|ref)[a-z:]*\}`[^`]*`")
 logger = logging.getLogger(__name__)
-
-
-@cache
-def _records(run: Path) -> dict[str, dict]:
-    """What a run published, read once in the process that builds its book."""
-    return compare.records(run)
 
 
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     path, run = Path(app.srcdir) / f"{docname}.ipynb", Path(app.config.paper_run)
     if not path.is_file():
-        source[0] = prose.kept(source[0], compare.told(run))
+        source[0] = markup_prose.kept(source[0], compare.told(run))
     if not path.is_file() or path.parent.name != "notebooks":
         return
-    copy, record = pages.executed(path.stem, run), _records(run).get(path.stem[:2])
+    copy, record = pages.executed(path.stem, run), roles.records(run).get(path.stem[:2])
     if not copy.is_file():
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
-    figures = record["figures"] if record else {}
-    folder = compare.folder(run, path.stem)
-    text = publish.pictures(provenance.text(copy), folder, figures, inside=True)
-    source[0] = pages.page(pages.fresh(text, chapters.cells(path.stem)), compare.told(run))
+    fresh = pages.fresh(_pictured(copy, run, path.stem), chapters.cells(path.stem))
+    source[0] = pages.page(fresh, compare.told(run), path.stem)
     if record is None:
         source[0] = pages.note(
             source[0], "This chapter failed in this run; what it had computed until then is shown."
@@ -85,55 +79,6 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = pages.beside(source[0], record)
 
 
-class Val(SphinxRole):
-    """{val}`NN.name`: a published value, linked to the cell that made it, with everything known of
-    it in the tooltip.
-    """
-
-    def run(self) -> tuple[list[nodes.Node], list]:
-        number, _, name = self.text.partition(".")
-        run = Path(self.env.config.paper_run)
-        published = _records(chapters.PUBLISHED).get(number)
-        record = _records(run).get(number)
-        elsewhere = record is None and published is not None  # not computed here, told in grey
-        record = published if elsewhere else record
-        if record is None or name not in record["values"]:
-            return [nodes.emphasis(text=MISSING)], []
-        up = "../" * self.env.docname.count("/")
-        other = None if run == chapters.PUBLISHED or elsewhere else published
-        text = value_html(record, name, f"{up}notebooks/{record['chapter']}.html", other)
-        if elsewhere:
-            text = f'<span class="paper-elsewhere" title="of the published run">{text}</span>'
-        return [nodes.raw("", text, format="html")], []
-
-
-def value_html(record: dict, name: str, link: str, other: dict | None = None) -> str:
-    """One value as HTML: text with unit and interval, linked to the cell that made it, the kind as
-    class, details as title.
-
-    `other` is the published record of the chapter, whose value then stands among the details.
-    """
-    value, facts = record["values"][name], record["provenance"]
-    text = markup.value(value)
-    details = [
-        f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(),
-        value["kind"],
-    ]
-    if value["interval"]:
-        low, high = value["interval"]
-        details.append(f"95 % interval {low:.6g} to {high:.6g}")
-    if other and name in other["values"]:
-        details.append(f"published run: {other['values'][name]['text']}")
-    made = facts["run"]
-    given = made["parameters_file"] or "defaults and command line"
-    details.append(f"run: {made['name'] or 'by hand'}; parameters: {given}")
-    details += [f"commit {facts['commit'][:12]}{facts['commit'][40:]}", facts["hardware"]]
-    title = html.escape("\n".join(details)).replace("\n", "&#10;")
-    target = html.escape(link) + (f"#cell-{value['cell']}" if value["cell"] else "")
-    attributes = f'class="paper-value paper-{value["kind"]}" href="{target}" title="{title}"'
-    return f"<a {attributes}>{html.escape(text)}</a>"
-
-
 class Fig(SphinxDirective):
     """{fig} NN.name: a published figure with its caption and alternative text, linked to the cell
     that made it.
@@ -144,9 +89,9 @@ class Fig(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         number, _, name = self.arguments[0].partition(".")
         run = Path(self.env.config.paper_run)
-        record = _records(run).get(number)
+        record = roles.records(run).get(number)
         if record is None or name not in record["figures"]:
-            return [nodes.paragraph("", "", nodes.emphasis(text=MISSING))]
+            return [nodes.paragraph("", "", nodes.emphasis(text=roles.MISSING))]
         known = record["figures"][name]
         drawing = provenance.text(compare.folder(run, record["chapter"]) / known["file"])
         return [nodes.raw("", markup.figure(name, drawing, known), format="html")]
@@ -157,7 +102,7 @@ class Claims(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
-        frame = compare.claims(_records(run), _records(chapters.PUBLISHED))
+        frame = compare.claims(roles.records(run), roles.records(chapters.PUBLISHED))
         return _table(
             frame.rename(columns={"here": "this run", "published": "published run"}), "claims"
         )
@@ -177,7 +122,7 @@ class Compared(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         run = Path(self.env.config.paper_run)
-        frame = compare.compare(_records(chapters.PUBLISHED), _records(run))
+        frame = compare.compare(roles.records(chapters.PUBLISHED), roles.records(run))
         if frame.empty:
             return [nodes.paragraph(text="No value differs.")]
         return _table(
@@ -200,6 +145,13 @@ class Listed(SphinxDirective):
         else:
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
         return _table(frame.rename(columns=lambda name: name.replace("_", " ")), path.stem)
+
+
+class Citing(SphinxDirective):
+    """{citing}: authors, licence, repository and BibTeX."""
+
+    def run(self) -> list[nodes.Node]:
+        return [nodes.raw("", citing.page(), format="html")]
 
 
 class Rooms(SphinxDirective):
@@ -244,6 +196,23 @@ def _plain_citations(
     )
 
 
+def _pictured(copy: Path, run: Path, chapter: str) -> str:
+    """The text of an executed notebook with its pictures inside."""
+    record = roles.records(run).get(chapter[:2])
+    figures = record["figures"] if record else {}
+    folder = compare.folder(run, chapter)
+    return publish.pictures(provenance.text(copy), folder, figures, inside=True)
+
+
+def _explained(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Explain the words of the glossary where each first stands on a page."""
+    if docname == glossary.PAGE:
+        return
+    places = app.env.domains["std"].objects
+    home = app.builder.get_relative_uri(docname, glossary.PAGE)
+    glossary.explain(doctree, lambda word: f"{home}#{places['term', word][1]}")
+
+
 def _scripts(app: Sphinx, error: Exception | None) -> None:
     """Unpack the vendored scripts, which are a fifth as large in the repository."""
     for packed in sorted((Path(app.srcdir) / "book" / "scripts").glob("*.xz")):
@@ -253,11 +222,16 @@ def _scripts(app: Sphinx, error: Exception | None) -> None:
 
 
 def _tables(app: Sphinx, error: Exception | None) -> None:
-    """Put the data of figures and tables beside the pages that link it."""
-    run = Path(app.config.paper_run)
+    """Put the data of figures and tables, and the executed notebooks, beside the pages that link
+    them.
+    """
+    run, home = Path(app.config.paper_run), Path(app.outdir) / "notebooks"
+    for name in chapters.names() if error is None else ():
+        if (copy := pages.executed(name, run)).is_file():
+            (home / f"{name}.ipynb").write_text(_pictured(copy, run, name))
     for record in compare.records(run).values() if error is None else ():
         folder = compare.folder(run, record["chapter"]) / "figures"
-        target = Path(app.outdir) / "notebooks" / record["chapter"] / "figures"
+        target = home / record["chapter"] / "figures"
         target.mkdir(parents=True, exist_ok=True)
         for file in sorted(folder.glob("*.csv*")):
             (target / file.name.removesuffix(".xz")).write_text(provenance.text(file))
@@ -272,14 +246,17 @@ def _slides(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict:
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
-    app.add_role("val", Val())
+    app.add_role("val", roles.Val())
+    app.add_role("word", roles.Word())
     app.add_directive("fig", Fig)
     app.add_directive("claims", Claims)
     app.add_directive("claimed", Claimed)
     app.add_directive("compared", Compared)
     app.add_directive("listed", Listed)
     app.add_directive("rooms", Rooms)
+    app.add_directive("citing", Citing)
     app.connect("source-read", _read)
+    app.connect("doctree-resolved", _explained)
     app.connect("html-page-context", _without_thebe, priority=999)
     app.connect("html-page-context", _plain_citations)
     app.connect("html-page-context", _no_role_is_left)
