@@ -51,9 +51,9 @@ def computed(p: SimpleNamespace, where: cluster.Cluster) -> layers.Study:
     own = dict(revision=p.revision, dtype=p.dtype, code=p.remote_code)
     study = layers.Study(
         models=shapes.models(p.models, p.model, **own),
-        devices=where.sizes(p.expert_parallel),
-        tokens=p.device_tokens,
-        levels=p.step_levels,
+        devices=sorted(where.sizes(p.expert_parallel)),
+        tokens=sorted(p.device_tokens),
+        levels=sorted(p.step_levels),
         seeds=p.step_seeds,
         seed=p.seed,
         exact_up_to=p.exact_up_to,
@@ -84,7 +84,7 @@ def sent(p: SimpleNamespace, where: cluster.Cluster, own: layers.Study) -> sendi
 def larger(p: SimpleNamespace, where: cluster.Cluster) -> scaling.Study:
     """Dispatches on more and more devices."""
     return scaling.Study(
-        devices=where.sizes(p.scale_devices),
+        devices=sorted(where.sizes(p.scale_devices)),
         level=min(0.5, max(p.imbalance_levels)),
         hidden=p.hidden_size,
         exact_up_to=p.scale_exact,
