@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import traces
 import transformers as t
 
 from lib.commands import asked, shapes
@@ -70,6 +71,13 @@ def test_experts_that_no_number_of_devices_divides_are_shared_by_fewer(
     study = asked.computed(p, place)
     assert {devices for _, devices, _ in study.cases()} == many
     assert asked.sent(p, place, study).devices in (4, 16)
+    routes = traces.made([[[0, 1], [0, 2], [2, 3]]], [0, 0, 1])
+    found = vars(asked.shape(p, study, routes))
+    assert found == dict(hidden=32, width=16, experts=routes.experts, k=2, weight_bytes=4.0)
+    embedded = SimpleNamespace(model="embedded", hidden_size=64)
+    assert vars(asked.shape(embedded, study, routes)) == found | dict(
+        hidden=64, width=32, weight_bytes=2.0
+    )
     unasked = dict(num_devices=3, num_experts=32)
     with pytest.raises(ValueError, match="experts = 32, devices = 3: experts must be a multiple"):
         asked.routed(SimpleNamespace(**vars(p) | unasked), place)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pandas as pd
 from lib.commands import imported, shapes
 from lib.network import (
     cluster,
+    cost,
     counts,
     exchange,
     fabric,
@@ -101,6 +103,16 @@ def computed(p: SimpleNamespace, where: cluster.Cluster) -> layers.Study:
     layers.check(study)
     cluster.check(where, [*{devices for _, devices, _ in study.cases()}, *p.scale_devices])
     return study
+
+
+def shape(p: SimpleNamespace, study: layers.Study, t: Trace) -> cost.Shape:
+    """Of the layer that took recorded routes: the user's own by its model's configuration, else of
+    the parameter `hidden_size` with experts half as wide; experts and k are those of the routes.
+    """
+    own = study.models[0].shape
+    if p.model == "embedded":
+        own = cost.Shape(p.hidden_size, p.hidden_size // 2, t.experts, 1)
+    return replace(own, experts=t.experts, k=t.expert_index.shape[2])
 
 
 def sent(p: SimpleNamespace, where: cluster.Cluster, own: layers.Study) -> sending.Study:
