@@ -105,6 +105,15 @@ def computed(p: SimpleNamespace, where: cluster.Cluster) -> layers.Study:
     return study
 
 
+def studied(routes: Mapping[str, Trace]) -> tuple[str, str]:
+    """Of recorded routes by arm, the one that sentences tell of, and what it is in words: this
+    book's checkpoint without a balance loss, else the model itself.
+    """
+    if "without" in routes:
+        return "without", "the checkpoint without balance loss"
+    return next(iter(routes)), "this model"
+
+
 def shape(p: SimpleNamespace, study: layers.Study, t: Trace) -> cost.Shape:
     """Of the layer that took recorded routes: the user's own by its model's configuration, else of
     the parameter `hidden_size` with experts half as wide; experts and k are those of the routes.
