@@ -1,5 +1,7 @@
 """The decision table and the picture of the synthesis: by hand, and where something is missing."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -178,3 +180,14 @@ def test_gains_and_repairs_are_told():
     assert found["perplexity_by", "switch"] == pytest.approx(np.exp(-0.1) - 1)
     again = pd.DataFrame({"found_again": [True, False]})
     assert synthesis.found_again(again).iloc[0].to_dict() == {"found_again": 1, "shapes": 2}
+
+
+@pytest.mark.parametrize(
+    ("experts", "devices"), [(16, [8]), (12, [6]), (60, [6]), (22, [2]), (7, [7]), (11, [])]
+)
+def test_experts_that_no_number_of_devices_divides_are_shared_by_fewer(experts, devices):
+    """Of 8 and 64 asked for; eleven experts no node can share, and no whole nodes."""
+    load = np.ones((1, experts))
+    own = Subject("mine", load, load, IN_SAMPLE, 100, 2, {})
+    asked = SimpleNamespace(devices=[8, 64], tokens=[64])
+    assert [number for _, number, _ in decision.cases([own], asked)] == devices

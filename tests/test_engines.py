@@ -65,9 +65,31 @@ def test_dense_layers_keep_the_numbers_of_the_others(tmp_path):
     engine_files.sglang_per_token(tmp_path / "a.pt", INDEX, dense=1)
     found = importing.read(tmp_path / "a.pt")
     assert found.layer.tolist() == [1, 2, 3] and found.of == 4 and found.top_k == 4
-    assert imported.counts(tmp_path / "a.pt").layer.unique().tolist() == [1, 2, 3]
+    with pytest.warns(UserWarning, match="a.pt: left out, without an assignment: layers 0$"):
+        table = imported.counts(tmp_path / "a.pt")
+    assert table.layer.unique().tolist() == [1, 2, 3]
     engine_files.sglang_returned(tmp_path / "b.jsonl", INDEX, dense=2)
     assert importing.read(tmp_path / "b.jsonl").layer.tolist() == [2, 3, 4]
+
+
+def test_what_the_reader_tells_of_an_engine_s_counts_is_taken_and_held_against_them(tmp_path):
+    engine_files.sglang_stat(tmp_path / "a.pt", INDEX)
+    table = imported.counts(tmp_path / "a.pt", top_k=4)
+    assert set(table.top_k) == {4} and set(table.tokens) == {len(INDEX)}
+    for given, message in {
+        (8, 4): "counts_experts = 8: must be 16, as in the file, or 0",
+        (0, 16): "top_k = 16: must be below 16",
+    }.items():
+        with pytest.raises(ValueError, match=f"^counts: .*a.pt: {message}"):
+            imported.counts(tmp_path / "a.pt", *given)
+    choices = torch.from_numpy(np.ascontiguousarray(INDEX.swapaxes(0, 1)))
+    torch.save({"records": [{"topk_ids_of_layer": choices}]}, tmp_path / "b.pt")
+    with pytest.raises(ValueError, match="b.pt: does not tell the number of experts"):
+        imported.counts(tmp_path / "b.pt")
+    table = imported.counts(tmp_path / "b.pt", 20)
+    assert set(table.experts) == {20} and set(table.top_k) == {4}
+    with pytest.raises(ValueError, match="counts_top_k = 3: must be 4, as in the file, or 0"):
+        imported.counts(tmp_path / "b.pt", 20, 3)
 
 
 def test_a_shape_that_nobody_tells_is_asked_for(tmp_path):
@@ -101,7 +123,7 @@ def test_statistics_of_tensorrt_llm(tmp_path):
         }
         save_file(tensors, tmp_path / f"rank{rank}.safetensors")
     found = importing.read(tmp_path)
-    assert found.layer.tolist() == [3, 4, 5] and len(found.steps) == 2
+    assert found.layer.tolist() == [3, 4, 5] and len(found.steps) == 2 and found.top_k == 4
     np.testing.assert_array_equal(found.load, engine_files.load(INDEX))
 
 

@@ -69,6 +69,8 @@ def test_levels_are_compared_seed_by_seed():
     said = exchange.told(exchange.summary(rows), "one")
     assert said.base_over_even == 1 and said.slowdown_top == said.slowdown_top_low == 1
     assert said.p99_over_mean_top == pytest.approx(5.96 / 4)
+    again = exchange.summary(rows[::-1]).set_index("level")  # whatever the order of the levels
+    pd.testing.assert_frame_equal(again, table)
 
 
 def test_times_at_levels_are_those_of_the_matrices():

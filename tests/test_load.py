@@ -259,6 +259,25 @@ def test_weights_that_do_not_fill_the_model_are_named(tiny_model, tmp_path, faul
     refused(error, message)
 
 
+def test_what_a_folder_holds_besides_its_weights_is_not_passed_over(tiny_model, tmp_path):
+    def whole(held):
+        return held | {ROUTER: held[ROUTER].mul(50).to(torch.int8)}
+
+    name = changed(tiny_model, tmp_path / "i8", whole)
+    with pytest.raises(ValueError) as error:
+        load.open(name)
+    refused(error, rf"weights of type I8: {ROUTER}: must be floating numbers, or config.json name")
+    name = changed(tiny_model, tmp_path / "lora", lambda held: held)
+    (tmp_path / "lora/adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ValueError) as error:
+        load.open(name)
+    refused(error, "has an adapter, which is not applied: must be merged into the weights first")
+    name = changed(tiny_model, tmp_path / "g", lambda held: held, n_group=4, topk_group=5)
+    with pytest.raises(ValueError) as error:
+        load.open(name)
+    refused(error, "topk_group = 5: must be from 1 to 4, the groups")
+
+
 def test_scales_that_an_unknown_quantisation_would_drop_are_named(tiny_model, tmp_path):
     def scaled(held):
         return held | {f"{k}_scale_inv": torch.ones(1) for k in held if "down_proj" in k}

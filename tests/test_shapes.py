@@ -1,11 +1,15 @@
 """The layer of a model by its configuration alone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+import traces
 import transformers as t
 
-from lib.commands import shapes
+from lib.commands import asked, shapes
 from lib.network import step
+from lib.paper import chapters
 
 CONFIGS = {
     "OLMoE-1B-7B": t.OlmoeConfig(intermediate_size=1024, dtype="bfloat16"),
@@ -49,6 +53,34 @@ def test_only_the_configuration_of_a_folder_is_read(tmp_path):
 
 def test_without_a_model_of_ones_own_the_published_ones_are_taken():
     assert [m.name for m in shapes.models(["Mixtral-8x7B"], "embedded")] == ["Mixtral-8x7B"]
+
+
+@pytest.mark.parametrize(("experts", "few", "many"), [(12, 4, {6}), (60, 4, {6}), (16, 8, {8})])
+def test_experts_that_no_number_of_devices_divides_are_shared_by_fewer(
+    tmp_path, experts, few, many
+):
+    """Of 8 and 64 asked for: by as many as divide them, in one node or whole ones."""
+    sizes = dict(num_attention_heads=4, num_key_value_heads=2, num_experts_per_tok=2)
+    config = t.Qwen3MoeConfig(
+        vocab_size=64, num_hidden_layers=1, num_experts=experts, **sizes, **TINY
+    )
+    config.save_pretrained(tmp_path)
+    p = SimpleNamespace(**chapters.defaults("04_network") | {"model": str(tmp_path)})
+    place = asked.place(p)
+    assert asked.routed(p, place).devices == few
+    study = asked.computed(p, place)
+    assert {devices for _, devices, _ in study.cases()} == many
+    assert asked.sent(p, place, study).devices in (4, 16)
+    routes = traces.made([[[0, 1], [0, 2], [2, 3]]], [0, 0, 1])
+    found = vars(asked.shape(p, study, routes))
+    assert found == dict(hidden=32, width=16, experts=routes.experts, k=2, weight_bytes=4.0)
+    embedded = SimpleNamespace(model="embedded", hidden_size=64)
+    assert vars(asked.shape(embedded, study, routes)) == found | dict(
+        hidden=64, width=32, weight_bytes=2.0
+    )
+    unasked = dict(num_devices=3, num_experts=32)
+    with pytest.raises(ValueError, match="experts = 32, devices = 3: experts must be a multiple"):
+        asked.routed(SimpleNamespace(**vars(p) | unasked), place)
 
 
 def test_what_is_refused(tmp_path):

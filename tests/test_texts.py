@@ -129,6 +129,8 @@ def test_a_table_in_parquet_and_a_text_in_gzip(tmp_path):
     pd.DataFrame(ROWS).assign(domain=["d", None]).to_parquet(tmp_path / "x.parquet")
     found = texts.read(str(tmp_path / "x.parquet"), 9)
     assert {(doc.domain, doc.text) for doc in found} == {("d", "eins"), ("x", "zwei\u2028drei")}
+    (tmp_path / "x.parquet.gz").write_bytes(gzip.compress((tmp_path / "x.parquet").read_bytes()))
+    assert read(tmp_path / "x.parquet.gz") == [doc.text for doc in found]
     (tmp_path / "x.txt.gz").write_bytes(gzip.compress(mtime=0, data="\ufeffvier".encode()))
     assert read(tmp_path / "x.txt.gz") == ["vier"]
 
@@ -151,6 +153,7 @@ def test_a_table_in_parquet_and_a_text_in_gzip(tmp_path):
         ("x.jsonl", b'{"text": "a", "domain": [1]}', r"line 1: 'domain' is list: must be a text"),
         ("x.jsonl", b'{"text": "\\ud800"}', r"line 1: 'text' is not UTF-8: must be"),
         ("x.csv", b"id,body\n1,a\n", r"x.csv: line 2: must be an object with 'text', has 'id'"),
+        ("x.csv", b"id,text\n1,a, b\n", r"line 2: has more fields than the 2 of its head"),
         ("x.txt.gz", b"plain", r"x.txt.gz: is not whole gzip: must be, by its name"),
         ("x.txt.gz", gzip.compress(mtime=0, data=b"plain")[:-9], r"x.txt.gz: is not whole gzip"),
         ("x.parquet", b"PAR1", r"x.parquet: is not parquet: "),

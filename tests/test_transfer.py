@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from lib.network import cost, counts, fabric, step, transfer
+from lib.paper import plots_network
 
 RNG = np.random.default_rng(0)
 IDEAL = step.published()
@@ -31,13 +32,19 @@ def test_packing_helps_where_it_was_packed():
     assert rho["replicated", "same domain"] < 1.3
 
 
-def test_halves_too_short_for_a_batch_are_left_out():
+def test_of_short_text_batches_are_as_long_as_its_halves_and_of_none_there_are_gaps():
     study = transfer.Study(
         cost.Shape(256, 128, 8, 1), fabric.star(4), IDEAL, tokens=9, batches=5, redundant=4
     )
-    index = RNG.integers(0, 8, (1, 16, 1))
-    found = transfer.domains(study, index, np.arange(16), np.repeat([0, 1], 8))
-    assert found.empty and {"placement", "where", "rho"} <= set(found)
+    index, domain = RNG.integers(0, 8, (1, 16, 1)), np.repeat([0, 1], [6, 10])
+    found = transfer.domains(study, index, np.arange(16), domain)
+    assert set(found.domain) == {1} and found.rho.notna().all()  # halves of 5 tokens, and of 3
+    alone = transfer.domains(study, index, np.zeros(16), np.zeros(16, int))  # a single document
+    assert alone.rho.isna().all() and {"in order", "packed", "replicated"} <= set(alone.placement)
+    made = transfer.means(alone.assign(arm="model"))
+    assert transfer.told(made, "model").rho.isna().all()
+    figure = plots_network.placements(made.assign(group=made.arm), "busiest device / mean")
+    assert figure.axes and transfer.table(made, "model").placement.tolist()[0] == "in order"
     with pytest.raises(ValueError, match="tokens = 9: must be from 1 to 8"):
         transfer.windows(np.arange(8), 9, 1, RNG)
 

@@ -60,6 +60,30 @@ def test_values_are_read_as_their_parameter_is():
     }
 
 
+def test_a_parameter_may_be_given_to_one_chapter_alone(tmp_path, monkeypatch):
+    given = settings.parse(["documents_per_domain=9", "01.documents_per_domain=30", "02.seed=3"])
+    assert settings.own("01_profile", given) == {"documents_per_domain": 30}
+    assert settings.own("03_finetune", given) == {"documents_per_domain": 9}
+    assert json.loads(settings.of("02_assignment", given)) == {"seed": 3}
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.txt").write_text("x")
+    assert settings.parse(["02.text=own.txt"]) == {"02.text": str(tmp_path / "own.txt")}
+    (tmp_path / "p.yml").write_text("01.seed: 4\n03.seed: 5\n")
+    assert settings.asked("p.yml", ["01.seed=6"]) == {"03.seed": 5, "01.seed": 6}
+    assert settings.asked("p.yml", ["seed=6"]) == {"seed": 6}  # the command line goes before it
+    for name, words in {
+        "01.documents_per_domian": "chapter 01 does not have this parameter (did you mean doc",
+        "01.fabric": "chapter 01 does not have this parameter",
+        "77.seed": "no chapter has this parameter",
+        ".seed": "no chapter has this parameter",
+        "01.run_dir": "chapter 01 does not have this parameter",
+    }.items():
+        with pytest.raises(ValueError, match=re.escape(f"run: -p {name}: {words}")):
+            settings.parse([f"{name}=1"])
+    with pytest.raises(ValueError, match="01_profile: batches = 1: must be a whole number from 20"):
+        rules.check(["01_profile", "04_network"], {"01.batches": 1})
+
+
 def test_a_folder_without_measured_tables_is_refused(tmp_path):
     rule = "must be 'auto', a path that exists and holds MACHINE/EXPERIMENT.csv.gz"
     for folder in (tmp_path, tmp_path / "none"):

@@ -4,7 +4,9 @@ checked before anything is computed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,18 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import imported, shapes
-from lib.network import cluster, counts, exchange, fabric, layers, scaling, sending, transfer
+from lib.network import (
+    cluster,
+    cost,
+    counts,
+    exchange,
+    fabric,
+    layers,
+    scaling,
+    sending,
+    step,
+    transfer,
+)
 from lib.routing import profile
 from lib.routing.trace import Trace
 
@@ -29,13 +42,36 @@ def place(p: SimpleNamespace) -> cluster.Cluster:
     )
 
 
+def own_models(p: SimpleNamespace) -> list[step.Model]:
+    """The published models of `models`, or the user's own."""
+    given = dict(revision=p.revision, dtype=p.dtype, code=p.remote_code)
+    return shapes.models(p.models, p.model, **given)
+
+
+def sharing(experts: int, most: int, where: cluster.Cluster) -> int:
+    """How many devices, up to `most`, share so many experts evenly: the most of them that fit into
+    a node or fill whole ones; `most` itself where none does, or the cluster has links of its own.
+    """
+    per_node = where.per_node
+    fits = [
+        n for n in range(2, most + 1) if experts % n == 0 and (n <= per_node or not n % per_node)
+    ]
+    return most if where.own is not None else max(fits, default=most)
+
+
 def routed(p: SimpleNamespace, where: cluster.Cluster) -> exchange.Study:
-    """The synthetic exchange; refused: levels, experts and devices that do not fit together."""
+    """The synthetic exchange, on no more devices than share the experts of the user's own model;
+    refused: levels, experts and devices that do not fit together.
+    """
+    devices = where.size(p.num_devices)
+    if vars(p).get("model", "embedded") != "embedded" and p.num_experts % devices == 0:
+        experts = own_models(p)[0].shape.experts
+        devices = sharing(math.gcd(experts, p.num_experts), devices, where)
     study = exchange.Study(
         experts=p.num_experts,
         k=p.top_k,
         tokens=p.num_tokens,
-        devices=where.size(p.num_devices),
+        devices=devices,
         bytes_per_token=p.hidden_size * p.bytes_per_element,
         seeds=p.seeds,
         seed=p.seed,
@@ -47,13 +83,18 @@ def routed(p: SimpleNamespace, where: cluster.Cluster) -> exchange.Study:
 
 
 def computed(p: SimpleNamespace, where: cluster.Cluster) -> layers.Study:
-    """The layers: of the published models, or of the user's own by its configuration."""
-    own = dict(revision=p.revision, dtype=p.dtype, code=p.remote_code)
+    """The layers: of the published models, or of the user's own by its configuration, which are
+    also computed on fewer devices where none of the numbers asked for divides its experts.
+    """
+    models, devices = own_models(p), {*where.sizes(p.expert_parallel)}
+    experts = models[0].shape.experts
+    if p.model != "embedded" and all(experts % number for number in devices):
+        devices.add(sharing(experts, max(devices), where))
     study = layers.Study(
-        models=shapes.models(p.models, p.model, **own),
-        devices=where.sizes(p.expert_parallel),
-        tokens=p.device_tokens,
-        levels=p.step_levels,
+        models=models,
+        devices=sorted(devices),
+        tokens=sorted(p.device_tokens),
+        levels=sorted(p.step_levels),
         seeds=p.step_seeds,
         seed=p.seed,
         exact_up_to=p.exact_up_to,
@@ -62,6 +103,25 @@ def computed(p: SimpleNamespace, where: cluster.Cluster) -> layers.Study:
     layers.check(study)
     cluster.check(where, [*{devices for _, devices, _ in study.cases()}, *p.scale_devices])
     return study
+
+
+def studied(routes: Mapping[str, Trace]) -> tuple[str, str]:
+    """Of recorded routes by arm, the one that sentences tell of, and what it is in words: this
+    book's checkpoint without a balance loss, else the model itself.
+    """
+    if "without" in routes:
+        return "without", "the checkpoint without balance loss"
+    return next(iter(routes)), "this model"
+
+
+def shape(p: SimpleNamespace, study: layers.Study, t: Trace) -> cost.Shape:
+    """Of the layer that took recorded routes: the user's own by its model's configuration, else of
+    the parameter `hidden_size` with experts half as wide; experts and k are those of the routes.
+    """
+    own = study.models[0].shape
+    if p.model == "embedded":
+        own = cost.Shape(p.hidden_size, p.hidden_size // 2, t.experts, 1)
+    return replace(own, experts=t.experts, k=t.expert_index.shape[2])
 
 
 def sent(p: SimpleNamespace, where: cluster.Cluster, own: layers.Study) -> sending.Study:
@@ -84,7 +144,7 @@ def sent(p: SimpleNamespace, where: cluster.Cluster, own: layers.Study) -> sendi
 def larger(p: SimpleNamespace, where: cluster.Cluster) -> scaling.Study:
     """Dispatches on more and more devices."""
     return scaling.Study(
-        devices=where.sizes(p.scale_devices),
+        devices=sorted(where.sizes(p.scale_devices)),
         level=min(0.5, max(p.imbalance_levels)),
         hidden=p.hidden_size,
         exact_up_to=p.scale_exact,

@@ -71,12 +71,17 @@ def layer_of(subject: Subject, model: str) -> tuple[step.Model, str]:
 
 
 def cases(subjects: Sequence[Subject], asked: Asked) -> Iterator[tuple[Subject, int, int]]:
-    """(subject, devices, tokens) wherever the devices divide the experts and k is known."""
+    """(subject, devices, tokens) wherever k is known: on each number of devices that divides the
+    experts, and where none does, on the most below them, of one node or whole ones.
+    """
     for own in subjects:
-        for devices in asked.devices:
-            if own.load.shape[1] % devices == 0 and 1 <= own.k < own.load.shape[1]:
-                for tokens in asked.tokens:
-                    yield own, devices, tokens
+        experts = own.load.shape[1]
+        exact = [n for n in asked.devices if experts % n == 0]
+        fewer = [n for n in range(2, max(asked.devices)) if experts % n == 0]
+        whole = [n for n in fewer if n <= advise.PER_NODE or n % advise.PER_NODE == 0]
+        for devices in (exact or whole[-1:]) if 1 <= own.k < experts else []:
+            for tokens in asked.tokens:
+                yield own, devices, tokens
 
 
 def own_prices(told: pd.DataFrame | None) -> pd.DataFrame:

@@ -4,6 +4,7 @@ counts, as routes or as counts.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def counts(path: Path, experts: int = 0, top_k: int = 0, layers: int = 0) -> pd.
 
     experts, top_k, layers: what the file may leave untold (0: not given).  Refused in one line: any
     other file, and routes of which nobody tells the number of experts: it is no smaller than the
-    highest seen, but may be larger.
+    highest seen, but may be larger.  Dense layers of an engine are left out with a warning.
     """
     if path.suffix == ".npz":
         t = trace.load(path)
@@ -33,7 +34,14 @@ def counts(path: Path, experts: int = 0, top_k: int = 0, layers: int = 0) -> pd.
     if not found.told:
         seen = f"{found.experts} are seen ({found.source})"
         raise ValueError(f"counts: {path}: does not tell the number of experts: {seen}")
-    return table(found, path.stem)
+    if dense := sorted({*range(found.of)} - {*map(int, found.layer)}):
+        layers_ = ", ".join(map(str, dense))
+        words = f"{path.name}: left out, without an assignment: layers {layers_}"
+        warnings.warn(words, stacklevel=2)
+    try:
+        return others.checked(table(found, path.stem), path, experts, top_k)
+    except ValueError as error:
+        raise ValueError(f"counts: {path}: {error}") from None
 
 
 def table(found: Recording, model: str) -> pd.DataFrame:

@@ -42,10 +42,9 @@ def axes(content: dict[str, object]) -> dict[str, list]:
     """Per parameter the values that it takes, from the file's content; refused: a parameter without
     a list of values, and none twice.
     """
-    known = settings.known()
     found: dict[str, list] = {}
     for name, values in content.items():
-        of_lists = isinstance(known[name], list)
+        of_lists = isinstance(settings.declared(name, "--params"), list)
         wanted = "a list of lists" if of_lists else "a list of values"
         fits = not of_lists or (isinstance(values, list) and all(map(_is_list, values)))
         if not (isinstance(values, list) and values and fits):

@@ -27,9 +27,9 @@ def read(path: Path, *, experts: int = 0, top_k: int = 0, layers: int = 0) -> Re
             return tensorrt_llm.read(path)
         if path.is_dir():
             ranks = [content.load(part) for part in sorted(path.glob("*.pt"))]
-            return sglang.read(sglang.together(ranks)) if ranks else None
+            return sglang.read(sglang.together(ranks), experts=experts) if ranks else None
         found = content.load(path)
-        own = sglang.read(found)
+        own = sglang.read(found, experts=experts)
         if own is None and isinstance(found, Mapping | list):
             own = responses.read(found, experts=experts, top_k=top_k, layers=layers)
             own = own or vllm.read(found)

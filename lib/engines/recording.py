@@ -20,9 +20,10 @@ class Recording:
     in each forward pass, snapshot or request.  layer [layers]: its number in the model, counted
     from 0 over the layers that the engine numbers (dense ones too where it does); of: how many it
     numbers.  routes [layers, tokens, k]: expert numbers of every token, None where only counts were
-    recorded; then top_k is 0.  step, position, token [tokens]: the step it stands in, its place in
-    the text, its id (-1: not recorded).  told: whether the file or its reader says how many experts
-    a layer has; else they are those up to the highest number seen.
+    recorded; then top_k is `k`.  step, position, token [tokens]: the step it stands in, its place
+    in the text, its id (-1: not recorded).  told: whether the file or its reader says how many
+    experts a layer has; else they are those up to the highest number seen.  k: experts of a token
+    where the file tells them without routes.
     """
 
     source: str
@@ -34,6 +35,7 @@ class Recording:
     position: np.ndarray | None = None
     token: np.ndarray | None = None
     told: bool = True
+    k: int = 0
 
     @property
     def load(self) -> np.ndarray:
@@ -48,12 +50,12 @@ class Recording:
     @property
     def top_k(self) -> int:
         """Experts of a token; 0: not recorded."""
-        return 0 if self.routes is None else self.routes.shape[2]
+        return self.k if self.routes is None else self.routes.shape[2]
 
 
-def counted(source: str, steps: Sequence[np.ndarray] | np.ndarray) -> Recording:
+def counted(source: str, steps: Sequence[np.ndarray] | np.ndarray, k: int = 0) -> Recording:
     """The recording of counts [steps, layers, experts]; layers without any are left out (dense
-    ones).
+    ones).  k: experts of a token, where the file tells them.
 
     Refused: counts below 0 or not whole, none at all.
     """
@@ -66,7 +68,7 @@ def counted(source: str, steps: Sequence[np.ndarray] | np.ndarray) -> Recording:
     if not used.any():
         raise ValueError("counts: there are none")
     whole = np.rint(loads).astype(np.int64)
-    return Recording(source, whole[:, used], np.flatnonzero(used), loads.shape[1])
+    return Recording(source, whole[:, used], np.flatnonzero(used), loads.shape[1], k=k)
 
 
 def routed(

@@ -11,8 +11,9 @@ from lib.engines import recording
 from lib.engines.recording import Recording
 
 
-def read(content: object) -> Recording | None:
-    """The recording in a dump of the expert distribution recorder, None if it is none.
+def read(content: object, *, experts: int = 0) -> Recording | None:
+    """The recording in a dump of the expert distribution recorder, None if it is none; experts: of
+    a layer, where it has no map of them (0: not given).
 
     Modes "per_token" (records with topk_ids_of_layer [layers, tokens, slots], -1: nothing) and
     "per_pass" (records with global_physical_count [layers, physical experts]) count physical
@@ -35,7 +36,7 @@ def read(content: object) -> Recording | None:
         raise ValueError("records: there are none; was the recorder started before the requests?")
     logical = content.get("last_physical_to_logical_map")
     if "topk_ids_of_layer" in records[0]:
-        return _per_token(records, logical)
+        return _per_token(records, logical, experts)
     name = "logical_count" if "logical_count" in records[0] else "global_physical_count"
     loads = np.stack([np.asarray(record[name]) for record in records])
     if name != "logical_count":
@@ -62,7 +63,7 @@ def together(ranks: Sequence[object]) -> Mapping:
     return {"records": records} | ({name: maps[0]} if maps else {})
 
 
-def _per_token(records: Sequence[Mapping], logical: object) -> Recording:
+def _per_token(records: Sequence[Mapping], logical: object, experts: int) -> Recording:
     parts, positions, tokens = [], [], []
     known = None if logical is None else recording.mapped(np.asarray(logical))
     for record in records:
@@ -76,7 +77,7 @@ def _per_token(records: Sequence[Mapping], logical: object) -> Recording:
         size = index.shape[1]
         positions.append(_of(record.get("positions"), size, np.arange(size)))
         tokens.append(_of(record.get("input_ids"), size, np.full(size, -1)))
-    experts = 0 if known is None else int(known.max()) + 1
+    experts = experts if known is None else int(known.max()) + 1
     return recording.routed(
         "SGLang, per token", parts, experts=experts, position=positions, token=tokens
     )

@@ -35,7 +35,8 @@ def read(folder: Path) -> Recording:
     loads = np.zeros((len(steps), of, int(meta["num_experts"])))
     for (iteration, layer), counts in found.items():
         loads[steps[iteration], layer] = counts
-    return recording.counted("TensorRT-LLM, statistics", loads)
+    k = int(meta.get("num_experts_per_token", 0))
+    return recording.counted("TensorRT-LLM, statistics", loads, k)
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -32,7 +32,8 @@ def read(path: Path, field: str) -> Iterator[Row]:
     objects, or one object; .csv and .tsv with a head; .parquet.  An object or row has `field`, and
     perhaps "domain" and "cluster".  A file of any other name is one text.  A byte-order mark and
     blank lines are no text.  Refused, by file and line: what is not UTF-8, not gzip, not JSON; a
-    row without the field; and a field that is no text: null, a number, the list of a chat.
+    row without the field, or with more fields than its head names, as a text with a comma has that
+    is not quoted; and a field that is no text: null, a number, the list of a chat.
     """
     packed = path.suffix.lower() == ".gz"
     kind = Path(path.stem if packed else path.name).suffix.lower()
@@ -43,7 +44,7 @@ def read(path: Path, field: str) -> Iterator[Row]:
     elif kind in (".csv", ".tsv"):
         rows = _table(path, _utf8(path, packed), "," if kind == ".csv" else "\t")
     elif kind == ".parquet":
-        rows = _parquet(path)
+        rows = _parquet(path, packed)
     else:
         yield Row(0, _utf8(path, packed))
         return
@@ -80,13 +81,18 @@ def _label(row: object, name: str, where: str) -> str:
 
 def _utf8(path: Path, packed: bool) -> str:
     try:
-        content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
-        return content.decode("utf-8-sig")
+        return _bytes(path, packed).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         reason = f"byte {error.start} is not UTF-8: the text must be"
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        reason = "is not whole gzip: must be, by its name"
     raise ValueError(f"texts.read: {path}: {reason}")
+
+
+def _bytes(path: Path, packed: bool) -> bytes:
+    try:
+        return gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        rule = "is not whole gzip: must be, by its name"
+        raise ValueError(f"texts.read: {path}: {rule}") from None
 
 
 def _lines(path: Path, text: str, field: str) -> Iterator[tuple[int, Any]]:
@@ -116,17 +122,20 @@ def _table(path: Path, text: str, comma: str) -> Iterator[tuple[int, Any]]:
         if twice := [head for head in heads if heads.count(head) > 1]:
             raise ValueError(f"texts.read: {path}: column {twice[0]!r} stands there twice")
         for row in reader:
+            if None in row:
+                rule = f"has more fields than the {len(heads)} of its head (a comma, not quoted?)"
+                raise ValueError(f"texts.read: {path}: line {reader.line_num}: {rule}")
             yield reader.line_num, row
     except csv.Error as error:
         raise ValueError(f"texts.read: {path}: line {reader.line_num}: {error}") from None
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
+def _parquet(path: Path, packed: bool) -> Iterator[tuple[int, Any]]:
     import pyarrow  # only where it is asked for
     from pyarrow import parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
+        with parquet.ParquetFile(io.BytesIO(_bytes(path, True)) if packed else path) as file:
             rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
             yield from enumerate(rows, 1)
     except pyarrow.ArrowException as error:

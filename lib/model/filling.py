@@ -4,7 +4,9 @@ finds only in use that a configuration asks for what cannot be.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # as configurations call them
 
@@ -27,9 +29,46 @@ def check(name: str, told: Mapping[str, object]) -> None:
         raise ValueError(f"load: model = {name!r}: weights {'; '.join(parts)}: {rule}")
 
 
+def folder(name: str, path: Path, settings) -> None:
+    """Refuse a folder that says more than its configuration: an adapter, which would not be
+    applied, or weights stored as whole numbers of a byte by a quantisation that is not named.
+    """
+    where = f"load: model = {name!r}"
+    if (path / "adapter_config.json").is_file():
+        rule = "must be merged into the weights first"
+        raise ValueError(f"{where}: has an adapter, which is not applied: {rule}")
+    if getattr(settings, "quantization_config", None):
+        return
+    for file in sorted(path.glob("*.safetensors")):
+        for key, kind in stored(file).items():
+            if kind in ("I8", "U8"):
+                rule = "must be floating numbers, or config.json name their quantisation"
+                raise ValueError(f"{where}: weights of type {kind}: {key}: {rule}")
+
+
+def stored(file: Path) -> dict[str, str]:
+    """The number type of each tensor of a safetensors file, by its head; empty where that is not
+    whole.
+    """
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        head = stream.read(size) if size <= file.stat().st_size else b"{}"
+    try:
+        told = json.loads(head)
+        return {key: told[key]["dtype"] for key in told if key != "__metadata__"}
+    except (ValueError, TypeError, LookupError):
+        return {}
+
+
 def chooses(name: str, settings) -> None:
-    """Refuse a configuration by which a token takes more experts than there are, or none."""
+    """Refuse a configuration by which a token takes more experts than there are, or none, or more
+    groups of them.
+    """
     text = settings.get_text_config()
+    groups, taken = (getattr(text, key, None) for key in ("n_group", "topk_group"))
+    if type(groups) is int and type(taken) is int and not 1 <= taken <= groups:
+        rule = f"must be from 1 to {groups}, the groups"
+        raise ValueError(f"load: model = {name!r}: topk_group = {taken}: {rule}")
     experts = next((n for key in EXPERTS if type(n := getattr(text, key, None)) is int), None)
     k = getattr(text, "num_experts_per_tok", None)
     if type(k) is int and experts is not None and not 1 <= k <= experts:

@@ -150,6 +150,7 @@ def open(
         return embedded(name, device=device)
     source, options, settings = configured(name, revision, code)
     filling.chooses(name, settings)
+    filling.folder(name, Path(source), settings)
     options |= _quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
     need = one_line(name, lambda: spreading.needed(settings, kind, code=code == name))

@@ -116,26 +116,27 @@ def all_sent(rows: pd.DataFrame, study: Study) -> bool:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of at_levels, per fabric and level: the mean time with its 95 % interval over seeds, its
-    50th, 95th and 99th percentile (the last with its interval) in µs, and how they compare.
+    """Of at_levels, per fabric and level from the lowest: the mean time with its 95 % interval over
+    seeds, its 50th, 95th and 99th percentile (the last with its interval) in µs, and how they
+    compare.
 
-    slowdown: over the first level, seed by seed, with its interval; over_even: mean over the time
+    slowdown: over the lowest level, seed by seed, with its interval; over_even: mean over the time
     of even routes; received_mb: what the busiest device receives, the mean over seeds.
     """
     found = []
     for name, own in rows.groupby("fabric", sort=False):
         times = own.pivot(index="seed", columns="level", values="us")
-        first = times[own.level.iloc[0]].to_numpy()
-        for level in dict.fromkeys(own.level):
+        lowest = times[own.level.min()].to_numpy()
+        for level in times:
             t, even_us = times[level].to_numpy(), own.even_us.iloc[0]
             ends = dict(
                 mean_us=stats.mean_interval(t),
                 p99_us=stats.quantile_interval(t, 0.99),
-                slowdown=stats.mean_interval(t / first - 1),
+                slowdown=stats.mean_interval(t / lowest - 1),
             )
             row = dict(fabric=name, level=level, mean_us=t.mean())
             row |= {f"p{q}_us": np.quantile(t, q / 100) for q in (50, 95, 99)}
-            row |= dict(slowdown=(t / first - 1).mean(), even_us=even_us)
+            row |= dict(slowdown=(t / lowest - 1).mean(), even_us=even_us)
             row |= dict(received_mb=own.received_mb[own.level == level].mean())
             row |= {f"{c}_{end}": edge for c, pair in ends.items() for end, edge in _ends(pair)}
             found.append(row)

@@ -7,7 +7,7 @@ mean and the band that holds nine in ten.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -138,18 +138,24 @@ def domains(
     slowdown.
 
     index [layers, all tokens, k]; document and domain [all tokens] numbers.  Halves too short for a
-    batch are left out.
+    batch are left out; where all are, a batch is as long as the longest.  Without any, as of single
+    documents, ρ and slowdown are NaN.
     """
     rng, halves = np.random.default_rng(study.seed), {}
-    for number in np.unique(domain):
-        own = np.flatnonzero(domain == number)
-        middle = np.median(np.unique(document[own]))
-        first, second = own[document[own] <= middle], own[document[own] > middle]
+    parts = {number: _halves(domain == number, document) for number in np.unique(domain)}
+    longest = max(min(len(first), len(second)) for first, second in parts.values())
+    if longest < study.net.devices:
+        names = placements(np.ones(study.shape.experts), study.net.devices, study.redundant)
+        row = dict(
+            domain=0, layer=1, draw=0, where=[FREE if n == ORDER[0] else SAME for n in names]
+        )
+        return pd.DataFrame(row | dict(placement=[*names], rho=np.nan, slowdown=np.nan))
+    study = replace(study, tokens=min(study.tokens, longest))
+    for number, (first, second) in parts.items():
         if min(len(first), len(second)) >= study.tokens:
             halves[number] = first, windows(second, study.tokens, study.batches, rng)
-    columns = ["domain", "layer", "placement", "draw", "where", "rho", "slowdown"]
-    found = [pd.DataFrame(columns=columns)]
-    least = min((len(first) for first, _ in halves.values()), default=0)
+    found = []
+    least = min(len(first) for first, _ in halves.values())
     mixture = [first[:least] for first, _ in halves.values()]
     for number, (packing, same) in halves.items():
         where, others = (
@@ -162,7 +168,14 @@ def domains(
         if others:
             mixed = judged(study, index, np.concatenate(mixture), {MIXED: same})
             found.append(mixed.assign(domain=number))
-    return pd.concat(found[1:] or found, ignore_index=True)
+    return pd.concat(found, ignore_index=True)
+
+
+def _halves(own: np.ndarray, document: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The token numbers of the first half of a domain's documents, and of its others."""
+    own = np.flatnonzero(own)
+    middle = np.median(np.unique(document[own]))
+    return own[document[own] <= middle], own[document[own] > middle]
 
 
 def banded(rows: pd.DataFrame, keys: list[str], of: list[str]) -> pd.DataFrame:

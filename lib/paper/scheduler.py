@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 
 from lib import provenance
-from lib.paper import chapters
+from lib.paper import chapters, settings
 
 PROFILES = chapters.ROOT / "notebooks" / "profiles"
 THREADS = 2  # cores of a job, as many as chapters' budgets are told on
@@ -68,15 +68,15 @@ def gpus(chapter: str, given: dict) -> int:
     """GPUs of a chapter's job: one where the chapter's metadata say so, unless the device given is
     the CPU.
     """
-    return int(chapters.on_gpu(chapter) and given.get("device") != "cpu")
+    return int(chapters.on_gpu(chapter) and settings.own(chapter, given).get("device") != "cpu")
 
 
 def minutes(chapter: str, given: dict) -> int:
     """Minutes after which a scheduler may end a chapter's job: `TIMES` its budget, at least
     `LEAST_MIN`, and a time budget that was given on top.
     """
-    more = given.get("time_budget_s", 0) if "time_budget_s" in chapters.defaults(chapter) else 0
-    more = more if math.isfinite(more) else 0
+    more = settings.own(chapter, given).get("time_budget_s", 0)
+    more = more if isinstance(more, int | float) and math.isfinite(more) else 0
     return max(LEAST_MIN, math.ceil((TIMES * chapters.budget_s(chapter) + more) / 60))
 
 

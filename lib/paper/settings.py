@@ -41,29 +41,30 @@ def _literal(text: str) -> object:
     return ast.literal_eval(tree)
 
 
-def known() -> dict[str, object]:
-    """Every parameter that a chapter declares, with its default, save `run_dir`, which a run sets
-    itself.
+def known(number: str | None = None) -> dict[str, object]:
+    """Every parameter that a chapter declares, of all or of one number, with its default, save
+    `run_dir`, which a run sets itself.
     """
     found = {
         name: value
         for chapter in chapters.names()
+        if number in (None, chapter[:2])
         for name, value in chapters.defaults(chapter).items()
     }
     return {name: value for name, value in found.items() if name != "run_dir"}
 
 
 def parse(given: list[str]) -> dict[str, object]:
-    """Parameters from "key=value" texts, paths among them seen from the current folder; a name that
-    no chapter declares is refused with the nearest one.
+    """Parameters from "name=value" texts, or "01.name=value" for one chapter, paths among them seen
+    from the current folder; a name that no chapter declares is refused with the nearest one.
     """
     parsed = {}
     for item in given:
         name, equals, text = item.partition("=")
         if not equals or not name:
             raise ValueError(f"run: -p {item!r}: must be name=value")
-        value = read(name, text, _declared(name, "-p")[name])
-        parsed[name] = provenance.located(name, value)
+        value = read(name, text, declared(name, "-p"))
+        parsed[name] = provenance.located(_plain(name), value)
     return parsed
 
 
@@ -102,7 +103,8 @@ def short(word: str) -> str:
 
 def asked(file: str | None, typed: list[str]) -> dict[str, object]:
     """The parameters of a file, if one is named, and of the command line, which goes before it."""
-    return (load(file) if file is not None else {}) | parse(typed)
+    of_file, of_line = load(file) if file is not None else {}, parse(typed)
+    return {n: value for n, value in of_file.items() if _plain(n) not in of_line} | of_line
 
 
 def checked(content: object, where: str) -> dict[str, object]:
@@ -114,28 +116,39 @@ def checked(content: object, where: str) -> dict[str, object]:
         kind = type(content).__name__
         raise ValueError(f"run: {where} holds a {kind}: must be names with values")
     for name, value in content.items():
-        _declared(str(name), where)
+        declared(str(name), where)
         try:
             json.dumps(value)
         except (TypeError, ValueError):
             raise ValueError(
                 f"run: {where} {name}: {value}: must be a number, a text, or a list of them"
             ) from None
-    return {name: provenance.located(name, value) for name, value in content.items()}
+    return {name: provenance.located(_plain(name), value) for name, value in content.items()}
 
 
-def _declared(name: str, where: str) -> dict[str, object]:
-    names = known()
-    if name not in names:
-        hint = provenance.nearest(name, sorted(names))
-        raise ValueError(f"run: {where} {short(name)}: no chapter has this parameter{hint}")
-    return names
+def _plain(name: str) -> str:
+    """The name of a parameter without the number of the one chapter that it is given to."""
+    return name.rpartition(".")[2]
+
+
+def declared(name: str, where: str) -> object:
+    """The default of a parameter, of the one chapter whose number stands before it, if one does."""
+    number, dot, plain = name.rpartition(".")
+    names = known(number if dot else None)
+    if plain not in names:
+        who = f"chapter {number} does not have" if dot and names else "no chapter has"
+        hint = provenance.nearest(plain, sorted(names))
+        raise ValueError(f"run: {where} {short(name)}: {who} this parameter{hint}")
+    return names[plain]
 
 
 def own(chapter: str, given: dict) -> dict[str, object]:
-    """The given parameters that a chapter declares."""
-    names = chapters.defaults(chapter)
-    return {name: value for name, value in given.items() if name in names}
+    """The given parameters that a chapter declares; "01.name" goes before what is given to all."""
+    found = {}
+    for name in chapters.defaults(chapter):
+        for key in (name, f"{chapter[:2]}.{name}"):
+            found |= {name: given[key]} if key in given else {}
+    return found
 
 
 def of(chapter: str, given: dict) -> str:

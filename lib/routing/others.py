@@ -35,15 +35,19 @@ def read(path: Path, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
     number of experts; top_k ≥ experts; and an expert with more assignments than there are tokens.
     """
     try:
-        frame = recorded.rows(path)
-        told = {name: _told(frame, name, n) for name, n in (("experts", experts), ("top_k", top_k))}
-        names = dict(model=path.stem, domain="all", tokens=0)
-        frame = frame.assign(**{n: v for n, v in names.items() if n not in frame}, **told)
-        frame = frame.assign(**{name: _whole(frame, name) for name in NUMBERS})
-        return _counted(frame, path.name)
+        return checked(recorded.rows(path), path, experts, top_k)
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"others.read: {path}: cannot be read as counts: {reason}") from None
+
+
+def checked(frame: pd.DataFrame, path: Path, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
+    """`read` of the rows of a file, with what they lack as given."""
+    told = {name: _told(frame, name, n) for name, n in (("experts", experts), ("top_k", top_k))}
+    names = dict(model=path.stem, domain="all", tokens=0)
+    frame = frame.assign(**{n: v for n, v in names.items() if n not in frame}, **told)
+    frame = frame.assign(**{name: _whole(frame, name) for name in NUMBERS})
+    return _counted(frame, path.name)
 
 
 def _told(frame: pd.DataFrame, name: str, given: int) -> pd.Series:
