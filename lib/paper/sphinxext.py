@@ -28,7 +28,18 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from lib import provenance
-from lib.paper import architecture, chapters, compare, markup, pages, prose, publish, slides, stale
+from lib.paper import (
+    architecture,
+    chapters,
+    compare,
+    drawings,
+    markup,
+    pages,
+    prose,
+    publish,
+    slides,
+    stale,
+)
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -189,6 +200,20 @@ class Rooms(SphinxDirective):
         return [nodes.raw("", architecture.drawing(architecture.arrows()), format="html")]
 
 
+class Drawing(SphinxDirective):
+    """{drawing} router: a drawing of an idea; those of the book are numbered as `drawings` lists
+    them.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            return [nodes.raw("", drawings.figure(self.arguments[0]), format="html")]
+        except ValueError as error:
+            raise self.error(str(error)) from None
+
+
 def _table(frame: pd.DataFrame, label: str) -> list[nodes.Node]:
     return [nodes.raw("", compare.to_html(frame, label), format="html")]
 
@@ -258,6 +283,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("compared", Compared)
     app.add_directive("listed", Listed)
     app.add_directive("rooms", Rooms)
+    app.add_directive("drawing", Drawing)
     app.connect("source-read", _read)
     app.connect("html-page-context", _without_thebe, priority=999)
     app.connect("html-page-context", _plain_citations)
