@@ -86,6 +86,17 @@
     return select;
   }
 
-  function start() { values(); reveal(); plots(); addEventListener("hashchange", reveal); }
+  // a table that is wider than its place says so
+  function edges() {
+    const boxes = document.querySelectorAll(".paper-scroll, .pst-scrollable-table-container");
+    const seen = new ResizeObserver((all) => { for (const { target } of all) mark(target); });
+    for (const box of boxes) { mark(box); seen.observe(box); }
+  }
+
+  function mark(box) {
+    box.classList.toggle("paper-cut", box.scrollWidth > box.clientWidth + 1);
+  }
+
+  function start() { values(); reveal(); plots(); edges(); addEventListener("hashchange", reveal); }
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", start); else start();
 })();

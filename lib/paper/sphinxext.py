@@ -34,6 +34,7 @@ from lib.paper import (
     compare,
     drawings,
     markup,
+    markup_tables,
     pages,
     prose,
     publish,
@@ -114,7 +115,7 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
     `other` is the published record of the chapter, whose value then stands among the details.
     """
     value, facts = record["values"][name], record["provenance"]
-    text = markup.value(value)
+    text = markup_tables.powers(markup.value(value))
     details = [
         f"{record['chapter']}: {name} = {value['value']} {value['unit']}".strip(),
         value["kind"],
