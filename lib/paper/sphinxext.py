@@ -31,6 +31,7 @@ from lib import provenance
 from lib.paper import (
     architecture,
     chapters,
+    claimed,
     compare,
     drawings,
     markup,
@@ -154,14 +155,18 @@ class Fig(SphinxDirective):
 
 
 class Claims(SphinxDirective):
-    """{claims}: every claim of the run, its predicate and verdict, beside the published run's."""
+    """{claims}: how many claims of the run hold, and every claim with the values that decide it."""
 
     def run(self) -> list[nodes.Node]:
-        run = Path(self.env.config.paper_run)
-        frame = compare.claims(_records(run), _records(chapters.PUBLISHED))
-        return _table(
-            frame.rename(columns={"here": "this run", "published": "published run"}), "claims"
+        run, up = Path(self.env.config.paper_run), "../" * self.env.docname.count("/")
+        text = claimed.page(
+            _records(run),
+            _records(chapters.PUBLISHED),
+            lambda record, name: value_html(
+                record, name, f"{up}notebooks/{record['chapter']}.html"
+            ),
         )
+        return [nodes.raw("", text, format="html")]
 
 
 class Compared(SphinxDirective):
