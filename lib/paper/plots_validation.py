@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
 from lib.paper.plots import (
     absent,
@@ -59,18 +59,24 @@ def parity(table: pd.DataFrame) -> Figure:
 
 def error_shares(table: pd.DataFrame) -> Figure:
     """Share of configurations with at most an error (columns experiment, error), a line per
-    experiment.
+    experiment; a dot, and its number, where nineteen in twenty are within.
     """
     needs("plots_validation.error_shares", table, "error", names=["experiment"])
-    fig, axes = figure()
+    fig, axes = figure(height=3.6)
     ax, keys = axes[0][0], []
     for name, own in table.groupby("experiment", sort=False):
-        look = Style(style(name).colour, "", style(name).dash)
-        if len(known := own.error.dropna()):
-            ax.ecdf(100 * known, color=look.colour, ls=look.dash)
-        keys.append(key(label(name), look))
+        look, words = Style(style(name).colour, "", style(name).dash), label(name)
+        if len(known := 100 * own.error.dropna()):
+            ax.ecdf(known, color=look.colour, ls=look.dash)
+            within = float(known.quantile(0.95))
+            ax.plot(within, 0.95, "o", color=look.colour, ms=6, zorder=3)
+            words = f"{words}, 95 % within {within:.2g} %"
+        keys.append(key(words, look))
+    ax.axhline(0.95, color=GREY, lw=1, ls=":")
     ax.set(xlabel="|predicted / measured − 1| (%)", ylabel="share of configurations")
-    ax.set(xscale="symlog", ylim=(0, 1), xlim=(0, None))
+    ax.set(xscale="symlog", ylim=(0, 1.02), xlim=(0, None))
+    ax.xaxis.set_major_locator(FixedLocator([0, 1, 2, 5, 10, 20, 50, 100]))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     legend(fig, keys)
     return fig
 
