@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
 
@@ -21,7 +22,7 @@ from lib.paper.plots import (
     stacked,
     ticks,
 )
-from lib.paper.plots_style import GREY, Style, label, style
+from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 
 def parity(table: pd.DataFrame) -> Figure:
@@ -48,6 +49,7 @@ def parity(table: pd.DataFrame) -> Figure:
             look, times = style(name), (known.measured_us, known.predicted_us)
             ax.plot(*times, look.mark, ms=4, color=look.colour, mfc="none", alpha=0.8)
         ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
+        _half_within(ax, own)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_minor_formatter(NullFormatter())
             if ends[1] < 100 * ends[0]:
@@ -55,6 +57,15 @@ def parity(table: pd.DataFrame) -> Figure:
     looks = {name: replace(style(name), dash="") for name in sorted(set(table.part))}
     legend(fig, [key(label(name), look, mfc="none") for name, look in looks.items()])
     return fig
+
+
+def _half_within(ax: Axes, own: pd.DataFrame) -> None:
+    """The median error of what was not fitted, in the corner of its panel."""
+    rest = own[own.part != "fit"]
+    error = (rest.predicted_us / rest.measured_us - 1).abs().median()
+    if error == error:
+        at = dict(transform=ax.transAxes, va="top", fontsize="x-small", color=DARK)
+        ax.text(0.04, 0.97, f"half within {100 * error:.2g} %", **at)
 
 
 def error_shares(table: pd.DataFrame) -> Figure:
