@@ -94,6 +94,9 @@
   }
 
   function mark(box) {
+    if (box.dataset.wide === `${box.clientWidth}`) return; // the mark itself changes the height
+    box.dataset.wide = box.clientWidth;
+    box.classList.remove("paper-cut");
     box.classList.toggle("paper-cut", box.scrollWidth > box.clientWidth + 1);
   }
 
