@@ -294,5 +294,11 @@ def test_explorers_hold_every_choice():
         f"{name}, {count} devices" for name in NEW for count in (8, 32)
     ]
     assert [bar["name"] for bar in found["data"]] == ["start", "wire", "arithmetic", "order"]
-    bars = [y for choice in found["choices"].values() for y in choice["y"][1]]
-    assert bars == table.wire.round(2).tolist()
+    choices = found["choices"].values()
+    assert [us for choice in choices for us in choice["customdata"][1]] == table.wire.round(
+        2
+    ).tolist()
+    for choice in choices:  # the parts of the lowest level are one, per number of tokens
+        height = np.sum(choice["y"], axis=0)
+        assert height[:: len(LEVEL)] == pytest.approx(np.ones(len(TOKENS)), abs=1e-3)
+        assert (height[2 :: len(LEVEL)] > 1).all()
