@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 
-from lib.paper import chapters, markup
+from lib.paper import chapters, markup, markup_tables
 
 VERDICTS = ("supported", "not supported", "undecided", "not run")
 SIGNS = {"<=": "≤", ">=": "≥", "==": "=", "!=": "≠", "*": "×", "-": "−"}
@@ -21,7 +21,7 @@ def decided(record: dict, predicate: str, value: Value) -> str:
     def told(part: str) -> str:
         if part in record["values"]:
             return value(record, part)
-        return html.escape(SIGNS.get(part, part))
+        return html.escape(SIGNS.get(part) or markup_tables.powers(part))
 
     text = " ".join(told(part) for part in PART.findall(predicate))
     return text.replace("( ", "(").replace(" )", ")")
@@ -44,7 +44,7 @@ def page(run: dict[str, dict], other: dict[str, dict], value: Value) -> str:
     """All claims as HTML, by chapter, which is linked by its title; `other`: the records of the
     published run, whose verdict is told where it is another one.
     """
-    parts = [f'<p class="paper-totals">{totals(run)}</p>']
+    parts = []
     for number, record in run.items():
         if not record["claims"]:
             continue

@@ -45,7 +45,7 @@ def cell(text: str, head: str = "") -> str:
     """
     text = WORDS.get(text, text)
     if re.match(r"p($|\W)", head) and _below(text):
-        return f"&lt; {SMALL:.4f}"
+        return f"&lt;&nbsp;{SMALL:.4f}"
     text = powers(LINE.sub(" ", text))
     return LIMITS.sub(r'<span>\1</span> <span class="paper-limits">\2</span>', text)
 

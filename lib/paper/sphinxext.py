@@ -155,10 +155,16 @@ class Fig(SphinxDirective):
 
 
 class Claims(SphinxDirective):
-    """{claims}: how many claims of the run hold, and every claim with the values that decide it."""
+    """{claims}: every claim of the run with the values that decide it; {claims} totals: how many
+    hold.
+    """
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         run, up = Path(self.env.config.paper_run), "../" * self.env.docname.count("/")
+        if self.arguments:
+            return [nodes.paragraph(text=claimed.totals(_records(run)), classes=["paper-totals"])]
         text = claimed.page(
             _records(run),
             _records(chapters.PUBLISHED),
