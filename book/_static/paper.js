@@ -96,8 +96,10 @@
   function mark(box) {
     if (box.dataset.wide === `${box.clientWidth}`) return; // the mark itself changes the height
     box.dataset.wide = box.clientWidth;
-    box.classList.remove("paper-cut");
-    box.classList.toggle("paper-cut", box.scrollWidth > box.clientWidth + 1);
+    box.classList.remove("paper-tight", "paper-cut");
+    for (const name of ["paper-tight", "paper-cut"]) { // first its cells wrap, then it says so
+      if (box.scrollWidth > box.clientWidth + 1) box.classList.add(name);
+    }
   }
 
   function start() { values(); reveal(); plots(); edges(); addEventListener("hashchange", reveal); }
