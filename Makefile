@@ -1,5 +1,6 @@
 # make book   sets up, runs what changed, builds the book:  make book ARGS='-p num_experts=64'
 #             the published run, shown without computing it:  make book RUN=reference
+# make pdf    prints the published book to _build/runs/reference/book.pdf (needs Chromium; another run: RUN=NAME)
 # make test   sets up, runs the tests
 # make published  recomputes what needs no GPU of the published run, confirms what is unchanged, names the rest
 # make times  what chapters and test files last took, beside their budgets
@@ -16,10 +17,13 @@ TESTED := $(VENV)/.tested
 SLURM := notebooks/profiles/slurm/requirements.txt
 BIN := $(VENV)/bin
 
-.PHONY: book published times test test-long bench corpus clean
+.PHONY: book pdf published times test test-long bench corpus clean
 
 book: $(READY)
 	@$(BIN)/python -m lib run $(if $(RUN),--name '$(RUN)') $(ARGS)
+
+pdf: $(READY)
+	@$(BIN)/python -m lib pdf $(if $(RUN),--name '$(RUN)') $(ARGS)
 
 published: $(READY)
 	@$(BIN)/python -m lib renew

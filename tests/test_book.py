@@ -8,7 +8,7 @@ from pathlib import Path
 import axe_playwright_python
 import pytest
 
-from lib.paper import columns_about, roles
+from lib.paper import columns_about, pdf, roles
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -164,6 +164,31 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
     link.tap()
     touch.wait_for_url("**/notebooks/00_base_model.html#cell-*")
     touch.context.close()
+
+
+CUT = """[...document.querySelectorAll('.paper-scroll, .pst-scrollable-table-container')]
+  .filter(box => box.scrollWidth > box.clientWidth + 1)"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_a_table_that_is_cut_off_says_so_and_in_print_none_is(browser, html, name):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((html / f"{name}.html").as_uri())
+    page.wait_for_timeout(200)
+    said = "box => getComputedStyle(box, '::before').content.includes('to the right')"
+    assert page.evaluate(f"{CUT}.every({said})")
+    page.set_viewport_size({"width": 680, "height": 900})  # of A4 without its margins
+    page.emulate_media(media="print")
+    page.wait_for_timeout(200)
+    assert page.evaluate(f"{CUT}.map(box => box.textContent.slice(0, 60))") == []
+    page.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_chapter_prints_on_twelve_pages(html, name, chromium, tmp_path):
+    assert 1 < pdf.printed(html, [name], tmp_path / "chapter.pdf") <= 12
 
 
 @pytest.mark.browser

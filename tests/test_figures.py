@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from lib.paper import (
     plots,
@@ -213,6 +214,40 @@ def test_figures_refuse_what_they_cannot_tell(draw, table, shown):
             draw(unnamed)
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_is_cut_off_at_an_edge_of_the_image(name):
+    """No ink within two pixels of an edge: neither a legend, nor a label, nor a long tick."""
+    draw, table, _ = FIGURES[name]
+    fig = draw(table)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    ink = np.asarray(canvas.buffer_rgba())[..., :3].min(2) < 250
+    edges = (ink[:2], ink[-2:], ink[:, :2], ink[:, -2:])
+    assert ink.any() and not any(edge.any() for edge in edges)
+
+
+def test_the_trade_off_names_few_strategies_and_draws_all():
+    _, table, _ = FIGURES["trade_off"]
+    families = [f"strategy {i}" for i in range(12)]
+    table = made({"arm": NEW, "family": tuple(families)}, p95=1, delta=0.5).assign(causal=True)
+    table["p95"], table["delta"] = 2.0, [i / 10 for i in range(12)] * 2
+    fig = plots_assignment.trade_off(table)
+    told = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert told == [*families[: plots_assignment.NAMED], "others"]
+    assert set(table.delta.round(9)) <= numbers(fig)
+    words = fig.axes[0].texts[0].get_text().splitlines()  # what lies above the panel
+    assert words == ["above:", *(f"strategy {i} {i / 10:.1f}" for i in range(9, 12))]
+
+
+def test_layers_are_coloured_on_their_most_devices_alone():
+    draw, table, _ = FIGURES["step_levels"]
+    few = table[(table["shape"] == NEW[0]) | (table.devices == 8)]  # the second fits on 8 alone
+    for ax, shape in zip(draw(few).axes, NEW, strict=True):
+        own = few[few["shape"] == shape]
+        grey = [line for line in ax.get_lines() if line.get_color() == "#BBBBBB"]
+        assert len(grey) == len(TOKENS) * (own.devices.nunique() - 1)
+
+
 def test_the_tail_of_batches_is_the_share_above():
     """Of 0.1, 0.2, 0.3, 0.4 three quarters lie above 0.1, one above 0.3, none above 0.4."""
     samples = pd.DataFrame(dict(arm="null", max_violation=[0.3, 0.1, 0.4, 0.2]))
@@ -259,5 +294,11 @@ def test_explorers_hold_every_choice():
         f"{name}, {count} devices" for name in NEW for count in (8, 32)
     ]
     assert [bar["name"] for bar in found["data"]] == ["start", "wire", "arithmetic", "order"]
-    bars = [y for choice in found["choices"].values() for y in choice["y"][1]]
-    assert bars == table.wire.round(2).tolist()
+    choices = found["choices"].values()
+    assert [us for choice in choices for us in choice["customdata"][1]] == table.wire.round(
+        2
+    ).tolist()
+    for choice in choices:  # the parts of the lowest level are one, per number of tokens
+        height = np.sum(choice["y"], axis=0)
+        assert height[:: len(LEVEL)] == pytest.approx(np.ones(len(TOKENS)), abs=1e-3)
+        assert (height[2 :: len(LEVEL)] > 1).all()

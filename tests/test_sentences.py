@@ -80,7 +80,9 @@ def test_the_published_book_lacks_only_numbers_of_another_model(path):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_no_sentence_is_of_one_s_own_model_and_of_this_book_s_pair(path):
     """No run has the numbers of both, so that it would stand nowhere."""
-    for sentence in (part for text in words(path).split("\n\n") for part in prose.ENDS.split(text)):
-        names = {name for _, name in ROLE.findall(sentence)} - {"counts_model", "placed_model"}
+    blocks = words(path).split("\n\n")
+    for sentence in (part for text in blocks for part in markup_prose.ENDS.split(text)):
+        names = {name for _, name in markup_prose.asked(sentence)}
+        names -= {"counts_model", "placed_model"}
         ends = {part for name in names for part in name.split("_")}
         assert not ("model" in ends and ends & {"with", "without"}), sentence

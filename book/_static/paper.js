@@ -86,6 +86,22 @@
     return select;
   }
 
-  function start() { values(); reveal(); plots(); addEventListener("hashchange", reveal); }
+  // a table that is wider than its place says so
+  function edges() {
+    const boxes = document.querySelectorAll(".paper-scroll, .pst-scrollable-table-container");
+    const seen = new ResizeObserver((all) => { for (const { target } of all) mark(target); });
+    for (const box of boxes) { mark(box); seen.observe(box); }
+  }
+
+  function mark(box) {
+    if (box.dataset.wide === `${box.clientWidth}`) return; // the mark itself changes the height
+    box.dataset.wide = box.clientWidth;
+    box.classList.remove("paper-tight", "paper-cut");
+    for (const name of ["paper-tight", "paper-cut"]) { // first its cells wrap, then it says so
+      if (box.scrollWidth > box.clientWidth + 1) box.classList.add(name);
+    }
+  }
+
+  function start() { values(); reveal(); plots(); edges(); addEventListener("hashchange", reveal); }
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", start); else start();
 })();

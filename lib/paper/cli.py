@@ -20,6 +20,7 @@ from lib.paper import (
     build,
     chapters,
     intact,
+    pdf,
     renew,
     rules,
     runner,
@@ -94,6 +95,18 @@ def run(
         webbrowser.open(index.as_uri())
     if not fine or told:
         raise typer.Exit(1)
+
+
+@app.command("pdf")
+def print_pdf(name: Name = runs.PUBLISHED, only: Only = None) -> None:
+    """Print the book of a run, or some of its chapters, to a PDF; Chromium prints it."""
+    made, where = runs.existing(name), runs.place(name)
+    wanted = [f"notebooks/{chapter}" for chapter in runs.chosen(only)] if only else pdf.toc()
+    with runner.sole(where):
+        index = build.book(made, where / "book")
+        target = where / ("-".join(["book", *(only or [])]) + ".pdf")
+        count = pdf.printed(index.parent, wanted, target)
+    print(f"pdf: {target} ({count} pages)")
 
 
 @app.command("list")

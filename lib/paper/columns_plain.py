@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 PLAIN: dict[tuple[str, str], str] = {
-    ("+.0%", ""): "lean native_ours native_theirs ours_slowdown theirs_slowdown",
-    ("+.1%", ""): "error_gain",
+    ("+.0%", ""): "native_ours native_theirs",
     (".0%", ""): (
         "carried claimed_gain claimed_least claimed_margin claimed_most copies_kept "
-        "copies_wide_kept deepep_alone even_loses gain_balanced off off_p95 packing_kept "
+        "copies_wide_kept deepep_alone even_loses gain_balanced packing_kept "
         "predecessor_least predecessor_most slowdown_claimed slowdown_most slowdown_top "
-        "step_slow within"
+        "step_slow"
     ),
     (".0e", ""): "simgrid_approximate_error simgrid_flow_error simgrid_makespan_error",
     (".0f", ""): "native_tokens_few native_tokens_many recorded_tokens",
@@ -18,7 +17,7 @@ PLAIN: dict[tuple[str, str], str] = {
     (".3g", "times"): "call_over",
     (".1%", ""): (
         "base_over_even deepep_combine deepep_combine_left_out deepep_dispatch "
-        "deepep_dispatch_left_out deepep_others error_rival fresh_large fresh_layer "
+        "deepep_dispatch_left_out deepep_others fresh_large fresh_layer "
         "fresh_small mean_growth_least nodes_off p99_growth_least reversal slow_off "
         "time_off"
     ),
@@ -28,7 +27,7 @@ PLAIN: dict[tuple[str, str], str] = {
         "counts_copied counts_copied_mixed counts_copied_moved counts_mixed counts_moved "
         "counts_order counts_packed counts_random counts_random_once fair_most "
         "p99_over_mean_top prompt prompt_p99 slowdown_trace tail_batch tail_placement "
-        "tail_repetition theirs_over_ours trace_ratio_most"
+        "tail_repetition trace_ratio_most"
     ),
     (".2f", "µs"): "message_us",
     (".3f", ""): "fair_free",

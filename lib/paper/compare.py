@@ -1,4 +1,4 @@
-"""One table of values and its views: two runs compared, a run against the published one, claims.
+"""One table of values and its views: two runs compared, a run against the published one.
 
 A run is a folder of chapters, each with its ``values.json``: ``_build/runs/<name>/01_profile`` for
 a user's own, ``data/reference/01`` for the published one (which may also hold ``quick.json``, the
@@ -218,25 +218,6 @@ def _verdict(row: pd.Series) -> str:
     )
     near = math.isclose(row.value_a, row.value_b, rel_tol=tolerance)
     return "reproduced" if near or inside else "differs"
-
-
-def claims(run: dict[str, dict], other: dict[str, dict]) -> pd.DataFrame:
-    """All claims of a run with their predicates and verdicts, beside those of another run."""
-    rows = [
-        dict(
-            chapter=number,
-            claim=claim["text"],
-            here=claim["verdict"],
-            published=other.get(number, {})
-            .get("claims", {})
-            .get(name, {})
-            .get("verdict", "not there"),
-            predicate=claim["predicate"],
-        )
-        for number, record in run.items()
-        for name, claim in record["claims"].items()
-    ]
-    return pd.DataFrame(rows, columns=["chapter", "claim", "here", "published", "predicate"])
 
 
 def to_html(frame: pd.DataFrame, label: str) -> str:

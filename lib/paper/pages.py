@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.paper import chapters, compare, markup_prose, rules
+from lib.paper import chapters, compare, markup_prose, markup_tables, rules
 
 PARAMETERS = {"parameters", "injected-parameters"}  # tags of papermill's cells
 
@@ -59,7 +59,9 @@ def page(source: str, has: markup_prose.Has, name: str = "") -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = [
-                out for out in cell["outputs"] if out.get("name") != "stderr" and not _hidden(out)
+                _readable(out)
+                for out in cell["outputs"]
+                if out.get("name") != "stderr" and not _hidden(out)
             ]
             metadata = cell.setdefault("metadata", {})
             metadata["tags"] = [*metadata.get("tags", []), "hide-input"]
@@ -99,6 +101,13 @@ def _hidden(output: dict) -> bool:
     """Progress bars, and the prose with its numbers, which stands on the page itself."""
     sentences = output.get("metadata", {}).get("paper") == "sentences"
     return sentences or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def _readable(output: dict) -> dict:
+    """An output whose tables are as people read them."""
+    if text := output.get("data", {}).get("text/html"):
+        output["data"]["text/html"] = markup_tables.told("".join(text))
+    return output
 
 
 def _markdown(text: str) -> dict:

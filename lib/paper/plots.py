@@ -177,7 +177,7 @@ def ticks(ax: Axes, values: Sequence[float] | pd.Series) -> None:
     place, fig = ax.get_subplotspec(), ax.get_figure(root=True)
     columns = place.get_gridspec().ncols if place else 1
     inches = (fig.get_figwidth() if fig else 6.2) / columns - 0.7
-    texts = [f"{value:,g}" for value in at]
+    texts = [f"{value:,g}" if value == round(value) else f"{value:.3g}" for value in at]
     widths = np.array([_inches(text) for text in texts])
     for step in range(1, len(at) + 1):
         gaps = np.diff(places[::step]) / max(places[-1] - places[0], 1e-9) * inches

@@ -48,36 +48,41 @@ def load_explorer(loads: Mapping[str, np.ndarray]) -> dict:
 
 
 def anatomy_explorer(table: pd.DataFrame) -> dict:
-    """A layer's time by part in µs as an interactive figure (columns shape, devices, tokens, level,
-    start, wire, arithmetic, order, hidden): a menu of shape and devices, stacked bars over tokens
-    and level.
+    """A layer's time by part as an interactive figure (columns shape, devices, tokens, level,
+    start, wire, arithmetic, order, hidden, in µs): a menu of shape and devices, stacked bars over
+    tokens and level.
+
+    A bar is relative to the whole time of its tokens at the lowest level, so that small batches
+    are seen beside large ones; the µs stand in its tip.
     """
     where, names = "plots_explorers.anatomy_explorer", ["shape", "devices"]
     needs(where, table, "tokens", "level", *PARTS, names=names)
     parts = [part for part in PARTS if table[part].abs().max() > 0]
     choices = {}
     for (shape, devices), own in table.groupby(names, sort=False):
+        even = own[list(PARTS)].sum(axis=1)[own.groupby("tokens")["level"].idxmin()]
+        whole = own.tokens.map(dict(zip(own.tokens[even.index], even, strict=True)))
         x = [[f"{n} tokens" for n in own.tokens], [f"{level:g}" for level in own.level]]
         choices[f"{shape}, {devices} devices"] = {
             "x": [x] * len(parts),
-            "y": [np.round(own[part], 2).tolist() for part in parts],
+            "y": [np.round(own[part] / whole, 4).tolist() for part in parts],
+            "customdata": [np.round(own[part], 2).tolist() for part in parts],
         }
     first = next(iter(choices.values()), {})
     data = [
         dict(
             type="bar",
             name=part,
-            x=first["x"][i],
-            y=first["y"][i],
+            **{key: rows[i] for key, rows in first.items()},
             marker=dict(color=STYLES[part].colour),
-            hovertemplate="%{x}: %{y:.0f} µs<extra>" + part + "</extra>",
+            hovertemplate="%{x}: %{customdata:.0f} µs<extra>" + part + "</extra>",
         )
         for i, part in enumerate(parts)
     ]
     layout = dict(
         barmode="relative",
         xaxis=dict(title=dict(text="tokens per device, level"), fixedrange=True),
-        yaxis=dict(title=dict(text="time of a layer (µs)"), fixedrange=True),
+        yaxis=dict(title=dict(text="time / at the lowest level"), fixedrange=True),
         legend=dict(orientation="h", y=1.12),
         margin=dict(l=60, r=10, t=30, b=70),
     )

@@ -25,7 +25,7 @@ from lib.paper.plots import (
     stacked,
     ticks,
 )
-from lib.paper.plots_style import GREY, STYLES, label, style
+from lib.paper.plots_style import DARK, GREY, STYLES, label, style
 
 
 def level_times(table: pd.DataFrame) -> Figure:
@@ -111,39 +111,75 @@ def _over_even(table: pd.DataFrame) -> pd.DataFrame:
 
 def step_levels(table: pd.DataFrame) -> Figure:
     """Time of a layer over that of even routes against the level with its band (columns shape,
-    devices, tokens, level, slowdown, slowdown_low, slowdown_high), a panel per shape; the darker
-    the fewer tokens of a device, line: devices.
+    devices, tokens, level, slowdown, slowdown_low, slowdown_high), a panel per shape: on its most
+    devices a line per number of tokens, the darker the fewer; grey: on fewer devices.
     """
-    return lines(
-        _over_even(table),
+    own = _over_even(table)
+    needs("plots_network.step_levels", own, "level", names=["shape", "devices", "tokens"])
+    most, fewer = _most_devices(own)
+    fig = lines(
+        most,
         "level",
         "time",
         by="tokens",
-        dash="devices",
         panel="shape",
         log="y",
         xlabel="level",
         ylabel="time / even",
         reference=1,
     )
+    _behind(fig, fewer, most, "shape", ["devices", "tokens"], ("level", "time"))
+    return fig
 
 
 def betas(table: pd.DataFrame) -> Figure:
     """Elasticity against tokens per device with its interval (columns fabric, shape, devices,
-    tokens, beta, beta_low, beta_high), a panel per fabric; colour: shape, line: devices.
+    tokens, beta, beta_low, beta_high), a panel per fabric: on its most devices a line per shape;
+    grey: on fewer devices.
     """
-    return lines(
-        table,
+    names = ["fabric", "shape", "devices", "tokens"]
+    needs("plots_network.betas", table, "beta", names=names)
+    most, fewer = _most_devices(table)
+    fig = lines(
+        most,
         "tokens",
         "beta",
         by="shape",
-        dash="devices",
         panel="fabric",
         log="x",
         xlabel="tokens per device",
         ylabel="elasticity β",
         reference=0,
+        height=2.9,
     )
+    _behind(fig, fewer, most, "fabric", ["shape", "devices"], ("tokens", "beta"))
+    return fig
+
+
+def _most_devices(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of each shape on its most devices, and the rest."""
+    most = table.devices == table.groupby("shape").devices.transform("max")
+    return table[most], table[~most]
+
+
+def _behind(
+    fig: Figure,
+    rest: pd.DataFrame,
+    shown: pd.DataFrame,
+    panel: str,
+    by: list[str],
+    place: tuple[str, str],
+) -> None:
+    """Thin grey lines of the rest behind the lines of a figure, and what they are in its corner."""
+    x, y = place
+    for ax, (_, part) in zip(fig.axes, conditions(shown, panel), strict=True):
+        own = rest[rest[panel].isin(part[panel])]
+        for _, line_ in own.groupby(by, sort=False):
+            line_ = line_.sort_values(x)
+            ax.plot(line_[x], line_[y], color="#BBBBBB", lw=0.9, zorder=1)
+    if len(rest):
+        at = dict(transform=fig.axes[0].transAxes, va="top", fontsize="x-small", color=DARK)
+        fig.axes[0].text(0.03, 0.98, "grey: fewer devices", **at).set_in_layout(False)
 
 
 def anatomy(table: pd.DataFrame) -> Figure:

@@ -69,7 +69,8 @@ def _mark(ax: Axes, row: dict) -> None:
 
 
 def _names(ax: Axes, own: pd.DataFrame) -> None:
-    """The name of each mark above and beside it; of marks close together one text."""
+    """The name of each mark beside and above it, on the frontier below; of marks close together one
+    text."""
     size = [high - low for low, high in (ax.get_xlim(), ax.get_ylim())]
     left = own.sort_values(["rho", "nats"]).to_dict("records")
     while left:
@@ -82,14 +83,15 @@ def _names(ax: Axes, own: pd.DataFrame) -> None:
         ]
         left = [row for row in left if row not in near]
         bold = any(row["frontier"] for row in near)
-        down = first["rho"] == own.rho.min() and len(near) > 1
-        x = max(row["nats"] for row in near) + 0.015 * size[0]
-        place = x, first["rho"] + (-0.03 if down else 0.02) * size[1]
-        side = "top" if down else "bottom"
+        left_ = max(row["nats"] for row in near) > sum(ax.get_xlim()) / 2
+        edge = min if left_ else max  # names of what stands far right are at its left
+        x = edge(row["nats"] for row in near) + (-0.015 if left_ else 0.015) * size[0]
+        place = x, first["rho"] + (-0.03 if bold else 0.02) * size[1]
+        side = dict(va="top" if bold else "bottom", ha="right" if left_ else "left")
         names = [label(row["way"]) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
         weight = "bold" if bold else "normal"
-        ax.text(*place, text, va=side, fontsize="x-small", color=DARK, weight=weight)
+        ax.text(*place, text, fontsize="x-small", color=DARK, weight=weight, **side)
 
 
 def _times(ax: Axes, table: pd.DataFrame) -> None:

@@ -122,7 +122,7 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
         ax.plot(
             row["difference"], place, "o^s"[ways.index(row["way"]) % 3], color=look.colour, ms=3
         )
-        ax.set_title(f"{row['metric']}, {row['level']}", fontsize="small")
+        ax.set_title(f"{row['metric']}\n{row['level']}", fontsize="small")
     for ax in axes.flat:
         ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
         ax.axvline(0, color=style("switch").colour, lw=1)

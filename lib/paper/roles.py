@@ -11,7 +11,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
-from lib.paper import chapters, columns_about, compare, markup, markup_prose
+from lib.paper import chapters, columns_about, compare, markup, markup_prose, markup_tables
 
 MISSING = "(not available in this run)"
 
@@ -70,7 +70,7 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
     `other` is the published record of the chapter, whose value then stands among the details.
     """
     value = record["values"][name]
-    text = markup.value(value)
+    text = markup_tables.powers(markup.value(value))
     details = [*_what(record, name), *_whence(record, name)]
     if other and name in other["values"]:
         details.append(f"published run: {other['values'][name]['text']}")

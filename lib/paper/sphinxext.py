@@ -34,6 +34,7 @@ from lib.paper import (
     citing,
     claimed,
     compare,
+    drawings,
     glossary,
     markup,
     markup_prose,
@@ -42,6 +43,7 @@ from lib.paper import (
     roles,
     slides,
     stale,
+    verdicts,
 )
 
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -98,14 +100,25 @@ class Fig(SphinxDirective):
 
 
 class Claims(SphinxDirective):
-    """{claims}: every claim of the run, its predicate and verdict, beside the published run's."""
+    """{claims}: every claim of the run with the values that decide it; {claims} totals: how many
+    hold.
+    """
+
+    optional_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        run = Path(self.env.config.paper_run)
-        frame = compare.claims(roles.records(run), roles.records(chapters.PUBLISHED))
-        return _table(
-            frame.rename(columns={"here": "this run", "published": "published run"}), "claims"
+        run, up = Path(self.env.config.paper_run), "../" * self.env.docname.count("/")
+        if self.arguments:
+            told = verdicts.totals(roles.records(run))
+            return [nodes.paragraph(text=told, classes=["paper-totals"])]
+        text = verdicts.page(
+            roles.records(run),
+            roles.records(chapters.PUBLISHED),
+            lambda record, name: roles.value_html(
+                record, name, f"{up}notebooks/{record['chapter']}.html"
+            ),
         )
+        return [nodes.raw("", text, format="html")]
 
 
 class Claimed(SphinxDirective):
@@ -159,6 +172,20 @@ class Rooms(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         return [nodes.raw("", architecture.drawing(architecture.arrows()), format="html")]
+
+
+class Drawing(SphinxDirective):
+    """{drawing} router: a drawing of an idea; those of the book are numbered as `drawings` lists
+    them.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        try:
+            return [nodes.raw("", drawings.figure(self.arguments[0]), format="html")]
+        except ValueError as error:
+            raise self.error(str(error)) from None
 
 
 def _table(frame: pd.DataFrame, label: str) -> list[nodes.Node]:
@@ -255,6 +282,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("listed", Listed)
     app.add_directive("rooms", Rooms)
     app.add_directive("citing", Citing)
+    app.add_directive("drawing", Drawing)
     app.connect("source-read", _read)
     app.connect("doctree-resolved", _explained)
     app.connect("html-page-context", _without_thebe, priority=999)

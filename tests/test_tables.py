@@ -1,0 +1,53 @@
+"""Tables as people read them."""
+
+import pandas as pd
+import pytest
+
+from lib.paper import markup, markup_tables
+
+LIMITS = '<span class="paper-limits">'
+
+
+@pytest.mark.parametrize(
+    ("text", "head", "wanted"),
+    [
+        ("1.27e+08", "variance", "1.27·10⁸"),
+        ("1.02e+03", "even routes (µs)", "1,020"),
+        ("9.9e-06", "estimate", "9.9·10⁻⁶"),
+        ("9.9e-06", "p (Holm)", "&lt;&nbsp;0.0001"),
+        ("9.9e-06", "p", "&lt;&nbsp;0.0001"),
+        ("9.9e-06", "passes", "9.9·10⁻⁶"),
+        ("0.00011", "p (Holm)", "0.00011"),
+        ("0.21 [-0.19, 0.24]", "Gini", f"<span>0.21</span> {LIMITS}[−0.19, 0.24]</span>"),
+        ("1e-05 [2e-06, 3e-05]", "s", f"<span>1·10⁻⁵</span> {LIMITS}[2·10⁻⁶, 3·10⁻⁵]</span>"),
+        ("drop_position 1.25", "setting", "drop position 1.25"),
+        ("-7%", "lean", "−7%"),
+        ("gpt-oss-20b", "model", "gpt-oss-20b"),
+        ("TensorRT-LLM 1.3.0rc20", "engine", "TensorRT-LLM 1.3.0rc20"),
+        ("nan", "kind", "–"),
+        ("True", "causal", "yes"),
+        ("2026-05-01", "date", "2026-05-01"),
+    ],
+)
+def test_a_cell(text, head, wanted):
+    assert markup_tables.cell(text, head) == wanted
+
+
+def test_of_a_long_table_eight_rows_are_shown_and_none_is_lost():
+    known = {"caption": "A table.", "link": "x.csv", "number": "1.1"}
+    for rows in (8, 9, 30):
+        shown = pd.DataFrame({"setting": [f"row_{i}" for i in range(rows)], "p": "0.5"})
+        page = markup_tables.told(markup.table("x", shown, known))
+        first, _, rest = page.partition('<tbody class="paper-rest">')
+        assert first.count("<tr>") == 1 + 8 and rest.count("<tr>") == rows - 8
+        assert all(f">row {i}<" in page for i in range(rows))
+        assert (f"{rows - 8} more row" in page) == (rows > 8)
+        assert markup_tables.told(page) == page or rows > 8
+        assert 'href="x.csv"' in page
+
+
+def test_a_table_of_many_columns_is_set_smaller():
+    for columns in (8, 9):
+        shown = pd.DataFrame({f"c{i}": ["1"] for i in range(columns)})
+        page = markup_tables.told(markup.table("x", shown, {"caption": "A table."}))
+        assert ("paper-wide" in page) == (columns > 8)
