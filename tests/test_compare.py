@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import typer
 
+from lib import provenance
 from lib.paper import chapters, claims, cli, compare, side
 
 
@@ -122,14 +123,16 @@ def test_check_judges_by_tolerance_and_interval(tmp_path, monkeypatch, here, the
 
 def publish(folder, made, monkeypatch, file="values.json"):
     (folder / "07").mkdir(exist_ok=True)
-    (folder / "07" / file).write_text(json.dumps(made))
+    content = json.dumps(made).encode()
+    path = folder / "07" / file
+    path.write_bytes(lzma.compress(content) if path.suffix == ".xz" else content)
     monkeypatch.setattr(chapters, "PUBLISHED", folder)
 
 
 def test_check_takes_the_published_run_of_the_same_parameters(tmp_path, monkeypatch):
     publish(tmp_path, record({"seeds": 9}, x=known(1.0)), monkeypatch)
     assert compare.check({"07": record({"seeds": 3}, x=known(5.0))}).empty
-    publish(tmp_path, record({"seeds": 3}, x=known(5.0)), monkeypatch, "quick.json")
+    publish(tmp_path, record({"seeds": 3}, x=known(5.0)), monkeypatch, compare.QUICK)
     assert compare.check({"07": record({"seeds": 3}, x=known(5.0))}).verdict.tolist() == [
         "reproduced"
     ]
@@ -211,7 +214,7 @@ def test_the_published_run_is_whole():
     for chapter in chapters.names():
         folder = chapters.PUBLISHED / chapter[:2]
         made = json.loads((folder / "values.json").read_text())
-        quick = json.loads((folder / "quick.json").read_text())
+        quick = json.loads(provenance.text(folder / compare.QUICK))
         assert made["chapter"] == quick["chapter"] == chapter
         assert (
             quick["values"].keys() <= made["values"].keys()

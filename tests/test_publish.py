@@ -35,7 +35,7 @@ def published(tmp_path, monkeypatch):
     )
     (tmp_path / "01" / stale.CONFIRMED).unlink(missing_ok=True)
     monkeypatch.setattr(chapters, "PUBLISHED", tmp_path)
-    record = json.loads((tmp_path / "01/quick.json").read_text())
+    record = json.loads(provenance.text(tmp_path / "01/quick.json.xz"))
     record["provenance"]["sources"]["lib/stats.py"] = "changed"
     monkeypatch.setattr(chapters, "sources", lambda chapter: record["provenance"]["sources"])
     return tmp_path, record
@@ -51,10 +51,10 @@ def changed(run) -> list[str]:
 
 def test_a_change_that_leaves_every_value_is_no_staleness(published):
     run, record = published
-    before = (run / "01/quick.json").read_bytes()
+    before = (run / "01/quick.json.xz").read_bytes()
     assert "lib/stats.py" in changed(run)
     assert publish.publish(run / "mine", record).name == stale.CONFIRMED
-    assert "lib/stats.py" not in changed(run) and (run / "01/quick.json").read_bytes() == before
+    assert "lib/stats.py" not in changed(run) and (run / "01/quick.json.xz").read_bytes() == before
     record["provenance"]["sources"]["lib/stats.py"] = "changed again"
     assert "lib/stats.py" in changed(run)
 
@@ -64,7 +64,7 @@ def test_a_change_of_one_value_is_staleness(published):
     publish.publish(run / "mine", record)
     record["values"]["gini_without"]["value"] *= 1.1
     record["values"]["gini_without"]["interval"] = None
-    assert publish.publish(run / "mine", record).name == "quick.json"
+    assert publish.publish(run / "mine", record).name == "quick.json.xz"
     assert "lib/stats.py" in changed(run) and not (run / "01" / stale.CONFIRMED).exists()
 
 
@@ -97,7 +97,7 @@ def test_a_run_at_the_papers_own_parameters_confirms_it(published):
     run, quick = published
     record = json.loads((run / "01/values.json").read_text())
     record["provenance"]["sources"] = quick["provenance"]["sources"]
-    before = (run / "01/quick.json").read_bytes()
+    before = (run / "01/quick.json.xz").read_bytes()
     assert publish.confirm(record).empty and "lib/stats.py" not in changed(run)
     note = json.loads((run / "01" / stale.CONFIRMED).read_text())
     assert note["at"] == "the paper's parameters" and note["sources"]["lib/stats.py"] == "changed"
@@ -106,7 +106,7 @@ def test_a_run_at_the_papers_own_parameters_confirms_it(published):
     bad = publish.confirm(record)
     assert bad[["value", "verdict"]].to_numpy().tolist() == [["gini_without", "differs"]]
     assert not (run / "01" / stale.CONFIRMED).exists()
-    assert (run / "01/quick.json").read_bytes() == before
+    assert (run / "01/quick.json.xz").read_bytes() == before
     del record["values"]["gini_with"]
     assert set(publish.confirm(record).verdict) == {"differs", "not there"}
     record["provenance"]["parameters"]["batches"] = 77
@@ -119,7 +119,7 @@ def run(published, tmp_path):
     home, _ = published
     folder = tmp_path / "mine"
     shutil.copytree(home / "01", folder / "01_profile")
-    (folder / "01_profile/quick.json").unlink()
+    (folder / "01_profile/quick.json.xz").unlink()
     packed = folder / "01_profile/01_profile.ipynb.xz"
     (folder / "01_profile.ipynb").write_text(provenance.text(packed))
     packed.unlink()
@@ -131,12 +131,12 @@ def run(published, tmp_path):
 
 def test_publishing_replaces_the_whole_chapter_and_keeps_its_quick_run(published, run):
     home, (folder, record) = published[0], run
-    quick = (home / "01/quick.json").read_bytes()
+    quick = (home / "01/quick.json.xz").read_bytes()
     (home / "01/gone.csv").write_text("of an older library")
     target = publish.publish(folder, record)
     made = json.loads((target / "values.json").read_text())
     assert made["values"]["gini_without"]["value"] == 9
-    assert (target / "quick.json").read_bytes() == quick
+    assert (target / "quick.json.xz").read_bytes() == quick
     assert (target / "new.csv.xz").is_file() and not (target / "gone.csv").exists()
     assert (target / "01_profile.ipynb.xz").is_file()
     assert {path.name for path in home.iterdir()} == {"01", "mine"}

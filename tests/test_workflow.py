@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY, command
 
-from lib.paper import chapters, rules, runner, runs, settings
+from lib import provenance
+from lib.paper import chapters, compare, rules, runner, runs, settings
 from lib.paper import given as handed
 
 
@@ -291,9 +292,9 @@ def test_the_settings_of_a_chapter_need_nothing_that_the_gpu_machine_lacks():
 
 
 @pytest.mark.parametrize("chapter", chapters.names())
-@pytest.mark.parametrize("file", ["values.json", "quick.json"])
+@pytest.mark.parametrize("file", ["values.json", compare.QUICK])
 def test_what_a_chapter_read_lies_within_what_it_declares(chapter, file):
-    made = json.loads((chapters.PUBLISHED / chapter[:2] / file).read_text())
+    made = json.loads(provenance.text(chapters.PUBLISHED / chapter[:2] / file))
     read = [name for name in made["provenance"]["files"] if name.startswith("data/")]
     assert [name for name in read if not chapters.declares(chapter, name)] == []
 

@@ -137,9 +137,9 @@ def families(case: Case, rules: Rules, prices: pd.DataFrame) -> pd.DataFrame:
         if own.level < synthetic.highest_level(own.experts, own.k, family):
             found = answer(own, rules, prices)
             action = str(found["action"])
-            words = {"action": deciding.ACTIONS[action]}
+            words = {"family": family, "action": deciding.ACTIONS[action]}
             words["offered"] = deciding.OFFERED[action] or "none that is known"
-            rows.append({"family": family} | found | words)
+            rows.append(words | {name: found[name] for name in found if name not in words})
     return pd.DataFrame(rows)
 
 

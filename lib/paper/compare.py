@@ -1,7 +1,7 @@
 """One table of values and its views: two runs compared, a run against the published one.
 
 A run is a folder of chapters, each with its ``values.json``: ``_build/runs/<name>/01_profile`` for
-a user's own, ``data/reference/01`` for the published one (which may also hold ``quick.json``, the
+a user's own, ``data/reference/01`` for the published one (which may also hold ``quick.json.xz``, the
 same at the default parameters).
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+import lzma
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 from lib import provenance
 from lib.paper import chapters
 
+QUICK = "quick.json.xz"  # of a published chapter, its values at the defaults
 KEPT_APART = ("model", "runs")  # folders of a chapter that hold what it goes on with
 
 
@@ -51,8 +53,8 @@ def told(run: Path) -> Callable[[str, str], bool]:
 
 def _read(path: Path) -> dict:
     try:
-        return json.loads(path.read_text())
-    except ValueError:
+        return json.loads(provenance.text(path))
+    except (ValueError, lzma.LZMAError):
         place = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         raise ValueError(f"{place}: must be JSON, is cut off: remove it or the run") from None
 
@@ -162,9 +164,7 @@ def _significance(row: pd.Series) -> str:
 def published(record: dict) -> dict | None:
     """What was published of a chapter with the parameters of `record`; None if nothing was."""
     number = record["chapter"][:2]
-    found = [
-        records(chapters.PUBLISHED, file).get(number) for file in ("values.json", "quick.json")
-    ]
+    found = [records(chapters.PUBLISHED, file).get(number) for file in ("values.json", QUICK)]
     return next(
         (other for other in found if other and parameters({number: record}, {number: other}).empty),
         None,

@@ -77,7 +77,7 @@ def _above(ax: Axes, rest: pd.DataFrame) -> None:
     ]
     if lines_:
         words = "\n".join(["above:", *lines_])
-        place = dict(transform=ax.transAxes, ha="right", va="top", fontsize="x-small")
+        place: dict = dict(transform=ax.transAxes, ha="right", va="top", fontsize="x-small")
         ax.text(0.99, 0.99, words, color=DARK, linespacing=1.1, **place)
 
 

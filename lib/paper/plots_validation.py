@@ -64,7 +64,7 @@ def _half_within(ax: Axes, own: pd.DataFrame) -> None:
     rest = own[own.part != "fit"]
     error = (rest.predicted_us / rest.measured_us - 1).abs().median()
     if error == error:
-        at = dict(transform=ax.transAxes, va="top", fontsize="x-small", color=DARK)
+        at: dict = dict(transform=ax.transAxes, va="top", fontsize="x-small", color=DARK)
         ax.text(0.04, 0.97, f"half within {100 * error:.2g} %", **at)
 
 

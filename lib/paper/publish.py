@@ -21,7 +21,7 @@ LARGE = 16_000  # bytes of a table or drawing above which its published copy is 
 
 def publish(run: Path, record: dict) -> Path:
     """Make a chapter of a run the published one; of one computed at the default parameters only its
-    values, quick.json.
+    values, packed (`compare.QUICK`).
 
     The new one is made whole beside the old one and then takes its place. Refused: the published
     run itself, and a chapter that has work left.
@@ -43,8 +43,8 @@ def publish(run: Path, record: dict) -> Path:
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
     _copy(run, record, part)
-    if (target / "quick.json").is_file():
-        shutil.copy2(target / "quick.json", part)
+    if (target / compare.QUICK).is_file():
+        shutil.copy2(target / compare.QUICK, part)
     if target.is_dir():
         target.rename(old)
     part.rename(target)
@@ -108,7 +108,7 @@ def quick(target: Path, record: dict) -> Path:
     if confirm(record).empty:
         return target / stale.CONFIRMED
     (target / stale.CONFIRMED).unlink(missing_ok=True)
-    return _write(target / "quick.json", record)
+    return _pack(_write(target / compare.QUICK.removesuffix(".xz"), record))
 
 
 def confirm(record: dict) -> pd.DataFrame:
@@ -117,7 +117,7 @@ def confirm(record: dict) -> pd.DataFrame:
     if it is noted.
 
     `record` is of a run at the parameters of the published one, or at the defaults, of which
-    quick.json is kept.  Refused: one with work left, and one of which nothing was published.
+    compare.QUICK is kept.  Refused: one with work left, and one of which nothing was published.
     """
     _finished(record)
     chapter = record["chapter"]

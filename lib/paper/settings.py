@@ -144,7 +144,7 @@ def declared(name: str, where: str) -> object:
 
 def own(chapter: str, given: dict) -> dict[str, object]:
     """The given parameters that a chapter declares; "01.name" goes before what is given to all."""
-    found = {}
+    found: dict[str, object] = {}
     for name in chapters.defaults(chapter):
         for key in (name, f"{chapter[:2]}.{name}"):
             found |= {name: given[key]} if key in given else {}
