@@ -118,7 +118,7 @@ def test_a_value_leads_to_the_cell_that_made_it(browser, html):
     page.locator("a.paper-value[data-tip*='01.gini_without ']").first.click()
     page.wait_for_url("**/notebooks/01_profile.html#cell-*")
     cell = page.locator(f"#{page.url.partition('#')[2]} ~ .cell").first
-    assert 'gini_least=".3f"' in cell.inner_text()  # the code is unfolded
+    assert "chapter.values_of(summary" in cell.inner_text()  # the code is unfolded
     assert cell.evaluate("e => e.getBoundingClientRect().top < innerHeight")
     page.close()
 

@@ -15,6 +15,7 @@ COMMANDS = [
     line.removeprefix("python -m lib ")
     for block in re.findall(r"```\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines()
+    if line.startswith("python -m lib ")
 ]
 TOY = ["batches=20", "null_draws=20", "locality_draws=20", "cost_repeats=5", "cost_tokens=32"]
 

@@ -24,12 +24,13 @@ LEFT = (nodes.reference, nodes.literal, nodes.title, nodes.literal_block, nodes.
 @cache
 def terms() -> dict[str, str]:
     """Every word of the glossary with its meaning, in the order of the source; words on lines above
-    one meaning share it.
+    one meaning share it.  None where the page is not there.
 
     Refused: a word that stands twice.
     """
     found: dict[str, str] = {}
-    for block in BLOCK.findall((chapters.ROOT / f"{PAGE}.md").read_text()):
+    place = chapters.ROOT / f"{PAGE}.md"
+    for block in BLOCK.findall(place.read_text() if place.is_file() else ""):
         for words, meaning in ENTRY.findall(block):
             for word in words.splitlines():
                 if word in found:
