@@ -86,3 +86,4 @@ def test_no_sentence_is_of_one_s_own_model_and_of_this_book_s_pair(path):
         names -= {"counts_model", "placed_model"}
         ends = {part for name in names for part in name.split("_")}
         assert not ("model" in ends and ends & {"with", "without"}), sentence
+        assert not names >= {"own_shape", "published_shapes"}, sentence

@@ -130,6 +130,8 @@ def test_rows_are_chosen_by_what_they_are():
     wanted = of[of.level == 0.5].sort_values("tokens")
     assert first.step_slow.tolist() == wanted.slowdown.tolist()
     assert (first.step_slow_high - first.step_slow_low == 1).all()
+    slower = layers.fastest(table.assign(slowdown=table.slowdown.abs()))
+    assert np.isnan(slower.even_loses) and np.isnan(slower.even_loses_high)
     best = layers.fastest(table)
     assert (best.even_loses, best.even_loses_low, best.even_loses_high) == (1, 0.5, 1.5)
     assert best.even_loses_where == "a on 8 devices with 4 tokens each, level 0"

@@ -257,9 +257,11 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
 
 def fastest(table: pd.DataFrame) -> pd.Series:
     """Of summary, the case that gains most on even routes: even_loses, the share of their time,
-    with its interval, and even_loses_where, in words.
+    with its interval, and even_loses_where, in words; NaN where none gains.
     """
-    row = table.loc[table.slowdown.idxmin()]
+    row = table.loc[table.slowdown.idxmin()].copy()
+    if row.slowdown >= 0:
+        row[["slowdown", "slowdown_high", "slowdown_low"]] = np.nan
     where = (
         f"{row['shape']} on {row.devices} devices with {row.tokens} tokens each, "
         f"level {row.level:g}"
