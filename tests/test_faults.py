@@ -1,7 +1,9 @@
 """Nothing is lost by a kill, nothing that was altered is taken for what it was."""
 
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +14,13 @@ import faults
 import psutil
 import pytest
 import small
+from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lib.engines import content
 from lib.model import files
-from lib.paper import claims, plain
+from lib.paper import chapters, claims, compare, plain
 from lib.paper import settings as parameters
 from lib.routing import trace
 
@@ -40,6 +43,27 @@ def repository(tmp_path_factory):
 def test_killed_runs_end_with_the_values_of_an_undisturbed_one(tmp_path, seed):
     for row in faults.kills(tmp_path, 2, seed):
         assert row["values"] == "equal" and row["half_written"] == "none"
+
+
+def test_a_book_whose_building_was_killed_is_the_earlier_one_and_then_the_new_one(tmp_path):
+    for row in faults.books(tmp_path, 2, seed=1):
+        assert row["book_left"] != "NEITHER" and row["pages"] == "equal", row
+
+
+def test_the_builder_of_a_book_ends_with_the_command(repository):
+    """One that went on would build in the place where the next command builds."""
+    assert small.ended(small.computing(repository, "orphan", "00_first")).returncode == 0
+    leader = small.start(repository, "-m", "lib", "run", "--name", "orphan", "--only", "00")
+    part = repository / "_build/runs/orphan/.part-book/_build"
+    for _ in range(300):
+        if part.is_dir():
+            break
+        time.sleep(0.1)
+    (builder,) = psutil.Process(leader.pid).children()
+    leader.kill()
+    leader.communicate()
+    builder.wait(30)
+    assert not (part / "html/index.html").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -99,6 +123,73 @@ def test_a_full_or_read_only_disk_is_told(repository, kilobytes):
     assert done.returncode in (1, 2) and "Traceback" not in told
     words = "Read-only file system" if kilobytes == 0 else "No space left on device"
     assert words in told[-1] or any(words in one for one in told[-3:]), done.stderr[-2000:]
+
+
+def test_a_read_only_checkout_is_one_line(repository):
+    """The whole of it, as in many containers; nothing can be kept there."""
+    if subprocess.run(["unshare", "-mr", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    script = f'mount --bind -o ro "{repository}" "{repository}" && cd "{repository}" && exec "$@"'
+    line = ["unshare", "-mr", "sh", "-c", script, "sh", sys.executable, "-m", "lib"]
+    for rest, words in (
+        (["run", "--name", "unwritten", "--only", "00"], "Read-only file system"),
+        (["list"], ""),
+    ):
+        done = subprocess.run(
+            [*line, *rest],
+            env=os.environ | {"PYTHONPATH": str(repository)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+        told = done.stderr.splitlines()
+        assert (done.returncode, len(told)) == ((2, 1) if words else (0, 0)), done.stderr[-2000:]
+        assert words in "".join(told)
+
+
+@pytest.mark.parametrize(
+    ("chapter", "threads"), [("04_network", ""), ("01_profile", ""), ("01_profile", "2")]
+)
+def test_the_same_again_gives_the_same_values(tiny_run, tmp_path, chapter, threads):
+    """In a process of its own: the same, and on other threads the same within the tolerances."""
+    if chapter != "01_profile":
+        shutil.copytree(tiny_run / "01_profile", tmp_path / "01_profile")
+    own = json.loads(parameters.of(chapter, parameters.parse(TINY))) | {"run_dir": str(tmp_path)}
+    source, copy = chapters.source(chapter), tmp_path / f"{chapter}.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-m", "lib.paper.runner", str(source), str(copy), json.dumps(own)],
+        cwd=tmp_path,
+        env=os.environ | ({"OMP_NUM_THREADS": threads} if threads else {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, other = (compare.record(folder, chapter) for folder in (tiny_run, tmp_path))
+    assert one["values"].keys() == other["values"].keys()
+    for name, known in one["values"].items():
+        now, tolerance = other["values"][name]["value"], float(known["tolerance"])
+        if not math.isinf(tolerance):
+            near = pytest.approx(known["value"], rel=tolerance) if threads else known["value"]
+            assert now == near, name
+
+
+@pytest.mark.parametrize("megabytes", [100, 1000, 2000])
+def test_a_limit_of_memory_is_told_in_one_line(repository, megabytes):
+    """`ulimit -v`, as batch systems set it: too little to begin, and to run a chapter."""
+    line = f'ulimit -v {megabytes * 1024} && exec "$0" -m lib run --name small --only 00'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "memory" in done.stderr.splitlines()[-1], done.stderr[-2000:]
 
 
 @FUZZED

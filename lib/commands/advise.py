@@ -18,7 +18,7 @@ import pandas as pd
 from lib import provenance
 from lib.commands import advice, imported
 from lib.commands.deciding import OFFERED, Rules
-from lib.commands.line import Line
+from lib.commands.line import Line, checked, written
 from lib.commands.subject import IN_SAMPLE, Subject, of_counts, of_trace
 from lib.measure import calibrate, records
 from lib.model import corpus, load, texts
@@ -227,6 +227,8 @@ def sentences(case: advice.Case, row: pd.Series, own: Subject, rules: Rules) -> 
 def main(arguments: Sequence[str]) -> None:
     """Print the advice, write the page."""
     a = parsed(arguments)
+    written("advise: --html", a.html, a.subject)
+    checked("advise", text=a.text)
     (asked, own), known = case(a), advice.prices()
     rules = replace(Rules(), enough=a.enough)
     table, row = advice.answer(asked, rules, known, own.parts)

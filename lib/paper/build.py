@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -40,16 +41,21 @@ def book(run: Path, folder: Path) -> Path:
         "--keep-going",
         "--quiet",
     ]
-    environment = provenance.environment(PAPER_RUN=str(run), PYTHONUTF8="1")
+    leader = str(os.getpid())  # with which the builder ends: no other may build there beside it
+    environment = provenance.environment(PAPER_RUN=str(run), PAPER_LEADER=leader, PYTHONUTF8="1")
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment, cwd=chapters.ROOT
     )
     if done.returncode or not (part / "_build" / "html" / "index.html").is_file():
         shutil.rmtree(part, ignore_errors=True)
         raise RuntimeError(f"book: {_cause(done.stdout + done.stderr)} (exit {done.returncode})")
-    shutil.rmtree(folder, ignore_errors=True)
+    (part / stamp.name).write_text(state)
+    old = folder.with_name(f".old-{folder.name}")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.is_dir():
+        folder.rename(old)
     part.rename(folder)
-    stamp.write_text(state)
+    shutil.rmtree(old, ignore_errors=True)
     return index
 
 

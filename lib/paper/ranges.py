@@ -8,6 +8,7 @@ notebook.
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from pathlib import Path
 MOST = 2**20  # of counts and sizes
 LARGEST = 1e15  # of quantities
 LONGEST = 1000  # items of a list
+INSIDE = 100_000  # files below a folder: `/` is named by a slip, and all of it would be read
+XZ = bytes.fromhex("fd377a585a00")  # how a file that xz packed begins
 Rule = tuple[Callable[[object], bool], str]  # what a value must satisfy, and how to say it
 
 
@@ -94,14 +97,34 @@ def place(*words: str, hub: str = "") -> Rule:
         return value in words or named or found(value) is not None
 
     or_hub = ", or what a hub calls so" if hub else ""
-    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{or_hub}"
+    some = f" (a file, or a folder of at most {INSIDE})"
+    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{some}{or_hub}"
+
+
+def packed(*words: str) -> Rule:
+    """One of the words, or a file that xz packed."""
+
+    def fits(value: object) -> bool:
+        full = found(value) if isinstance(value, str) else None
+        if value in words or full is None or not full.is_file():
+            return value in words
+        with full.open("rb") as file:
+            return file.read(len(XZ)) == XZ
+
+    options = ", ".join(map(repr, words))
+    return fits, f"must be {options}, a path that exists (a file that `make corpus` wrote)"
 
 
 def found(path: str) -> Path | None:
-    """The path, with ~ the user's home, where it exists."""
+    """The path, with ~ the user's home, where there is a file or a folder of at most `INSIDE`; a
+    device or a pipe may never end.
+    """
     try:
         full = Path(path).expanduser()
-        return full if full.exists() else None
+        if full.is_file():
+            return full
+        more = itertools.islice(full.rglob("*"), INSIDE, None)
+        return full if full.is_dir() and next(more, None) is None else None
     except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, of no user
         return None
 
@@ -154,7 +177,7 @@ RANGES: dict[str, Rule] = {
     "measured": place(*PLACES["measured"]),
     "constants": choice("measured", "published"),
     # text
-    "corpus_source": place(*PLACES["corpus_source"]),
+    "corpus_source": packed(*PLACES["corpus_source"]),
     "allow_partial": flag(),
     "text": place(*PLACES["text"], hub=DATASET),
     "text_field": text(),
