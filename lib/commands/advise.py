@@ -229,6 +229,9 @@ def main(arguments: Sequence[str]) -> None:
     a = parsed(arguments)
     written("advise: --html", a.html, a.subject)
     checked("advise", text=a.text)
+    if a.shape and a.shape not in step.models():
+        options = ", ".join(step.models())
+        raise ValueError(f"advise: --shape {a.shape}: must be one of {options}")
     (asked, own), known = case(a), advice.prices()
     rules = replace(Rules(), enough=a.enough)
     table, row = advice.answer(asked, rules, known, own.parts)

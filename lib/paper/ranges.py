@@ -8,8 +8,10 @@ notebook.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 MOST = 2**20  # of counts and sizes
 LARGEST = 1e15  # of quantities
 LONGEST = 1000  # items of a list
-INSIDE = 100_000  # files below a folder: `/` is named by a slip, and all of it would be read
+INSIDE = 50_000  # files below a folder: `/` is named by a slip, and all of it would be read
 XZ = bytes.fromhex("fd377a585a00")  # how a file that xz packed begins
 Rule = tuple[Callable[[object], bool], str]  # what a value must satisfy, and how to say it
 
@@ -121,12 +123,16 @@ def found(path: str) -> Path | None:
     """
     try:
         full = Path(path).expanduser()
-        if full.is_file():
-            return full
-        more = itertools.islice(full.rglob("*"), INSIDE, None)
-        return full if full.is_dir() and next(more, None) is None else None
+        return full if full.is_file() or (full.is_dir() and not _endless(full)) else None
     except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, of no user
         return None
+
+
+@functools.cache
+def _endless(folder: Path) -> bool:
+    """Whether more than `INSIDE` files lie below a folder, looked at once in a process."""
+    counts = itertools.accumulate(len(files) for _, _, files in os.walk(folder))
+    return any(count > INSIDE for count in counts)
 
 
 def _within(value: float, least: float | None, most: float) -> bool:
