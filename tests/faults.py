@@ -1,7 +1,6 @@
 """What a run survives, tried: killed at seeded random moments, and every bad input of the table.
 
-``python tests/faults.py`` tries all of it and writes data/faults: kills.csv, books.csv, cases.csv,
-facts.json.
+``python tests/faults.py`` tries all of it and writes data/faults: kills.csv, cases.csv, facts.json.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import small
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data" / "faults"
-KILLS, BOOKS = 20, 6  # of a run, of the building of its book
+KILLS = 20
 
 
 def values(run: Path) -> dict:
@@ -83,58 +82,6 @@ def kills(folder: Path, count: int, seed: int = 0) -> Iterator[dict]:
         yield {"kill": number + 1, **row}
 
 
-def pages(run: Path) -> dict[str, str]:
-    """SHA-256 of every file of a run's book that a reader is shown."""
-    html = run / "book/_build/html"
-    found = sorted(path for path in html.rglob("*") if path.is_file())
-    return {str(path.relative_to(html)): provenance.sha256(path) for path in found}
-
-
-def books(folder: Path, count: int, seed: int = 0) -> Iterator[dict]:
-    """The building of a book killed at `count` moments drawn from the time that it takes, every
-    other time with an earlier book in place, and the same command again: its pages are those of an
-    undisturbed one.
-    """
-    repository, line = small.repository(folder / "books"), ["-m", "lib", "run", "--name", "whole"]
-    finished(repository, "whole")
-    run, intro = repository / "_build/runs/whole", repository / "book/intro.md"
-    building = [*line, "-p", "seed=7"]
-
-    def built() -> float:
-        began = time.monotonic()
-        done = small.ended(small.start(repository, *building))
-        if done.returncode:
-            raise RuntimeError(done.stderr[-500:])
-        return time.monotonic() - began
-
-    built()
-    earlier, before = run.with_name("earlier"), pages(run)
-    shutil.move(run / "book", earlier)
-    intro.write_text(intro.read_text() + "\nAnother sentence.\n")
-    whole, expected = built(), pages(run)
-    drawn = random.Random(seed)
-    for number in range(count):
-        shutil.rmtree(run / "book")
-        if number % 2:
-            shutil.copytree(earlier, run / "book")
-        process, after = small.start(repository, *building, group=True), drawn.uniform(0, whole)
-        time.sleep(after)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        found = pages(run)
-        known = {"none": {}, "the earlier one": before, "the new one": expected}
-        left = next((name for name, those in known.items() if found == those), "NEITHER")
-        seconds = built()
-        yield dict(
-            kill=number + 1,
-            killed_after_s=round(after, 2),
-            book_before="the earlier one" if number % 2 else "none",
-            book_left=left,
-            built_again_s=round(seconds, 1),
-            pages="equal" if left != "NEITHER" and pages(run) == expected else "differ",
-        )
-
-
 def cases() -> list[dict]:
     """The table of bad inputs: kind, given, what it said, whether that is as it must be."""
     import bad_input
@@ -165,30 +112,24 @@ def write(name: str, rows: list[dict]) -> None:
 
 
 def main() -> int:
-    """Write the tables and when and from what they were made; 1 if a row is not as it must be."""
+    """Write both tables and when and from what they were made; 1 if one row is not as it must."""
     os.environ |= {"HF_HUB_OFFLINE": "1"}
     commit = provenance.commit()
-    rows, lines, built = cases(), [], []
+    rows, lines = cases(), []
     write("cases.csv", rows)
     with TemporaryDirectory() as folder:
         for row in kills(Path(folder), KILLS):
             lines.append(row)
             write("kills.csv", lines)
-            told(commit, rows, lines, built)
-        for row in books(Path(folder), BOOKS):
-            built.append(row)
-            write("books.csv", built)
-            told(commit, rows, lines, built)
-    return 1 if told(commit, rows, lines, built) else 0
+            told(commit, rows, lines)
+    return 1 if told(commit, rows, lines) else 0
 
 
-def told(commit: str, rows: list[dict], lines: list[dict], built: list[dict]) -> int:
-    """Write when and from what the tables were made; how many rows are not as they must be."""
+def told(commit: str, rows: list[dict], lines: list[dict]) -> int:
+    """Write when and from what both tables were made; how many rows are not as they must be."""
     bad = sum(row["refused"] == "NO" for row in rows) + sum(r["values"] != "equal" for r in lines)
-    bad += sum(row["pages"] != "equal" for row in built)
     facts = dict(commit=commit, date=datetime.now(UTC).strftime("%Y-%m-%d"), cases=len(rows))
-    facts |= dict(kills=len(lines), kills_of_a_book=len(built), bad=bad)
-    facts |= dict(machine=provenance.hardware())
+    facts |= dict(kills=len(lines), bad=bad, machine=provenance.hardware())
     with provenance.writing(FOLDER / "facts.json") as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 

@@ -170,14 +170,14 @@ def test_a_name_that_is_no_plain_word_fails_the_chapter_that_gave_it(repository,
     ]
 
 
-def test_why_the_workflow_itself_failed_is_told(repository):
-    """A rule that Snakemake cannot read: its last words, not a pointer to where they may stand."""
-    edited(repository / "notebooks/Snakefile", "rule chapter:", "rule chapter")
-    done = compute(repository, "broken", "00_first", seed=5)
-    edited(repository / "notebooks/Snakefile", "rule chapter", "rule chapter:")
-    last = done.stderr.splitlines()[-1]
-    assert done.returncode and last.startswith("RuntimeError: run: the workflow itself failed: ")
-    assert "SyntaxError" in last and "look above" not in last
+def test_why_the_workflow_itself_failed_is_told(tmp_path):
+    """The last error of its log, not where to look for it."""
+    assert runner._cause(tmp_path, 3) == "exit code 3, no log"
+    log = tmp_path / ".snakemake/log/one.log"
+    log.parent.mkdir(parents=True)
+    lines = ["Building DAG", "WorkflowError:", "No rule makes 00.ipynb.", "Exiting because a job"]
+    log.write_text("\n".join([*lines, "Complete log(s): one.log"]))
+    assert runner._cause(tmp_path, 1) == "WorkflowError: No rule makes 00.ipynb. (exit code 1)"
 
 
 def test_a_kernel_that_dies_is_told_and_a_torn_log_is_mended(repository, monkeypatch):

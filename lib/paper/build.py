@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -41,21 +40,16 @@ def book(run: Path, folder: Path) -> Path:
         "--keep-going",
         "--quiet",
     ]
-    leader = str(os.getpid())  # with which the builder ends: no other may build there beside it
-    environment = provenance.environment(PAPER_RUN=str(run), PAPER_LEADER=leader, PYTHONUTF8="1")
+    environment = provenance.environment(PAPER_RUN=str(run), PYTHONUTF8="1")
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment, cwd=chapters.ROOT
     )
     if done.returncode or not (part / "_build" / "html" / "index.html").is_file():
         shutil.rmtree(part, ignore_errors=True)
         raise RuntimeError(f"book: {_cause(done.stdout + done.stderr)} (exit {done.returncode})")
-    (part / stamp.name).write_text(state)
-    old = folder.with_name(f".old-{folder.name}")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.is_dir():
-        folder.rename(old)
+    shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    stamp.write_text(state)
     return index
 
 

@@ -193,7 +193,7 @@ def papermill(source: str, target: str, given: str) -> None:
     The kernel runs in the current folder, on this interpreter.  Its errors are in the executed
     copy, and so is what stopped it from outside.
     """
-    with_its_leader()
+    _with_its_leader()
     import logging
 
     # jsonschema would compile its grammars for 3 seconds, for formats that no notebook has
@@ -225,8 +225,8 @@ def papermill(source: str, target: str, given: str) -> None:
         sys.exit(1)
 
 
-def with_its_leader() -> None:
-    """End this process and its children when the command that started it is gone."""
+def _with_its_leader() -> None:
+    """End this process and its kernel when the command that started it is gone."""
     if "PAPER_LEADER" not in os.environ:
         return
     import psutil

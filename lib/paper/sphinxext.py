@@ -29,7 +29,6 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from lib import provenance
 from lib.paper import architecture, chapters, compare, markup, pages, prose, publish, slides, stale
-from lib.paper.runner import with_its_leader
 
 MISSING = "(not available in this run)"
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
@@ -252,7 +251,6 @@ def _slides(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> dict:
-    with_its_leader()
     app.add_config_value("paper_run", os.environ.get("PAPER_RUN", "_build/runs/default"), "")
     app.add_role("val", Val())
     app.add_directive("fig", Fig)
