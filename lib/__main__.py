@@ -12,6 +12,9 @@ try:
     from lib.paper import cli
 except KeyboardInterrupt:
     sys.exit("lib: stopped before it began")
+except (ImportError, MemoryError, OSError) as error:  # numpy's own words for this are forty lines
+    told = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    sys.exit(f"lib: {told}: is the memory limited (ulimit -v), or the installation not whole?")
 
 line.add(cli.app)
 cli.main()

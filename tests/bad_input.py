@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 import sys
 import traceback
@@ -241,6 +242,97 @@ def flags() -> Iterator[Case]:
         "advise nothing --devices 0": "must be from 1 to 4096",
     }.items():
         yield Case("flags", given, words, lambda _, given=given: typed(*given.split()))
+
+
+def parameters_by_a_slip() -> Iterator[Case]:
+    """What is typed nearly right, and places that are no text or never end."""
+    for given, words in {
+        "num_experts = 64": "(did you mean num_experts?)",
+        "num_experts:64": "must be name=value",
+        "num_experts=64,32": "must be a whole number from 2",
+        "imbalance_levels=[0.0 0.3]": "must be a list, like",
+        "imbalance_levels=0.0,0.3": "must be a list; each item",
+        "overlap=yes": "must be true or false",
+        "batches=1e3": "must be a whole number from 20",
+        "nic_bytes_per_s=50GB": "must be a number, like",
+        "device=cuda:0": "must be one of auto, cpu, cuda",
+        "text=": "a path that exists",
+        "text=/dev/zero": "a path that exists",
+        "text=/": "a folder of at most 50000",
+        "text=w/pipe": "a path that exists",
+        "model=w/empty": "a folder with config.json",
+        "model=w/note.txt": "a folder with config.json",
+        "corpus_source=w/note.txt": "that `make corpus` wrote",
+        "counts=w/semicolons.csv": "lacks the column expert",
+    }.items():
+        yield Case("parameters by a slip", f"-p {given}", words, _there("run", "-p", given))
+
+
+def commands() -> Iterator[Case]:
+    """The commands beside `run`, each in a folder that holds `_put`."""
+    counts = "w/counts.csv --experts 8 --top-k 2"
+    place, advise = f"place {counts} --devices 2 --slots 4", f"advise {counts[:12]} --top-k 2"
+    for given, words in {
+        f"{place} -o w/counts.csv": "must be another file than what is read",
+        f"{place} -o w/none/o.csv": "its folder must exist",
+        f"{place} -o w/empty": "must be a file, is a folder",
+        f"{place} -o w/o.csv --shape none": "must be one of OLMoE-1B-7B",
+        f"{place} -o w/o.csv --tokens 0": "must be from 1",
+        f"{place} -o w/o.csv --layers 1": "must be above layer 1",
+        f"{place} -o w/o.csv --on w/none.csv": "cannot be read as counts",
+        "place w/pipe --devices 2 --slots 4 -o w/o.csv": "must begin with a letter",
+        "place w/note.txt --devices 2 --slots 4 -o w/o.csv": "cannot be read as a recording",
+        f"{advise} --html w/none/x.html": "its folder must exist",
+        f"{advise} --html w/counts.csv": "must be another file than what is read",
+        f"{advise} --html w/x.html --shape none": "must be one of OLMoE-1B-7B",
+        f"{advise} --html w/x.html --enough nan": "must be from 0 to below 1",
+        f"{advise} --html w/x.html --devices 3": "must be 2 or more and divide 8 experts",
+        "advise with --html w/x.html --text w/none": "a path that exists",
+        "affected none": "a path that exists",
+        "affected with --documents -1": "must be a whole number from 2",
+        "affected with --tokens 0": "must be a whole number from 16",
+        "affected with --dtype int8": "must be one of auto, float32",
+        "affected with --device gpu": "must be one of auto, cpu, cuda",
+        "affected with --text w/pipe": "a path that exists",
+        "sweep --params w/grid.yml --jobs 0": "must be 1 or more",
+        "sweep --params w/nothing.yml": "must name a parameter with its values",
+        "sweep --params w/scalar.yml": "must be a list of values",
+        "sweep --params w/grid.yml --only 04 --value slowdown_top": "must be NN.name",
+        "sweep --params w/grid.yml --only 04 --value 05.x": "must be NN.name, NN one of 01, 04",
+        "simulate --output w/note.txt": "must be a folder, is a file",
+        "simulate --output w/o --imbalance_levels 0.0 0.0": "each item another one",
+        "simulate --output w/o --imbalance_levels 0.0,0.3": "invalid float value",
+        "times --name none": "there is none",
+        "run --jobs 100000000": "less than or equal to 1024",
+        "run --profile none": "must be a folder with a config.yaml",
+        "run num_experts=64": "unexpected extra argument",
+    }.items():
+        yield Case("commands", given, words, _there(*given.split()))
+
+
+def _put(folder: Path) -> None:
+    """What the rows of `_there` name."""
+    (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
+    loads = "".join(f"{layer},{e},{e + 1},8\n" for layer in range(2) for e in range(8))
+    (folder / "counts.csv").write_text(f"layer,expert,count,experts\n{loads}")
+    (folder / "semicolons.csv").write_text("layer;expert;count\n0;0;1\n")
+    (folder / "note.txt").write_text("a note\n")
+    (folder / "grid.yml").write_text("num_experts: [32, 64]\n")
+    (folder / "scalar.yml").write_text("num_experts: 64\n")
+    (folder / "nothing.yml").write_text("# nothing\n")
+
+
+def _there(*words: str) -> Callable[[Path], object]:
+    def reads(folder: Path) -> str:
+        _put(folder)
+        before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        name = ["--name", "bad-input"] if words[0] == "run" else []
+        told = typed(*(word.replace("w/", f"{folder}/") for word in (*words, *name)))
+        after = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        return told if after == before else f"something was written: {told}"
+
+    return reads
 
 
 @cache
@@ -628,7 +720,19 @@ def _skipped(change: Callable[[Path], object]) -> Callable[[Path], object]:
 
 
 KINDS = (
-    *(parameters, fabrics, params_files, run_names, flags, models, tokenizers, text, traces),
+    *(
+        parameters,
+        parameters_by_a_slip,
+        commands,
+        fabrics,
+        params_files,
+        run_names,
+        flags,
+        models,
+        tokenizers,
+        text,
+        traces,
+    ),
     *(counts, measured, checkpoints),
 )
 

@@ -1,4 +1,4 @@
-"""Checks of input removed one at a time: each must be missed by a row of the table of bad input.
+"""Checks removed one at a time: each must be missed by a row of the table of bad input, or a test.
 
 ``python tests/mutants.py [NUMBER …]`` tries them in a copy of the repository, each in a process of
 its own, and names those that nobody missed; exit code 1 if there is one.
@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
-# file below lib, what stands there, what stands there instead, the kind of row that must miss it
+# file below lib, what stands there, what stands there instead, the kind of row, or the test, that
+# must miss it
 MUTANTS = (
     ("paper/plain.py", "if name in seen:", "if False:", "params_files"),
     ("paper/plain.py", 'if tag is not None and tag != "!":', "if False:", "params_files"),
@@ -101,6 +102,30 @@ MUTANTS = (
     ("measure/sound.py", "is not kind:", "is None:", "measured"),
     ("balance/checkpoint.py", "if facts.get(name) != value:", "if False:", "checkpoints"),
     ("balance/checkpoint.py", "(SafetensorError, OSError,", "(OSError,", "checkpoints"),
+    (
+        "network/filling.py",
+        "flows.finish[flow] - shift",
+        "flows.finish[flow] + shift",
+        "test_fluid.py::test_what_a_link_gained_by_settling_together_is_given_back",
+    ),
+    (
+        "paper/stale.py",
+        "path is None or provenance.sha256(path) != sha",
+        "path is None",
+        "test_publish.py::test_a_changed_tag_or_file_is_staleness_and_prose_is_not",
+    ),
+    (
+        "paper/cli.py",
+        "with runner.sole(path):\n            shutil",
+        "if path:\n            shutil",
+        "test_runner.py::test_what_is_held_is_neither_published_to_nor_removed",
+    ),
+    (
+        "paper/intact.py",
+        "elif provenance.sha256(path) != digest:",
+        "elif False:",
+        "test_intact.py::test_damage_is_named_before_a_chapter_reads_it",
+    ),
 )
 # what a process of its own says of one kind of row: whether some row is not refused as it must be
 TRIED = """import sys
@@ -121,23 +146,29 @@ for case in getattr(bad_input, sys.argv[1])():
 
 
 def missed(home: Path, file: str, old: str, new: str | None, kind: str) -> str:
-    """The row that a mutant lets in, "" if none does."""
+    """The row that a mutant lets in, or the test that fails by it; "" if none does."""
     path = home / "lib" / file
     whole = path.read_text()
     if old not in whole:
         raise ValueError(f"mutants: lib/{file}: {old!r}: must stand there")
     first = old.replace("(ValueError, RecursionError)", "ValueError") if new is None else new
     path.write_text(whole.replace(old, first))
+    by_test = "::" in kind
+    line = ["-m", "pytest", "-q", "-x", f"tests/{kind}"] if by_test else ["-c", TRIED, kind]
     try:
         environment = {**os.environ, "PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", TRIED, kind],
+            [sys.executable, *line],
             cwd=home, env=environment, capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return "a row that never ends"
     finally:
         path.write_text(whole)
+    if by_test and done.returncode not in (0, 1):
+        raise RuntimeError(f"mutants: tests/{kind}: no test was run: {done.stdout[-500:]}")
+    if by_test:
+        return kind if done.returncode else ""
     return done.stdout.strip() or ("an error of its own" if done.returncode else "")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = """level = 1.0  # of what is published
-events = "none"  # what happens: "none", "dies", "waits", "left"
+events = "none"  # what happens: "none", "dies", "waits", "left", "named"
 text = "held-out"  # what is read, a file or folder
 device = "auto"  # where
 seed = 0  # of nothing
@@ -18,7 +18,7 @@ run_dir = "."  # folder that receives the chapter
 CHECK = """from lib.paper import params, ranges, values
 
 p = params.check("{name}", globals(), level=ranges.real(0, 9),
-    events=ranges.choice("none", "dies", "waits", "left"))
+    events=ranges.choice("none", "dies", "waits", "left", "named"))
 if p.level == 7:
     raise ValueError("level = 7: must be another one")
 chapter = values.Chapter("{name}", p)"""
@@ -32,6 +32,8 @@ time.sleep(600 if p.events == "waits" else 0)
 chapter.left = "3 of 9 runs left" if p.events == "left" else ""
 chapter.path("table.csv").write_text(f"name,number\\na,{p.level}\\nb,2\\n")
 chapter.value("level", p.level)
+if p.events == "named":
+    chapter.value("level of <b>", p.level)
 read = Path(p.text)
 chapter.value("letters", sum(len(f.read_text()) for f in (read, *read.glob("*")) if f.is_file()))"""
 SECOND = """found = values.find(p.run_dir, "00_first", "table.csv")

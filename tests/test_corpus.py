@@ -1,5 +1,7 @@
 """The text is the same for everyone: extraction, hashes, splits, refusals."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,7 +53,9 @@ def test_extraction_by_hand():
 
 
 def test_the_installation_holds_every_text_of_the_manifest():
+    """But what varies with Python's version and torch's build."""
     rows = corpus.manifest()
+    rows = rows[~rows.path.str.contains(corpus.VARIES)]
     part = pd.concat([rows[rows.split == "held-out"], rows[rows.split == "train"].iloc[::40]])
     documents = corpus.read(part)
     assert len(documents) == len(part) and {doc.domain for doc in documents} == set(rows.domain)
@@ -98,11 +102,13 @@ def test_a_difference_is_named_or_left_out():
         corpus.read(rows, source="nowhere.xz")
 
 
-def test_training_text_that_varies_with_the_platform_is_left_out_and_said_so(tmp_path):
+def test_training_text_that_varies_with_the_platform_is_left_out_and_said_so(tmp_path, monkeypatch):
     rows = corpus.manifest()
     varies = rows[rows.path.str.contains(corpus.VARIES)]
     assert set(varies.split) == {"train"} and 55 < len(varies) < 60
-    part = pd.concat([varies.iloc[:2], rows[rows.split == "train"].iloc[:1]])
+    part = rows.drop(varies.index).query("split == 'train'").iloc[:3]  # two vary from now on
+    either = "|".join(re.escape(path) for path in part.path[:2])
+    monkeypatch.setattr(corpus, "VARIES", re.compile(either))
     elsewhere = part.assign(sha256=["0" * 64, *part.sha256[1:]])
     with pytest.warns(UserWarning, match="1 training texts differ with the platform and are left"):
         assert len(corpus.read(elsewhere)) == 2

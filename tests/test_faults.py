@@ -101,6 +101,45 @@ def test_a_full_or_read_only_disk_is_told(repository, kilobytes):
     assert words in told[-1] or any(words in one for one in told[-3:]), done.stderr[-2000:]
 
 
+def test_a_read_only_checkout_is_one_line(repository):
+    """The whole of it, as in many containers; nothing can be kept there."""
+    if subprocess.run(["unshare", "-mr", "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    script = f'mount --bind -o ro "{repository}" "{repository}" && cd "{repository}" && exec "$@"'
+    line = ["unshare", "-mr", "sh", "-c", script, "sh", sys.executable, "-m", "lib"]
+    for rest, words in (
+        (["run", "--name", "unwritten", "--only", "00"], "Read-only file system"),
+        (["list"], ""),
+    ):
+        done = subprocess.run(
+            [*line, *rest],
+            env=os.environ | {"PYTHONPATH": str(repository)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=180,
+        )
+        told = done.stderr.splitlines()
+        assert (done.returncode, len(told)) == ((2, 1) if words else (0, 0)), done.stderr[-2000:]
+        assert words in "".join(told)
+
+
+def test_a_limit_of_memory_is_told_in_one_line(repository):
+    """`ulimit -v`, as batch systems set it: too little to begin."""
+    line = f'ulimit -v {100 * 1024} && exec "$0" -m lib run --name small --only 00'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable],
+        cwd=repository,
+        env=os.environ | {"PYTHONPATH": str(repository), "OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "memory" in done.stderr.splitlines()[-1], done.stderr[-2000:]
+
+
 @FUZZED
 @given(st.text(max_size=60))
 def test_any_text_is_plain_yaml_or_one_line(text):

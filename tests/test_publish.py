@@ -3,7 +3,10 @@ nothing.
 """
 
 import json
+import os
 import shutil
+import signal
+import sys
 
 import pytest
 from conftest import ROOT
@@ -155,3 +158,51 @@ def test_what_cannot_be_published_leaves_the_published_as_it_is(published, run):
         publish.publish(folder, record)
     after = {path: path.read_bytes() for path in (home / "01").rglob("*") if path.is_file()}
     assert after == before
+
+
+def killed_before(step, folders, action):
+    """Do something in a process of its own that is killed before its `step`-th renaming or removal
+    of one of these folders; whether it ended before that.
+    """
+    child = os.fork()
+    if child == 0:
+        left = [step]
+
+        def watch(event, arguments):
+            if event in ("os.rename", "shutil.rmtree") and str(arguments[0]) in folders:
+                left[0] -= 1
+                if left[0] < 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        action()
+        os._exit(0)
+    return os.WIFEXITED(os.waitpid(child, 0)[1])
+
+
+def test_a_kill_at_any_step_of_publishing_leaves_the_old_or_the_new_chapter_whole(published, run):
+    home, (folder, record) = published[0], run
+    names = ("01", ".old-01", ".part-01")
+
+    def whole(name):
+        files = sorted(path for path in (home / name).rglob("*") if path.is_file())
+        return {str(path.relative_to(home / name)): path.read_bytes() for path in files}
+
+    def publishing():
+        publish.publish(folder, json.loads(json.dumps(record)))
+
+    shutil.copytree(home / "01", home / "kept")
+    old = whole("01")
+    publishing()
+    new = whole("01")
+    assert new != old
+    for step in range(9):
+        shutil.rmtree(home / "01")
+        shutil.copytree(home / "kept", home / "01")
+        if killed_before(step, {str(home / name) for name in names}, publishing):
+            break
+        assert whole("01" if (home / "01").is_dir() else ".old-01") in (old, new)
+        publishing()
+        assert whole("01") == new
+        assert {path.name for path in home.iterdir()} == {"01", "kept", "mine"}
+    assert 4 <= step < 9

@@ -148,6 +148,38 @@ def test_a_chapter_with_work_left_is_not_finished(repository, default):
     assert small.ran(again) == ["00_first (1 of 1)"]  # not taken over either
 
 
+def test_runs_of_two_names_at_once_both_finish_beside_a_comparison(repository, default):
+    both = [small.computing(repository, f"twin {n}", "00_first", seed=n) for n in (11, 12)]
+    told = small.command(repository, "compare", "default", "default")
+    assert told.returncode == 0 and told.stdout.startswith("parameters: no difference\n")
+    done = [small.ended(one) for one in both]
+    assert [one.returncode for one in done] == [0, 0], [one.stderr[-500:] for one in done]
+    for n in (11, 12):
+        assert record(repository / f"_build/runs/twin {n}")["values"]["level"]["value"] == 1
+        shutil.rmtree(repository / f"_build/runs/twin {n}")
+
+
+def test_a_name_that_is_no_plain_word_fails_the_chapter_that_gave_it(repository, default):
+    done = compute(repository, "named", events="named")
+    said = "the name 'level of <b>': must be of letters, digits, _ . -"
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == f"00_first failed: stopped: {said}"
+    assert not (repository / "_build/runs/named/00_first/values.json").exists()
+    assert small.ran(compute(repository, "named", "00_first")) == [
+        "00_first: taken over from default"
+    ]
+
+
+def test_why_the_workflow_itself_failed_is_told(tmp_path):
+    """The last error of its log, not where to look for it."""
+    assert runner._cause(tmp_path, 3) == "exit code 3, no log"
+    log = tmp_path / ".snakemake/log/one.log"
+    log.parent.mkdir(parents=True)
+    lines = ["Building DAG", "WorkflowError:", "No rule makes 00.ipynb.", "Exiting because a job"]
+    log.write_text("\n".join([*lines, "Complete log(s): one.log"]))
+    assert runner._cause(tmp_path, 1) == "WorkflowError: No rule makes 00.ipynb. (exit code 1)"
+
+
 def test_a_kernel_that_dies_is_told_and_a_torn_log_is_mended(repository, monkeypatch):
     done = compute(repository, "dead", events="dies")
     assert done.returncode == 1

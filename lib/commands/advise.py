@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from lib import provenance
-from lib.commands import advice, advised, imported, level
+from lib.commands import advice, advised, imported, level, line
 from lib.commands.deciding import Rules
 from lib.commands.line import Line
 from lib.commands.subject import IN_SAMPLE, Subject, of_counts, of_trace
@@ -267,6 +267,8 @@ def from_gini(
 def main(arguments: Sequence[str]) -> None:
     """Print the advice, write the page."""
     a, known = parsed(arguments), advice.prices()
+    line.written("advise: --html", a.html, a.subject)
+    line.checked("advise", text=a.text)
     rules = replace(Rules(), enough=a.enough)
     found = from_counts(a, rules, known) if a.gini is None else from_gini(a, rules, known)
     (*told, last), shown, name = found

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from transformers import AutoConfig
 
 from lib.balance import pooled
-from lib.commands.line import Line
+from lib.commands.line import Line, checked
 from lib.model import corpus, load, texts
 from lib.routing import observe
 
@@ -98,6 +98,9 @@ def measured(a: argparse.Namespace) -> list[str]:
 def main(arguments: Sequence[str]) -> None:
     """Print what the configuration says, then what the pooled loss misses of the layers."""
     a = parsed(arguments)
+    own = dict(documents=a.documents, tokens_per_document=a.tokens, dtype=a.dtype, device=a.device)
+    checked("affected", **own, text=a.text, text_field=a.text_field, text_split=a.text_split)
+    checked("affected", model=a.model, revision=a.revision)
     name = str(load.weights(a.model).parent) if a.model in load.ARMS else a.model
     options = dict(revision=a.revision, trust_remote_code=a.remote_code == a.model)
     settings = load.one_line(a.model, lambda: AutoConfig.from_pretrained(name, **options))

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
+from pathlib import Path
 from typing import NoReturn
 
 import typer
+
+from lib.paper import intact, ranges
 
 # by name, in the words that --help shows
 COMMANDS = {
@@ -16,6 +21,8 @@ COMMANDS = {
     "sweep": "Run every combination of parameters in a file, into one table.",
     "simulate": "Simulate one exchange under imbalance: chapter 04's first table alone.",
 }
+READ = ("data/measured", "data/published")  # what they may read beside what is verified at loading
+CHANGED = "--changed-data"  # as of `run`
 WHOLE = {"allow_extra_args": True, "ignore_unknown_options": True}  # each parses its own
 
 
@@ -27,6 +34,24 @@ class Line(argparse.ArgumentParser):
         raise ValueError(f"{self.prog.split()[-1]}: {message}")
 
 
+def written(where: str, file: Path, *read: object) -> None:
+    """Refuse, before the work, a file that cannot be written, or that is among what is read."""
+    if not file.parent.is_dir():
+        raise ValueError(f"{where} {file}: its folder must exist")
+    if file.is_dir():
+        raise ValueError(f"{where} {file}: must be a file, is a folder")
+    if any(file.resolve() == Path(str(one)).resolve() for one in read):
+        raise ValueError(f"{where} {file}: must be another file than what is read")
+
+
+def checked(command: str, **given: object) -> None:
+    """Refuse, before the work, what the rules of the parameters of these names refuse."""
+    for name, value in given.items():
+        holds, words = ranges.RANGES[name]
+        if not holds(value):
+            raise ValueError(f"{command}: {name} = {value!r}: {words}")
+
+
 def add(app: typer.Typer) -> None:
     """Put the commands beside those of `app`."""
     for name, words in COMMANDS.items():
@@ -35,6 +60,11 @@ def add(app: typer.Typer) -> None:
 
 def _calls(name: str):
     def call(context: typer.Context) -> None:
-        importlib.import_module(f"lib.commands.{name}").main(context.args)
+        arguments = [word for word in context.args if word != CHANGED]
+        if len(arguments) < len(context.args):
+            os.environ[intact.ON_PURPOSE] = "1"
+        if found := intact.check(READ):
+            print(f"data changed on purpose: {', '.join(found)}", file=sys.stderr)
+        importlib.import_module(f"lib.commands.{name}").main(arguments)
 
     return call

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import advice, advise, imported, placing
-from lib.commands.line import Line
+from lib.commands.line import Line, written
 from lib.engines import exporting, importing
 from lib.network import step
 from lib.paper import runs
@@ -63,7 +63,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 def counted(a: argparse.Namespace) -> tuple[pd.DataFrame, np.ndarray | None, str]:
     """(counts, steps [steps, layers, experts] where they were recorded, whence) of the subject."""
     where, given = Path(a.subject), dict(experts=a.experts, top_k=a.top_k, layers=a.layers)
-    if where.exists() and where.suffix not in (".csv", ".npz"):
+    if (where.is_file() or where.is_dir()) and where.suffix not in (".csv", ".npz"):
         found = importing.read(where, **given)
         if found is not None:
             a.layers = a.layers or found.of
@@ -110,8 +110,7 @@ def checked(a: argparse.Namespace, load: np.ndarray, layer: Sequence[int]) -> No
         raise ValueError(f"place: --layers {a.layers}: must be above layer {max(layer)}")
     if not 1 <= a.tokens <= 1 << 20:
         raise ValueError(f"place: --tokens {a.tokens}: must be from 1 to {1 << 20}")
-    if not a.output.parent.is_dir():
-        raise ValueError(f"place: -o {a.output}: its folder must exist")
+    written("place: -o", a.output, a.subject, *a.on)
 
 
 def case(a: argparse.Namespace, load: np.ndarray, k: int, name: str) -> advice.Case | str:

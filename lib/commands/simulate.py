@@ -65,6 +65,8 @@ def main(arguments: Sequence[str]) -> None:
     folder = given.pop("output")
     if refused := rules.refused(CHAPTER, given):
         raise ValueError("\n".join(f"simulate: {line}" for line in refused))
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"simulate: --output {folder}: must be a folder, is a file")
     folder.mkdir(parents=True, exist_ok=True)
     table = levels(SimpleNamespace(**given))
     written = folder / "simulation_results.json", folder / "communication_comparison.png"

@@ -118,12 +118,27 @@ def page(table: pd.DataFrame, title: str) -> str:
     )
 
 
+def _of_chapters(values: Sequence[str], wanted: Sequence[str]) -> None:
+    """Refuse, before the work, a value of no chapter that is run."""
+    numbers = [chapter[:2] for chapter in chapters.with_needs(list(wanted))]
+    for value in values:
+        number, dot, name = value.partition(".")
+        if not (dot and name and number in numbers):
+            rule = f"must be NN.name, NN one of {', '.join(numbers)}"
+            raise ValueError(f"sweep: --value {value!r}: {rule}")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Check all runs, compute them one after the other, and leave the table with its page."""
     a = parsed(arguments)
+    if a.jobs < 1:
+        raise ValueError(f"sweep: --jobs {a.jobs}: must be 1 or more")
     along = axes(settings.load(a.params))
+    if not along:
+        raise ValueError(f"sweep: --params {a.params}: must name a parameter with its values")
     profile = None if a.profile is None else scheduler.profile(a.profile)
     given, wanted = grid(along), runs.chosen(a.only)
+    _of_chapters(a.value, wanted)
     places = [runs.place(f"{a.name}-{number:03d}") for number in range(len(given))]
     for own in given:
         rules.check(chapters.with_needs(wanted), own)

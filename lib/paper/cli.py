@@ -49,11 +49,13 @@ Only = Annotated[
 
 @app.command()
 def run(
-    name: Name = "default",
+    name: Name = runs.DEFAULT,
     params: Params = None,
     parameter: Given = None,
     only: Only = None,
-    jobs: Annotated[int, typer.Option(min=1, help="chapters that may run at the same time")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, max=1024, help="chapters that may run at the same time")
+    ] = 1,
     profile: Annotated[
         str | None,
         typer.Option(
@@ -176,7 +178,7 @@ def compare(a: str, b: str) -> None:
 
 
 @app.command()
-def check(name: Name = "default") -> None:
+def check(name: Name = runs.DEFAULT) -> None:
     """Say which published values a run reproduces, within which tolerance; exit code 1 if one
     differs.
     """
@@ -193,9 +195,9 @@ def check(name: Name = "default") -> None:
 
 
 @app.command("times")
-def print_times(name: Name = "default") -> None:
+def print_times(name: Name = runs.DEFAULT) -> None:
     """Print what the chapters of a run and the test files last took, beside their budgets."""
-    write(times.table(runs.existing(name) if name == runs.PUBLISHED else runs.place(name)))
+    write(times.table(runs.place(name) if name == runs.DEFAULT else runs.existing(name)))
 
 
 @app.command()

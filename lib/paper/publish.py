@@ -40,6 +40,8 @@ def publish(run: Path, record: dict) -> Path:
     ):
         return quick(target, record)
     part, old = target.with_name(f".part-{target.name}"), target.with_name(f".old-{target.name}")
+    if old.is_dir() and not target.is_dir():  # killed between the two renames
+        old.rename(target)
     for rest in (part, old):
         shutil.rmtree(rest, ignore_errors=True)
     _copy(run, record, part)

@@ -8,7 +8,10 @@ notebook.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,8 @@ from pathlib import Path
 MOST = 2**20  # of counts and sizes
 LARGEST = 1e15  # of quantities
 LONGEST = 1000  # items of a list
+INSIDE = 50_000  # files below a folder: `/` is named by a slip, and all of it would be read
+XZ = bytes.fromhex("fd377a585a00")  # how a file that xz packed begins
 Rule = tuple[Callable[[object], bool], str]  # what a value must satisfy, and how to say it
 
 
@@ -105,17 +110,41 @@ def place(*words: str, hub: str = "", holds: str = "", called: str = "") -> Rule
         path = found(value)
         return path is not None and (not holds or any(path.glob(holds)))
 
+    some = f" (a file, or a folder of at most {INSIDE})"
     rest = (", or what a hub calls so" if hub else "") + (f" and holds {called}" if holds else "")
-    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{rest}"
+    return fits, f"must be {', '.join(map(repr, words))}, a path that exists{some}{rest}"
+
+
+def packed(*words: str) -> Rule:
+    """One of the words, or a file that xz packed."""
+
+    def fits(value: object) -> bool:
+        full = found(value) if isinstance(value, str) else None
+        if value in words or full is None or not full.is_file():
+            return value in words
+        with full.open("rb") as file:
+            return file.read(len(XZ)) == XZ
+
+    options = ", ".join(map(repr, words))
+    return fits, f"must be {options}, a path that exists (a file that `make corpus` wrote)"
 
 
 def found(path: str) -> Path | None:
-    """The path, with ~ the user's home, where it exists."""
+    """The path, with ~ the user's home, where there is a file or a folder of at most `INSIDE`; a
+    device or a pipe may never end.
+    """
     try:
         full = Path(path).expanduser()
-        return full if full.exists() else None
+        return full if full.is_file() or (full.is_dir() and not _endless(full)) else None
     except (OSError, ValueError, RuntimeError):  # too long, with a zero byte, of no user
         return None
+
+
+@functools.cache
+def _endless(folder: Path) -> bool:
+    """Whether more than `INSIDE` files lie below a folder, looked at once in a process."""
+    counts = itertools.accumulate(len(files) for _, _, files in os.walk(folder))
+    return any(count > INSIDE for count in counts)
 
 
 def _within(value: float, least: float | None, most: float) -> bool:
@@ -167,7 +196,7 @@ RANGES: dict[str, Rule] = {
     "measured": place(*PLACES["measured"], holds="*/*.csv.gz", called="MACHINE/EXPERIMENT.csv.gz"),
     "constants": choice("measured", "published"),
     # text
-    "corpus_source": place(*PLACES["corpus_source"]),
+    "corpus_source": packed(*PLACES["corpus_source"]),
     "allow_partial": flag(),
     "text": place(*PLACES["text"], hub=DATASET),
     "text_field": text(),

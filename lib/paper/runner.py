@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from lib.paper import chapters, compare, reuse, scheduler, stale
 
 # what Snakemake ends every log with, whatever happened
 LOOK_ABOVE = ("Exiting because", "Complete log", "Shutting down", "At least one")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")  # of a value, a figure, a claim
 
 
 def execute(
@@ -77,10 +79,25 @@ def _ended(folder: Path, missing: list[str], code: int) -> bool:
     mend(folder)
     for chapter in missing:
         if (folder / f"{chapter}.ipynb").is_file():
+            _plainly_named(folder, chapter)
             stale.note(folder, chapter)
-    if code and not any(failure(folder, chapter) for chapter in missing):
+    failed = any(failure(folder, chapter) for chapter in missing)
+    if code and not failed:
         raise RuntimeError(f"run: the workflow itself failed: {_cause(folder, code)}")
-    return code == 0
+    return code == 0 and not failed
+
+
+def _plainly_named(folder: Path, chapter: str) -> None:
+    """A chapter that gave a name which prose, predicates and pages cannot hold as it is has
+    failed: a column that a value is called after may come from a user's file.
+    """
+    record = compare.record(folder, chapter) or {}
+    names = (name for part in ("values", "figures", "claims") for name in record.get(part, {}))
+    if bad := next((name for name in names if not NAME.fullmatch(name)), None):
+        (folder / f"{chapter}.ipynb").unlink()
+        (folder / chapter / "values.json").unlink()
+        reason = f"the name {bad[:80]!r}: must be of letters, digits, _ . -"
+        stopped(_log(folder, chapter), chapters.source(chapter), reason)
 
 
 def _alone(command: list[str], environment: dict[str, str], held: int | None) -> int:

@@ -9,6 +9,7 @@ from lib import provenance
 from lib.paper import chapters, compare, runner, stale
 
 RUNS = chapters.ROOT / "_build" / "runs"
+DEFAULT = "default"  # where none is named
 PUBLISHED = "reference"  # the run that is shown and compared, never computed
 LONGEST = 100  # bytes of a name, two of which stand in the name of a page
 
@@ -16,10 +17,10 @@ LONGEST = 100  # bytes of a name, two of which stand in the name of a page
 def place(name: str) -> Path:
     """The folder of a run by its name; refused is a name that cannot be one plain folder."""
     plain = r"[^/\\{}'\"$*\x00-\x1f]*"
-    if not re.fullmatch(rf"[^\W_]{plain}|<{plain}", name):
+    if not re.fullmatch(rf"[^\W_]{plain}|<{plain}", name) or name.endswith((" ", ".")):
         raise ValueError(
-            f"run: --name {name!r}: must begin with a letter, digit or '<' "
-            "and hold none of / \\ { } ' \" $ *"
+            f"run: --name {name!r}: must begin with a letter, digit or '<', "
+            "end with no space or point, and hold none of / \\ { } ' \" $ *"
         )
     if len(name.encode()) > LONGEST:
         raise ValueError(f"run: --name {name[:20]}…: must have at most {LONGEST} bytes")
