@@ -232,22 +232,27 @@ def constants(
         "tile": cost.TILE,
         "grid": GRID,
         "apart": APART,
-        "example": dict(
-            shape=example.model.name,
-            experts=example.experts,
-            k=example.k,
-            level=example.level,
-            devices=example.fabric.devices,
-            tokens=example.tokens,
-            card=next(name for name, own in machines.items() if own is example.machine),
-            spare=example.spare,
-        ),
+        "example": _asked(example, machines),
         "rules": {**vars(rules), "few_tokens": declared.FEW_TOKENS},
         "actions": deciding.ACTIONS,
         "offered": deciding.OFFERED,
         "per_node": per_node,
         "prices": prices.to_dict("records"),
     }
+
+
+def _asked(case: Case, machines: Mapping[str, step.Machine]) -> dict[str, object]:
+    """A case as the box has it, with the first of the cards that is its machine."""
+    return dict(
+        shape=case.model.name,
+        experts=case.experts,
+        k=case.k,
+        level=case.level,
+        devices=case.fabric.devices,
+        tokens=case.tokens,
+        card=next(name for name, own in machines.items() if own is case.machine),
+        spare=case.spare,
+    )
 
 
 def as_json(page: Mapping[str, object]) -> str:
