@@ -17,7 +17,7 @@ from lib.measure.fitting import (
     normal_s,
     published_s,
 )
-from lib.network import cost, step
+from lib.network import cost
 
 CLAIMED = {"least": 0.58, "most": 1.04}  # of an exchange, as the predecessor's text says
 # declared before any of the tables that judge was looked at: all-to-alls are fitted on one card and
@@ -66,14 +66,17 @@ def _phase(own: pd.DataFrame, fitted: pd.Series) -> pd.DataFrame:
 
 
 def by_nodes(
-    table: pd.DataFrame, fitted: Sequence[int], kernel: str = "low latency"
+    table: pd.DataFrame,
+    fitted: Sequence[int],
+    kernel: str = "low latency",
+    most: Mapping[str, float] | None = None,
 ) -> pd.DataFrame:
     """Times of many batches on several numbers of devices, predicted by fitting.nodes_s, of the
     "normal" kernels by normal_s, from the `fitted` numbers of devices: the kernel's rows with part,
     predicted_us and error (signed).
 
-    table: data/published/deepep_nodes.csv.  Rates of the normal kernels are at most those of
-    datasheets.  Refused: `fitted` that leave none to fit or to test.
+    table: data/published/deepep_nodes.csv.  most: what physics lets a parameter be at most, by
+    name.  Refused: `fitted` that leave none to fit or to test.
     """
     table = table[table.kernel == kernel]
     known = set(table.devices)
@@ -81,12 +84,8 @@ def by_nodes(
         raise ValueError(
             f"published.by_nodes: fitted = {list(fitted)}: must be of {sorted(known)}, not all"
         )
-    model, start, most = nodes_s, START["nodes"], {}
-    if kernel == "normal":
-        sheet = step.published()
-        model, start = normal_s, START["normal"]
-        most = dict(nic_bytes_per_s=sheet.nic_bytes_per_s)
-        most |= dict(nvlink_bytes_per_s=sheet.exchange["wire_bytes_per_s"])
+    large = kernel == "normal"
+    model, start = (normal_s, START["normal"]) if large else (nodes_s, START["nodes"])
     found = []
     for _, own in table.groupby("phase", sort=False):
         given = _sent(own)
