@@ -1,8 +1,8 @@
 """One table of values and its views: two runs compared, a run against the published one.
 
 A run is a folder of chapters, each with its ``values.json``: ``_build/runs/<name>/01_profile`` for
-a user's own, ``data/reference/01`` for the published one (which may also hold ``quick.json.xz``, the
-same at the default parameters).
+a user's own, ``data/reference/01`` for the published one (which may also hold ``quick.json.xz``,
+the same at the default parameters).
 """
 
 from __future__ import annotations

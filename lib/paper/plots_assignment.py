@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -77,7 +78,9 @@ def _above(ax: Axes, rest: pd.DataFrame) -> None:
     ]
     if lines_:
         words = "\n".join(["above:", *lines_])
-        place: dict = dict(transform=ax.transAxes, ha="right", va="top", fontsize="x-small")
+        place: dict[str, Any] = dict(
+            transform=ax.transAxes, ha="right", va="top", fontsize="x-small"
+        )
         ax.text(0.99, 0.99, words, color=DARK, linespacing=1.1, **place)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -178,7 +179,9 @@ def _behind(
             line_ = line_.sort_values(x)
             ax.plot(line_[x], line_[y], color="#BBBBBB", lw=0.9, zorder=1)
     if len(rest):
-        at: dict = dict(transform=fig.axes[0].transAxes, va="top", fontsize="x-small", color=DARK)
+        at: dict[str, Any] = dict(
+            transform=fig.axes[0].transAxes, va="top", fontsize="x-small", color=DARK
+        )
         fig.axes[0].text(0.03, 0.98, "grey: fewer devices", **at).set_in_layout(False)
 
 

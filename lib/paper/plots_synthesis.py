@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -87,7 +89,7 @@ def _names(ax: Axes, own: pd.DataFrame) -> None:
         edge = min if left_ else max  # names of what stands far right are at its left
         x = edge(row["nats"] for row in near) + (-0.015 if left_ else 0.015) * size[0]
         place = x, first["rho"] + (-0.03 if bold else 0.02) * size[1]
-        side: dict = dict(va="top" if bold else "bottom", ha="right" if left_ else "left")
+        side: dict[str, Any] = dict(va="top" if bold else "bottom", ha="right" if left_ else "left")
         names = [label(row["way"]) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
         weight = "bold" if bold else "normal"

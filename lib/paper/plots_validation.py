@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -64,7 +65,7 @@ def _half_within(ax: Axes, own: pd.DataFrame) -> None:
     rest = own[own.part != "fit"]
     error = (rest.predicted_us / rest.measured_us - 1).abs().median()
     if error == error:
-        at: dict = dict(transform=ax.transAxes, va="top", fontsize="x-small", color=DARK)
+        at: dict[str, Any] = dict(transform=ax.transAxes, va="top", fontsize="x-small", color=DARK)
         ax.text(0.04, 0.97, f"half within {100 * error:.2g} %", **at)
 
 
