@@ -26,7 +26,8 @@ CLAIMS = [  # name, text, predicate
     ),
     (
         "entropy_is_switch",
-        "However balance is measured, matched and read, entropy stays within the margin of Switch.",
+        "On the text that decides, however balance is measured, matched and read, entropy stays "
+        "within the margin of Switch.",
         "gap_most_entropy < margin",
     ),
 ]

@@ -69,9 +69,8 @@ def verdicts(table: pd.DataFrame, results: Results) -> pd.DataFrame:
 def _transferred(results: Results) -> str:
     """Of "at least so many of the other shapes show so much of the embedded pair's difference"."""
     table = ladder_results.transfer(results)
-    run = int((table.n > 0).sum())
-    reached = int(table.reached.sum())
-    if reached >= declared.TRANSFER_LEAST:
+    if table.reached.sum() >= declared.TRANSFER_LEAST:
         return "supported"
-    possible = reached + len(table) - run
+    excluded = table.high_all < table.asked if "high_all" in table else table.reached & False
+    possible = len(table) - excluded.sum()
     return "not supported" if possible < declared.TRANSFER_LEAST else "undecided"

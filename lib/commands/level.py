@@ -137,7 +137,7 @@ def families(case: Case, rules: Rules, prices: pd.DataFrame) -> pd.DataFrame:
         if own.level < synthetic.highest_level(own.experts, own.k, family):
             found = answer(own, rules, prices)
             action = str(found["action"])
-            words = {"family": family, "action": deciding.ACTIONS[action]}
+            words: dict[str, float | str] = {"family": family, "action": deciding.ACTIONS[action]}
             words["offered"] = deciding.OFFERED[action] or "none that is known"
             rows.append(words | {name: found[name] for name in found if name not in words})
     return pd.DataFrame(rows)

@@ -13,6 +13,7 @@ from lib.commands.ladder_results import Results
 
 REFERENCE = ("all", "switch", 0.1)  # the repair beside whose balance others are told
 LAST = ["max_violation", "memory_gb", "checkpoints"]
+ENDS = ("low_all", "high_all")
 SHOWN = ["trained", "coefficient", "faster", "max_violation", "price"]
 
 
@@ -85,11 +86,12 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
 
 def price_without(results: Results) -> pd.DataFrame:
     """One row: what balancing at inference costs models without a balance loss, price with its
-    interval over checkpoints (nats per token at the declared capacity factor).
+    interval over checkpoints and clusters (nats per token at the declared capacity factor).
     """
-    own = ladder_results.prices(results).without
-    low, high = stats.mean_interval(own)
-    return pd.DataFrame([{"price": own.mean(), "price_low": low, "price_high": high}])
+    own = [ladder_results.price(one) for one in ladder_results.of(results, "none", "prefix")]
+    found = ladder_results.mean(own) if own else dict.fromkeys(("estimate", *ENDS), np.nan)
+    ends = dict(price_low=found["low_all"], price_high=found["high_all"])
+    return pd.DataFrame([{"price": found["estimate"]} | ends])
 
 
 def _jobs(results: Results) -> list[dict]:
