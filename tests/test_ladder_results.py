@@ -102,11 +102,23 @@ def test_verdicts_count_the_primary_policy_and_the_transfer():
     found = ladder_summary.verdicts(table, results).set_index("hypothesis")
     assert found.verdict.to_dict() == {"H2a": "supported", "H5": "undecided"}
     assert found.p.to_dict() == {"H2a": 0.04, "H5": 0.001} and found.n["H2a"] == 7
-    for shape in ("8-2", "32-4"):
-        results[f"{shape}-a"] = toy(f"shape-{shape}-none", 0, (0.3, 0.3))
-        results[f"{shape}-b"] = toy(f"shape-{shape}-switch", 0, (0.2, 0.2))
-    found = ladder_summary.verdicts(table, results).set_index("hypothesis")
-    assert found.verdict["H5"] == "not supported"  # one of three reaches it, one is left
+
+
+@pytest.mark.parametrize(
+    ("highs", "reached", "verdict"),
+    [
+        ([0.9, 0.9, 0.9, 0.1], [True, True, True, False], "supported"),
+        ([0.9, 0.5, 0.3, 0.1], [True, False, False, False], "undecided"),  # .5 holds what is asked
+        ([0.9, 0.3, 0.1, np.nan], [True, False, False, False], "not supported"),
+        ([0.9, 0.9, 0.1, np.nan], [True, True, False, False], "undecided"),  # one did not run
+    ],
+)
+def test_a_transfer_is_not_supported_where_intervals_exclude_it(
+    highs, reached, verdict, monkeypatch
+):
+    table = pd.DataFrame(dict(high_all=highs, reached=reached, asked=0.4))
+    monkeypatch.setattr(ladder_summary.ladder_results, "transfer", lambda _: table)
+    assert ladder_summary._transferred({}) == verdict
 
 
 def test_the_target_of_a_perfect_router():
