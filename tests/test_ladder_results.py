@@ -108,7 +108,7 @@ def test_verdicts_count_the_primary_policy_and_the_transfer():
     ("highs", "reached", "verdict"),
     [
         ([0.9, 0.9, 0.9, 0.1], [True, True, True, False], "supported"),
-        ([0.9, 0.5, 0.3, 0.1], [True, False, False, False], "undecided"),  # .5 holds what is asked
+        ([0.9, 0.5, 0.5, 0.1], [True, False, False, False], "undecided"),  # two hold what is asked
         ([0.9, 0.3, 0.1, np.nan], [True, False, False, False], "not supported"),
         ([0.9, 0.9, 0.1, np.nan], [True, True, False, False], "undecided"),  # one did not run
     ],
