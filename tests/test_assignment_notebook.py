@@ -99,8 +99,14 @@ def test_the_fitted_bias_is_where_it_is_said(made, own):
     ("changes", "message"),
     [
         ({"documents": -2}, "02_assignment: documents = -2: must be a whole number from 2 to"),
-        ({"arms": ["wihtout"]}, "arms = ['wihtout']: must be a list; each item must be one of"),
-        ({"policies": ["mas"]}, "policies = ['mas']: must be a list; each item must be one of"),
+        (
+            {"arms": ["wihtout"]},
+            "arms = ['wihtout']: must be a list; each item another one that must",
+        ),
+        (
+            {"policies": ["mas"]},
+            "policies = ['mas']: must be a list; each item another one that must",
+        ),
         ({"strategy_names": ["reroot"]}, "'reroot': must be one of"),
     ],
 )
