@@ -123,7 +123,7 @@ def test_quarters_and_few_clusters(made):
         ),
         (
             {"model": "no/such/model"},
-            "load.open: model = 'no/such/model': must be one of without, with, a folder",
+            "01_profile: model = 'no/such/model': must be 'embedded', 'without', 'with', a path",
         ),
     ],
 )

@@ -43,9 +43,17 @@ def test_gains_by_size_by_hand():
     assert repairing.sizes({}).empty and repairing.cheaper({}).empty
 
 
-def test_the_price_of_models_without_a_loss(monkeypatch):
-    table = pd.DataFrame({"without": [0.1, 0.2, 0.3]})
-    monkeypatch.setattr(repairing.ladder_results, "prices", lambda results: table)
+def test_the_price_of_models_without_a_loss_varies_with_models_and_clusters(monkeypatch):
+    models, clusters = np.linspace(0.1, 0.3, 8), np.linspace(-0.02, 0.02, 9)
+    monkeypatch.setattr(repairing.ladder_results, "of", lambda *_: models)
+    monkeypatch.setattr(repairing.ladder_results, "price", lambda one: np.full(10, one))
     row = repairing.price_without({}).iloc[0]
-    half = 4.302653 * np.std([0.1, 0.2, 0.3], ddof=1) / np.sqrt(3)
+    half = 2.364624 * np.std(models, ddof=1) / np.sqrt(8)
     assert row.price == pytest.approx(0.2) and row.price_high == pytest.approx(0.2 + half)
+    monkeypatch.setattr(
+        repairing.ladder_results, "price", lambda one: one + np.append(0.0, clusters)
+    )
+    wider = 2.364624 * np.sqrt(np.var(models, ddof=1) / 8 + 8 / 9 * (clusters**2).sum())
+    assert repairing.price_without({}).iloc[0].price_high == pytest.approx(0.2 + wider)
+    monkeypatch.setattr(repairing.ladder_results, "of", lambda *_: [])
+    assert repairing.price_without({}).isna().all(axis=None)
