@@ -169,7 +169,7 @@ def test_texts_state_values_and_figures_tell_their_data(chapter):
     told = data.set_index("arm").gini
     chapter.figure("f", fig, data, caption="At {val}`07.x`.", alt="Bars.", reads=told)
     assert chapter.figures["f"]["caption"] == "At 0.50 s [0.25, 0.75]."
-    assert chapter.figures["f"]["alt"] == "Bars. with: 0.125."
+    assert chapter.figures["f"]["alt"] == "Bars. with balance loss: 0.125."
 
 
 def test_a_file_that_the_notebook_does_not_declare_is_refused(tmp_path):
