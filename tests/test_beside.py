@@ -107,6 +107,18 @@ def ended():
     return worker
 
 
+def test_no_library_takes_more_threads_than_a_worker_has(tmp_path, monkeypatch):
+    """A workflow sets them for its jobs; where two workers take all cores each, both wait."""
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    worker = beside._started(tmp_path, study(), 1)
+    with open(f"/proc/{worker.pid}/environ") as file:
+        found = dict(line.split("=", 1) for line in file.read().split("\0") if "=" in line)
+    worker.kill()
+    worker.communicate()
+    counts = {name: found[name] for name in found if name.endswith("_NUM_THREADS")}
+    assert set(counts) >= {"OMP_NUM_THREADS", "MKL_NUM_THREADS"} and set(counts.values()) == {"1"}
+
+
 def test_how_many_go_on_at_a_time(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert beside.abreast(study(), 3) in (1, 2, 3) and beside.abreast(study(), 1) == 1

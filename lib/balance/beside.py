@@ -28,6 +28,11 @@ from lib.balance.study import Job, Study
 from lib.model import load
 
 Run = tuple[int, Job]  # on the text of a stride
+LIBRARIES = (
+    "OMP",
+    "MKL",
+    "OPENBLAS",
+)  # a workflow sets the threads of each, and each goes before OMP
 PROCESS = 1.5e9  # bytes of a process besides what training needs: the libraries, the evaluation
 
 
@@ -104,7 +109,8 @@ class _Share:
 def _started(folder: Path, study: Study, threads: int) -> subprocess.Popen[str]:
     """A worker that knows the study."""
     paths = [str(provenance.repository()), os.environ.get("PYTHONPATH", "")]
-    own = dict(PYTHONPATH=os.pathsep.join(filter(None, paths)), OMP_NUM_THREADS=str(threads))
+    own = {f"{library}_NUM_THREADS": str(threads) for library in LIBRARIES}
+    own["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     pipe = subprocess.PIPE
     worker = subprocess.Popen(
         [sys.executable, "-m", "lib.balance.beside", str(folder)],

@@ -40,8 +40,7 @@ def execute(
     results that the chapters need are the published ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = scheduler.THREADS if profile else max(1, (cores or 1) // jobs)
+    threads = scheduler.THREADS if profile else max(1, _cores() // jobs)
     content: dict = {"name": folder.name, "parameters": given, "parameters_file": origin}
     content |= {"chapters": only, "threads": threads, "published": published}
     content |= {"profile": str(profile)} if profile else {}
@@ -67,6 +66,14 @@ def execute(
     else:
         code = _alone(command, environment, held)
     return _ended(folder, missing, code)
+
+
+def _cores() -> int:
+    """The cores of this process, or as many as OMP_NUM_THREADS leaves to it."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    known = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return min(cores, int(given)) if given.isdigit() and int(given) else cores
 
 
 def _ended(folder: Path, missing: list[str], code: int) -> bool:
