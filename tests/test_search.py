@@ -67,6 +67,18 @@ def test_no_placement_passes_the_bound(case):
     assert bound.busiest(load, devices, slots, equal=False) <= least + tolerance
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        [292.654, 94.174, 365.726, 0, 0, 874.976, 0, 744.446, 0, 90.271],
+        [712.479, 0, 25.93, 440.481, 0, 0, 172.453, 878.17, 0, 256.337],
+    ],
+)
+def test_a_search_ends_where_a_step_gains_what_rounding_loses(load):
+    home = search.better(np.array(load), 5, 0)
+    assert busiest(np.array(load), home) == pytest.approx(max(load))
+
+
 def test_the_bound_by_hand():
     # one expert with all of the load, two devices of two slots, three experts: 2 copies at most
     assert bound.busiest([8.0, 0, 0], 2, 2) == pytest.approx(4)

@@ -14,6 +14,7 @@ from lib.network import placement
 
 TASTES = (0.0, -0.25, -0.5)  # after r copies, the next goes to the largest load / (r + taste)
 NEAR = 1.001  # busiest device over the mean that is left alone
+LEAST = 1e-9  # gain of a step over the busiest device's part: below it, rounding goes in circles
 _jit = numba.njit(cache=True, nogil=True)
 
 
@@ -66,7 +67,7 @@ def _power(x):
 @_jit
 def _traded(total, unit, slots, busy):
     """(gain, slot, device, slot) of the best trade of a slot of device `busy` with another's."""
-    best, own, other, its = 1e-12, -1, -1, -1
+    best, own, other, its = LEAST * _power(total[busy]), -1, -1, -1
     for i in range(slots.shape[1]):
         for d in range(slots.shape[0]):
             for j in range(slots.shape[1] if d != busy else 0):
@@ -85,7 +86,7 @@ def _recopied(total, load, copies, counts, slots, busy):
     """(gain, slot of the busy device, device, slot) of the best copy of one of its experts made
     where another expert has a copy to spare; counts [experts, devices] copies.
     """
-    best, own, other, its = 1e-12, -1, -1, -1
+    best, own, other, its = LEAST * _power(total[busy]), -1, -1, -1
     for i in range(slots.shape[1]):
         e = slots[busy, i]
         less = load[e] / (copies[e] + 1) - load[e] / copies[e]
