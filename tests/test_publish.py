@@ -206,3 +206,10 @@ def test_a_kill_at_any_step_of_publishing_leaves_the_old_or_the_new_chapter_whol
         assert whole("01") == new
         assert {path.name for path in home.iterdir()} == {"01", "kept", "mine"}
     assert 4 <= step < 9
+
+
+def test_what_an_explorer_draws_is_one_line_of_a_record():
+    figure = {"alt": "a", "interactive": {"data": [1, 2], "of": "@other"}}
+    record = {"figures": {"one": figure, "other": figure, "plain": {"alt": "b"}}, "values": {}}
+    text = publish.written(record)
+    assert json.loads(text) == record and text.count('{"data": [1, 2]') == 2

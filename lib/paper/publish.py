@@ -150,7 +150,20 @@ def pictures(copy: str, folder: Path, figures: dict, *, inside: bool) -> str:
     return copy
 
 
+def written(content: dict) -> str:
+    """A record as JSON: an item a line, save what an explorer draws, which nobody reads: a line."""
+    figures = content.get("figures", {})
+    drawn = {name for name, known in figures.items() if known.get("interactive")}
+    named = {name: figures[name] | {"interactive": f"\0{name}"} for name in drawn}
+    short = content | ({"figures": figures | named} if drawn else {})
+    text = json.dumps(short, indent=1, ensure_ascii=False)
+    for name in drawn:
+        whole = json.dumps(figures[name]["interactive"], ensure_ascii=False)
+        text = text.replace(json.dumps(f"\0{name}"), whole)
+    return text
+
+
 def _write(path: Path, content: dict) -> Path:
     with provenance.writing(path) as part:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        part.write_text(written(content) + "\n")
     return path
