@@ -34,7 +34,12 @@ MUTANTS = (
     ("paper/settings.py", "if len(keys) > len(set(keys)):", "if False:", "parameters"),
     ("paper/ranges.py", "and len(set(value)) == len(value)", "", "parameters"),
     ("paper/ranges.py", "holds(v) and v % of == 0", "holds(v)", "parameters"),
-    ("paper/ranges.py", "path is not None and (not holds", "path is None or (not holds", "parameters"),
+    (
+        "paper/ranges.py",
+        "path is not None and (not holds",
+        "path is None or (not holds",
+        "parameters",
+    ),
     ("paper/ranges.py", '"num_tokens": whole(16)', '"num_tokens": whole(1)', "parameters"),
     ("paper/ranges.py", "type(v) is int and _within(v, least, most)", "type(v) is int", "fabrics"),
     ("paper/runs.py", "if len(name.encode()) > LONGEST:", "if False:", "run_names"),
