@@ -302,3 +302,10 @@ def test_explorers_hold_every_choice():
         height = np.sum(choice["y"], axis=0)
         assert height[:: len(LEVEL)] == pytest.approx(np.ones(len(TOKENS)), abs=1e-3)
         assert (height[2 :: len(LEVEL)] > 1).all()
+
+
+@each_figure
+def test_a_figure_is_drawn_where_no_interval_is_known(draw, table, shown):
+    """Few documents or seeds leave the ends of all intervals NaN."""
+    ends = [column for column in table if column.endswith(("_low", "_high"))]
+    assert draw(table.assign(**dict.fromkeys(ends, float("nan")))).axes

@@ -28,7 +28,8 @@ def trade_off(table: pd.DataFrame) -> Figure:
     needs("plots_assignment.trade_off", table, *numbers, names=["arm", "family"])
     parts, named = conditions(table, "arm"), nearest(table)
     fig, axes = figure(1, len(parts), height=4.3, sharex=True, sharey=True)
-    top = 1.08 * table[table.family.isin(named)].delta_high.max() if named else 1
+    most = table[table.family.isin(named)][["delta", "delta_high"]].max(axis=None)
+    top = 1.08 * most if most > 0 else 1
     for ax, (title, own) in zip(axes[0], parts, strict=True):
         rest = own[~own.family.isin(named)]
         for _, part in rest.groupby("family", sort=False):
