@@ -348,6 +348,9 @@ border-radius:3px;background:var(--pst-color-background,#fff);color:inherit}
       const asked = read(), wrong = refused(known, asked);
       output.replaceChildren(...(wrong ? [make("p", {}, make("strong", { textContent: wrong }))]
         : sentences(known, asked, families(known, asked))));
+      for (const part of output.querySelectorAll(".paper-scroll")) {
+        part.dispatchEvent(new Event("paper-table", { bubbles: true }));
+      }
     }
 
     function load() { // the state in the address; what it does not say is the example's

@@ -91,6 +91,7 @@
     const boxes = document.querySelectorAll(".paper-scroll, .pst-scrollable-table-container");
     const seen = new ResizeObserver((all) => { for (const { target } of all) mark(target); });
     for (const box of boxes) { mark(box); seen.observe(box); }
+    addEventListener("paper-table", (event) => { mark(event.target); seen.observe(event.target); }); // one made later
   }
 
   function mark(box) {
