@@ -31,6 +31,7 @@
     for (const link of document.querySelectorAll("a.paper-value, a.paper-term")) {
       link.dataset.tip = link.title;
       link.removeAttribute("title");
+      if (link.querySelector(".math")) link.setAttribute("aria-label", link.dataset.tip.split(":")[0]); // a drawn sign
       link.addEventListener("mouseenter", () => show(link));
       link.addEventListener("focus", () => show(link));
       link.addEventListener("blur", hide);
