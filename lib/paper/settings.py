@@ -10,7 +10,7 @@ from lib import provenance
 from lib.paper import chapters, plain
 
 PARAMS = chapters.ROOT / "notebooks" / "params"
-SHOWN = 80  # letters of what was typed that a message repeats
+SHOWN = 200  # letters of what was typed that a message repeats
 KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a dict"}
 
 
