@@ -51,7 +51,7 @@ def html(copy):
     """Every page, without what differs between equal runs: the rows of when, how long and how much
     memory, and what chapter 01 measures as a time, the cost of recording.
     """
-    timed = r"paper-when|<td>(?:record|router_logits|plain|cost_\w+)</td>"
+    timed = r"paper-when|<td>(?:record|router.logits|plain|cost_\w+)</td>"
     row = rf'<tr(?: class="paper-when")?>(?:(?!</tr>).)*?(?:{timed})(?:(?!</tr>).)*</tr>'
     times = re.compile(
         rf'<tr class="paper-when">.*?</tr>|{row}|<a [^>]*cost_\w+[^>]*>[^<]*</a>', re.S
