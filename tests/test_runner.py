@@ -275,11 +275,11 @@ def test_all_parameters_are_refused_before_anything_runs(repository):
 
 def test_a_home_that_cannot_be_written_is_no_hindrance(repository):
     code = "from lib import provenance; print(provenance.environment(A='b')['HOME'])"
-    told = small.ended(small.start(repository, "-c", code, HOME="/nowhere"))
+    told = small.ended(small.start(repository, "-c", code, HOME="/proc/nowhere"))
     assert told.stdout.strip() == str(repository / "_build/home")
     shutil.rmtree(repository / "_build/runs/homeless", ignore_errors=True)
     process = small.start(
-        repository, "-c", small.COMPUTE, "homeless", '{"seed": 3}', "00_first", HOME="/nowhere"
+        repository, "-c", small.COMPUTE, "homeless", '{"seed": 3}', "00_first", HOME="/proc/nowhere"
     )
     assert small.ended(process).returncode == 0
 
