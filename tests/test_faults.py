@@ -64,7 +64,9 @@ def test_a_stopped_command_ends_what_it_began_and_says_so_in_one_line(repository
 
 
 def test_a_locale_that_is_not_utf8_one_core_and_no_home_are_no_hindrance(repository):
-    plain_c = dict(LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", HOME="/nowhere")
+    plain_c = dict(
+        LC_ALL="C", LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", HOME="/proc/nowhere"
+    )
     done = small.command(repository, "run", "--name", "zwölf", "--only", "00", **plain_c)
     assert "00_first (1 of 1)" in small.ran(done) and "failed" not in done.stderr
     told = small.command(repository, "list", **plain_c)

@@ -168,6 +168,7 @@ def test_a_name_that_is_no_plain_word_fails_the_chapter_that_gave_it(repository,
     assert small.ran(compute(repository, "named", "00_first")) == [
         "00_first: taken over from default"
     ]
+    shutil.rmtree(repository / "_build/runs/named")
 
 
 def test_why_the_workflow_itself_failed_is_told(tmp_path):
