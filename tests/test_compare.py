@@ -219,6 +219,9 @@ def test_the_published_run_is_whole():
         assert (
             quick["values"].keys() <= made["values"].keys()
         )  # the published run may study more checkpoints
-        assert "papermill" not in json.loads((folder / f"{chapter}.ipynb").read_text())["metadata"]
+        assert (
+            "papermill"
+            not in json.loads(provenance.text(folder / f"{chapter}.ipynb.xz"))["metadata"]
+        )
         for figure in made["figures"].values():
             assert (folder / figure["file"]).is_file() and (folder / figure["data"]).is_file()
