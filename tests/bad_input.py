@@ -102,7 +102,7 @@ def parameters() -> Iterator[Case]:
         "text=https://example.org/x": "a path that exists",
         "text=nowhere.jsonl": "a path that exists",
         "text=\ud800": "a path that exists",
-        "model=/nowhere": "a folder with config.json",
+        "model=/nowhere": "a path that exists",
         "model=https://example.org/model": "a path that exists",
         "trace=nowhere.npz": "must be 'auto', a path that exists",
         "counts=nowhere.csv": "must be 'published', a path that exists",

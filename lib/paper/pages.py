@@ -21,17 +21,17 @@ def executed(chapter: str, run: Path) -> Path:
 
 def fresh(copy: str, cells: list[dict]) -> str:
     """An executed notebook with the prose of its source, which may have changed since; one whose
-    code changed is left as it was computed.
+    code changed, or whose cells have no ids, is left as it was computed.
     """
     notebook = json.loads(copy)
     code = {cell.get("id"): cell for cell in notebook["cells"] if cell["cell_type"] == "code"}
     given = [c for c in code.values() if "injected-parameters" in c["metadata"].get("tags", [])]
-    wanted = [cell["id"] for cell in cells if cell["cell_type"] == "code"]
+    wanted = [cell.get("id") for cell in cells if cell["cell_type"] == "code"]
     if wanted != [key for key, cell in code.items() if cell not in given]:
         return copy
     notebook["cells"] = []
     for cell in cells:
-        notebook["cells"].append(code.get(cell["id"], cell))
+        notebook["cells"].append(code.get(cell.get("id"), cell))
         notebook["cells"] += given if "parameters" in cell["metadata"].get("tags", []) else []
     return json.dumps(notebook)
 
