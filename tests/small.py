@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PARAMETERS = """level = 1.0  # of what is published
-events = "none"  # what happens: "none", "dies", "waits", "left", "named"
+events = "none"  # what happens: "none", "dies", "waits", "left", "named", "tells"
 text = "held-out"  # what is read, a file or folder
 device = "auto"  # where
 seed = 0  # of nothing
@@ -18,7 +18,7 @@ run_dir = "."  # folder that receives the chapter
 CHECK = """from lib.paper import params, ranges, values
 
 p = params.check("{name}", globals(), level=ranges.real(0, 9),
-    events=ranges.choice("none", "dies", "waits", "left", "named"))
+    events=ranges.choice("none", "dies", "waits", "left", "named", "tells"))
 if p.level == 7:
     raise ValueError("level = 7: must be another one")
 chapter = values.Chapter("{name}", p)"""
@@ -28,6 +28,8 @@ from lib import stats
 Path("began").write_text(str(os.getpid()))
 if p.events == "dies":
     os._exit(1)
+if p.events == "tells":
+    raise ValueError(f"text = {p.text}")
 time.sleep(600 if p.events == "waits" else 0)
 chapter.left = "3 of 9 runs left" if p.events == "left" else ""
 chapter.path("table.csv").write_text(f"name,number\\na,{p.level}\\nb,2\\n")
@@ -71,7 +73,7 @@ def notebook(name: str, parameters: str, body: str, **says) -> str:
 def repository(folder: Path) -> Path:
     """Make it in a folder that does not exist yet."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("lib", "book/_static"):
+    for name in ("lib", "book/_static", "book/slides"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     (folder / "notebooks/params").mkdir(parents=True)
     for name in ("_config.yml", "book/references.bib", "notebooks/Snakefile"):
@@ -79,6 +81,7 @@ def repository(folder: Path) -> Path:
     files = {
         "book/_toc.yml": "format: jb-book\nroot: book/intro\nchapters:\n"
         "  - file: notebooks/00_first\n  - file: notebooks/01_second\n",
+        "book/slides/deck.md": "# Slides\n\n- The level is {val}`00.level`.\n",
         "book/intro.md": "# A book\n\nThe level is {val}`00.level`.\n",
         "notebooks/params/paper.yml": "level: 2.0\n",
         "notebooks/00_first.ipynb": notebook("00_first", PARAMETERS, FIRST),

@@ -1,65 +1,29 @@
-"""A page tells when what it was computed from has changed since, in a copy of the repository."""
+"""A page tells when what it was computed from has changed since, and a failed one why it failed."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 
 import pytest
-from conftest import ROOT, TINY
+import small
 
 
 @pytest.fixture(scope="module")
-def copy(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("repository") / "copy"
-    shutil.copytree(
-        ROOT,
-        folder,
-        ignore=shutil.ignore_patterns(".git", ".venv", "_build", ".whl", ".carry", "__pycache__"),
-    )
-    return folder
+def repository(tmp_path_factory):
+    return small.repository(tmp_path_factory.mktemp("stale") / "small")
 
 
-def run(copy, only="01"):
-    flags = [part for item in TINY for part in ("-p", item)]
-    command = [
-        sys.executable,
-        "-m",
-        "lib",
-        "run",
-        "--name",
-        "r",
-        "--only",
-        only,
-        "--jobs",
-        "64",
-        *flags,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(copy)}
-    return subprocess.run(
-        command, cwd=copy, env=environment, capture_output=True, text=True, check=False
-    )
+def built(repository, name="r"):
+    return repository / "_build/runs" / name / "book/_build/html"
 
 
-def page(copy, name="notebooks/01_profile"):
-    return (copy / f"_build/runs/r/book/_build/html/{name}.html").read_text()
+def page(repository, name="notebooks/00_first"):
+    return (built(repository) / f"{name}.html").read_text()
 
 
-def html(copy):
-    """Every page, without what differs between equal runs: the rows of when, how long and how much
-    memory, and what chapter 01 measures as a time, the cost of recording.
-    """
-    timed = r"paper-when|<td>(?:record|router.logits|plain|cost_\w+)</td>"
-    row = rf'<tr(?: class="paper-when")?>(?:(?!</tr>).)*?(?:{timed})(?:(?!</tr>).)*</tr>'
-    times = re.compile(
-        rf'<tr class="paper-when">.*?</tr>|{row}|<a [^>]*cost_\w+[^>]*>[^<]*</a>', re.S
-    )
-    return {
-        path.name: times.sub("", path.read_text())
-        for path in (copy / "_build/runs/r/book").rglob("*.html")
-    }
+def html(repository):
+    """Every page, without what differs between equal runs: when, how long, how much memory."""
+    when = re.compile(r'<tr class="paper-when">.*?</tr>', re.S)
+    return {path.name: when.sub("", path.read_text()) for path in built(repository).rglob("*.html")}
 
 
 def difference(one, other):
@@ -68,48 +32,69 @@ def difference(one, other):
     return one[place - 80 : place + 80]
 
 
-def test_a_page_is_stale_renewed_failed_and_started_again(copy):
-    first = run(copy)
+def run(repository, *more):
+    return small.command(repository, "run", "--name", "r", *more)
+
+
+def test_a_page_is_stale_renewed_failed_and_started_again(repository):
+    first = run(repository)
     assert first.returncode == 0, first.stderr[-2000:]
-    pages = html(copy)
-    assert len(pages) > 8
-    assert "This page is stale" not in page(copy)
+    pages = html(repository)
+    assert len(pages) > 5 and "This page is stale" not in page(repository)
+    assert "The level is" in page(repository, "book/intro")
 
-    stats = copy / "lib/stats.py"
+    stats = repository / "lib/stats.py"
     stats.write_text(stats.read_text().replace('"""', '""" ', 1))
-    book = run(copy, "book")
+    book = run(repository, "--only", "book")
     assert book.returncode == 0 and "==" not in book.stderr
-    assert "This page is stale" in page(copy) and "lib/stats.py" in page(copy)
+    assert "This page is stale" in page(repository) and "lib/stats.py" in page(repository)
 
-    again = run(copy)
-    assert again.returncode == 0 and "== 01_profile" in again.stderr
+    again = run(repository)
+    assert again.returncode == 0 and "== 00_first (1 of 2)" in again.stderr
     assert [
-        difference(text, pages[name]) for name, text in html(copy).items() if text != pages[name]
+        difference(text, pages[name])
+        for name, text in html(repository).items()
+        if text != pages[name]
     ] == []
 
-    source = copy / "notebooks/01_profile.ipynb"
+    source = repository / "notebooks/00_first.ipynb"
     whole = source.read_text()
     notebook = json.loads(whole)
-    notebook["cells"][-3]["source"] = ["raise ArithmeticError('on <b>purpose</b>')\n"]
-    notebook["cells"][-3]["cell_type"] = "code"
-    notebook["cells"][-3].update(outputs=[], execution_count=None)
+    notebook["cells"][3]["source"] = "raise ArithmeticError('on <b>purpose</b>')\n"
     source.write_text(json.dumps(notebook))
-    broken = run(copy)
+    broken = run(repository)
     assert (
         broken.returncode == 1
-        and "01_profile failed: ArithmeticError: on <b>purpose</b>" in broken.stderr
+        and "00_first failed: ArithmeticError: on <b>purpose</b>" in broken.stderr
     )
-    text = page(copy)
+    text = page(repository)
     assert (
         "Traceback" in text
         and "This chapter failed in this run" in text
         and "<b>purpose" not in text
     )
-    assert "not available in this run" in page(copy, "book/intro")
+    assert "The level is" not in page(repository, "book/intro")  # nor a sentence about it
 
     source.write_text(whole)
-    mended = run(copy)
-    assert (
-        mended.returncode == 0 and "== 01_profile" in mended.stderr and "== 00" not in mended.stderr
-    )
-    assert "Traceback" not in page(copy)
+    mended = run(repository)
+    assert mended.returncode == 0 and small.ran(mended)[0] == "00_first (1 of 2)"
+    assert "Traceback" not in page(repository)
+
+
+def test_a_failure_ends_the_command_with_one_line_and_a_page_that_says_it(repository):
+    """Markup in the name of the run and in what failed is text on every page."""
+    name, text = "<script>alert(1)<!--", repository / "<script>alert(2)"
+    text.write_text("abc")
+    given = ("-p", "events=tells", "-p", f"text={text}")
+    done = small.command(repository, "run", "--name", name, *given)
+    lines = done.stderr.splitlines()
+    (at,) = [i for i, line in enumerate(lines) if "00_first failed: ValueError: text = " in line]
+    assert done.returncode == 1 and lines[at].endswith("<script>alert(2)")
+    assert not list((repository / "_build/runs" / name / "00_first").glob("*.*"))
+    where = lines[at + 1].removeprefix("  its page: ")
+    told = (built(repository, name) / "notebooks/00_first.html").read_text()
+    assert where.endswith("notebooks/00_first.html") and "This chapter failed in this run" in told
+    assert "&lt;script&gt;alert(2)" in told
+    pages = list(built(repository, name).rglob("*.html"))
+    assert len(pages) > 5
+    assert [found for found in pages if "<script>alert(" in found.read_text()] == []

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import html
 from collections.abc import Mapping
 from pathlib import Path
 
+from lib.paper import chapters
 from lib.provenance import repository
 
 Arrows = Mapping[str, set[str]]
@@ -18,20 +18,6 @@ def room(name: str) -> str:
     return name.split(".")[1]
 
 
-def imported(path: Path) -> set[str]:
-    """The rooms that a source file imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        found |= {room(name) for name in names if name.startswith("lib.")}
-    return found
-
-
 def arrows(home: Path | None = None) -> dict[str, set[str]]:
     """By room (a folder or a single file below `lib`) the other rooms that it imports."""
     home = home or repository() / "lib"
@@ -39,8 +25,8 @@ def arrows(home: Path | None = None) -> dict[str, set[str]]:
     for path in sorted(home.rglob("*.py")):
         own = path.relative_to(home).parts[0].removesuffix(".py")
         if not own.startswith("__"):
-            found.setdefault(own, set()).update(imported(path) - {own})
-    return {name: targets & found.keys() for name, targets in found.items()}
+            found.setdefault(own, set()).update(map(room, chapters.modules(path.read_text())))
+    return {name: targets & found.keys() - {name} for name, targets in found.items()}
 
 
 def levels(known: Arrows) -> list[list[str]]:

@@ -102,24 +102,35 @@ def parameters_cell(chapter: str) -> str:
 
 def defaults(chapter: str) -> dict[str, object]:
     """The parameters of a chapter with their defaults: the literals of its `parameters` cell."""
+    return {name: ast.literal_eval(value) for name, value in _assigned(chapter)}
+
+
+@cache
+def _assigned(chapter: str) -> list[tuple[str, ast.expr]]:
     tree = ast.parse(parameters_cell(chapter))
     pairs = [(node.targets[0], node.value) for node in tree.body if isinstance(node, ast.Assign)]
-    return {ast.unparse(name): ast.literal_eval(value) for name, value in pairs}
+    return [(ast.unparse(name), value) for name, value in pairs]
+
+
+@cache
+def modules(code: str) -> frozenset[str]:
+    """The modules of lib, and what is taken from them, that a piece of Python imports itself."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in found if name.startswith("lib."))
 
 
 def imported(code: str, seen: set[Path]) -> set[Path]:
     """All files of lib that a piece of Python imports, directly or not, added to `seen`."""
-    for node in ast.walk(ast.parse(code)):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in names:
-            path = ROOT / (name.replace(".", "/") + ".py")
-            if name.split(".")[0] == "lib" and path.is_file() and path not in seen:
-                seen.add(path)
-                imported(path.read_text(), seen)
+    for name in modules(code):
+        path = ROOT / (name.replace(".", "/") + ".py")
+        if path.is_file() and path not in seen:
+            seen.add(path)
+            imported(path.read_text(), seen)
     return seen
 
 
