@@ -11,6 +11,13 @@ from pathlib import Path
 from lib import provenance
 from lib.paper import chapters, settings
 
+# Jupyter Book's command line; jsonschema would compile its grammars for 3 seconds, for formats that
+# no configuration has
+BUILDER = """import sys
+sys.modules["rfc3987_syntax"] = None
+from jupyter_book.cli.main import main
+main()"""
+
 
 def book(run: Path, folder: Path) -> Path:
     """Build the book of a run in a folder and return its index page; nothing is done where nothing
@@ -26,7 +33,9 @@ def book(run: Path, folder: Path) -> Path:
     part = folder.with_name(f".part-{folder.name}")
     shutil.rmtree(part, ignore_errors=True)
     command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
+        sys.executable,
+        "-c",
+        BUILDER,
         "build",
         str(chapters.ROOT),
         "--toc",
