@@ -9,7 +9,7 @@ import pytest
 from lib.commands import advice, decision, earlier, level, pareto, synthesis
 from lib.commands.deciding import Rules
 from lib.commands.subject import IN_SAMPLE, Subject
-from lib.network import fabric, step, synthetic
+from lib.network import cost, fabric, step, synthetic
 from lib.paper import plots_synthesis, ranges
 
 COST = pd.DataFrame(
@@ -84,7 +84,7 @@ def router(name="x", kind="measured"):
 
 
 def test_a_row_for_each_number_of_devices_that_divides():
-    table = decision.table([router()], asked(), "embedded")
+    table = decision.table([router()], asked())
     assert table.devices.tolist() == [2, 8]
     assert table.kind_memory.tolist() == ["extrapolated"] * 2
     shown = decision.readable(table)
@@ -93,8 +93,8 @@ def test_a_row_for_each_number_of_devices_that_divides():
     assert shown.rho_both.str.endswith(" s").all() and shown.beta.str.endswith(" x").all()
     edges = decision.ends(table).set_index("end")
     assert edges.ceiling["most"] == table.ceiling.max()
-    assert decision.readable(decision.table([], asked(), "")).empty
-    assert decision.ends(decision.table([], asked(), "")).ceiling.isna().all()
+    assert decision.readable(decision.table([], asked())).empty
+    assert decision.ends(decision.table([], asked())).ceiling.isna().all()
 
 
 def test_own_prices_go_before_those_of_small_models():
@@ -103,7 +103,7 @@ def test_own_prices_go_before_those_of_small_models():
         columns=["arm", "setting", "delta", "delta_low", "delta_high"],
     )
     own = decision.own_prices(told)
-    row = decision.table([router()], asked(own=own), "embedded").iloc[0]
+    row = decision.table([router()], asked(own=own)).iloc[0]
     assert (row.way, row.nats, row.kind_price, row.causal) == (
         "reroute 1.25",
         0.1,
@@ -117,7 +117,7 @@ def test_every_cell_says_what_it_is_in_words_for_readers():
         [["without", "expanded_drop 1.25", 0.1, 0.0, 0.2]],
         columns=["arm", "setting", "delta", "delta_low", "delta_high"],
     )
-    rows = decision.table([router("without")], asked(own=decision.own_prices(told)), "embedded")
+    rows = decision.table([router("without")], asked(own=decision.own_prices(told)))
     shown = decision.readable(rows)
     assert set(shown.router) == {"without balance loss"} == set(decision.sentences(rows).router)
     assert shown.price[0] == "0.100 [0.000, 0.200] m, expanded drop 1.25, not causal"
@@ -127,12 +127,15 @@ def test_every_cell_says_what_it_is_in_words_for_readers():
     assert all(cell.endswith(ends) for cell in cells), cells
 
 
-def test_a_folder_tells_the_sizes_of_a_layer(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_size": 64, "moe_intermediate_size": 32}')
-    layer, kind = decision.layer_of(router(), str(tmp_path))
-    assert (layer.shape.hidden, layer.shape.width, kind) == (64, 32, "measured")
-    named, kind = decision.layer_of(router("Mixtral-8x7B", "published"), str(tmp_path))
-    assert (named.shape.hidden, kind) == (4096, "published")
+def test_a_layer_is_as_large_as_that_of_the_run_s_own_model():
+    own = step.Model("mine", cost.Shape(64, 32, 16, 4, 4.0), 7, 1e6)
+    layer, kind = decision.layer_of(router(), own)
+    assert (layer.shape, layer.layers, kind) == (cost.Shape(64, 32, 8, 2, 4.0), 1, "measured")
+    for model in (own, None):
+        named, kind = decision.layer_of(router("Mixtral-8x7B", "published"), model)
+        assert (named.shape.hidden, kind) == (4096, "published")
+    unknown, kind = decision.layer_of(router(), None)
+    assert (unknown.shape.hidden, unknown.shape.experts, kind) == (2048, 8, "extrapolated")
 
 
 @pytest.mark.parametrize("bad", [[], [1], [12], ["8"], [True], 8])

@@ -52,7 +52,9 @@ def test_only_the_configuration_of_a_folder_is_read(tmp_path):
 
 
 def test_without_a_model_of_ones_own_the_published_ones_are_taken():
-    assert [m.name for m in shapes.models(["Mixtral-8x7B"], "embedded")] == ["Mixtral-8x7B"]
+    for model in ("embedded", "without", "with"):
+        assert [m.name for m in shapes.models(["Mixtral-8x7B"], model)] == ["Mixtral-8x7B"]
+        assert shapes.own(model) is None
 
 
 @pytest.mark.parametrize(("experts", "few", "many"), [(12, 4, {6}), (60, 4, {6}), (16, 8, {8})])

@@ -83,6 +83,14 @@ def test_two_engines_are_apart_by_a_factor():
     assert found == dict(batch="many", cases=1, kernels=2.0, kernels_p95=2.0)
 
 
+def test_what_others_published_is_told_apart_from_what_is_simulated():
+    of = ["theirs", "off", "lean", "kernels", "kernels_p95", "ours"]
+    numbers = pd.DataFrame(dict(which="many", of=of, value=1.0))
+    parts = {kind: rows.of.tolist() for kind, rows in others.kinds(numbers)}
+    assert parts["published"] == ["theirs", "kernels", "kernels_p95"]
+    assert parts["simulated"] == ["off", "lean", "ours"]
+
+
 def test_the_published_tables_are_whole():
     skew = pd.read_csv(ROOT / "data/published/kernel_skew.csv")
     gains = pd.read_csv(ROOT / "data/published/placement_gains.csv")

@@ -84,7 +84,16 @@ def test_numbers_that_are_none_are_refused_by_document_and_layer(tiny_model):
         tiny_model.model.embed_tokens.weight[7] = float("inf")
     with pytest.raises(ValueError, match="document t1: MoE layer 1: what its experts and router g"):
         observe.trace(tiny_model, documents, batch_tokens=4)
-    assert observe.trace(tiny_model, [documents[0], documents[2]]).expert_index.shape[1] == 5
+    with pytest.raises(ValueError, match="its logits: must be finite"):  # tied: its row of them too
+        observe.trace(tiny_model, [documents[0], documents[2]])
+
+
+@pytest.mark.parametrize("part", ["lm_head", "model.norm"])
+def test_logits_that_are_no_numbers_are_refused_by_document(tiny_model, part):
+    with torch.no_grad():
+        tiny_model.get_submodule(part).weight.view(-1)[0] = float("nan")
+    with pytest.raises(ValueError, match="document t1: its logits: must be finite numbers"):
+        observe.trace(tiny_model, named((3, 4, 5), (3, 7, 5))[::-1], batch_tokens=4)
 
 
 def test_numbers_too_large_for_their_type_are_refused(tiny_model):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import imported, shapes
+from lib.model import load
 from lib.network import (
     cluster,
     cost,
@@ -119,7 +120,7 @@ def shape(p: SimpleNamespace, study: layers.Study, t: Trace) -> cost.Shape:
     the parameter `hidden_size` with experts half as wide; experts and k are those of the routes.
     """
     own = study.models[0].shape
-    if p.model == "embedded":
+    if p.model in load.OURS:
         own = cost.Shape(p.hidden_size, p.hidden_size // 2, t.experts, 1)
     return replace(own, experts=t.experts, k=t.expert_index.shape[2])
 
@@ -168,7 +169,7 @@ def words(p: SimpleNamespace, where: cluster.Cluster, own: layers.Study) -> pd.S
     own_shape, that of the user's model in words; fabric, and nodes_of, devices of one node.
     """
     known: dict[str, object] = dict(fabric=Path(p.fabric).stem, nodes_of=where.per_node)
-    if p.model == "embedded":
+    if p.model in load.OURS:
         return pd.Series(known | dict(published_shapes=len(own.models)), dtype=object)
     return pd.Series(known | dict(own_shape=own.models[0].words), dtype=object)
 

@@ -5,10 +5,8 @@ A row is `advice.answer`, which `python -m lib advise` gives too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +14,7 @@ import pandas as pd
 from lib.commands import advice, advise, pareto
 from lib.commands.deciding import ACTIONS, OFFERED, Rules
 from lib.commands.subject import Subject
-from lib.network import cost, step
+from lib.network import step
 from lib.paper.plots_style import label
 from lib.routing.table import STRATEGIES
 
@@ -51,21 +49,16 @@ class Asked:
     draws: int = 10
 
 
-def layer_of(subject: Subject, model: str) -> tuple[step.Model, str]:
+def layer_of(subject: Subject, own: step.Model | None) -> tuple[step.Model, str]:
     """(a subject's layer, how its sizes are known).
 
-    model: the folder of a model, whose config.json tells them; published models are known by name;
-    of all others a layer is as large as OLMoE's, to which the imbalance is then carried.
+    own: the model that the run is about, which everything measured here was measured on; published
+    models are known by name; of all others a layer is as large as OLMoE's, to which the imbalance
+    is then carried.
     """
-    config = Path(model).expanduser() / "config.json"
-    if subject.kind == "measured" and config.is_file():
-        told = json.loads(config.read_text())
-        told = told.get("text_config", told)
-        width = told.get("moe_intermediate_size") or told.get("intermediate_size")
-        if told.get("hidden_size") and width:
-            experts = subject.load.shape[1]
-            shape = cost.Shape(told["hidden_size"], width, experts, subject.k)
-            return step.Model("", shape, len(subject.load), 0.0), "measured"
+    if own and subject.kind == "measured":
+        shape = replace(own.shape, experts=subject.load.shape[1], k=subject.k)
+        return replace(own, shape=shape, layers=len(subject.load)), "measured"
     known = advise.layer_of(subject.name, subject)
     return known, "published" if known.name else "extrapolated"
 
@@ -102,11 +95,13 @@ def own_prices(told: pd.DataFrame | None) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def table(subjects: Sequence[Subject], asked: Asked, model: str) -> pd.DataFrame:
+def table(
+    subjects: Sequence[Subject], asked: Asked, model: step.Model | None = None
+) -> pd.DataFrame:
     """A row per subject, devices and tokens: router, devices, tokens, the numbers of
     `advice.answer`, offered, and kind_… of each group of numbers: load, time, memory, price.
 
-    model: the model that the run is about (`layer_of`).
+    model: the user's own that the run is about (`layer_of`).
     """
     rows = []
     for own, devices, tokens in cases(subjects, asked):

@@ -26,16 +26,23 @@ def models(
     dtype: str = "auto",
     code: str = "",
 ) -> list[step.Model]:
-    """The published models `listed`, or that of a folder or a hub where `model` is not "embedded".
+    """The published models `listed`, or the `own` one."""
+    found = own(model, revision=revision, dtype=dtype, code=code)
+    known = step.models()
+    return [found] if found else [known[name] for name in listed]
+
+
+def own(
+    model: str, *, revision: str = "main", dtype: str = "auto", code: str = ""
+) -> step.Model | None:
+    """The model of a folder or a hub; None of an embedded one, too small for its times to matter.
 
     Refused in one line: one that cannot be opened, or as `of_config`.
     """
-    if model == "embedded":
-        known = step.models()
-        return [known[name] for name in listed]
+    if model in load.OURS:
+        return None
     _, options, config = load.configured(model, revision, code)
-    title = Path(model).name
-    return [of_config(config, title, dtype=dtype, code=options["trust_remote_code"])]
+    return of_config(config, Path(model).name, dtype=dtype, code=options["trust_remote_code"])
 
 
 def of_config(config: Any, name: str, *, dtype: str = "auto", code: bool = False) -> step.Model:

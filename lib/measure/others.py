@@ -229,3 +229,9 @@ def summary(skews: pd.DataFrame, kernels: pd.DataFrame, moves: pd.DataFrame) -> 
         pairs[["theirs", "ours"]].assign(which=skew + pairs.slots.astype(str)),
     ]
     return pd.concat([part.melt("which", var_name="of") for part in parts], ignore_index=True)
+
+
+def kinds(numbers: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """The rows of `summary` by what they are: published by others, or simulated by ours."""
+    published = numbers.of.isin(["theirs", "kernels", "kernels_p95"])
+    return [("published", numbers[published]), ("simulated", numbers[~published])]

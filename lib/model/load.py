@@ -30,6 +30,7 @@ DATA = Path(__file__).parents[2] / "data"
 HOME = DATA / "model"
 CACHE = provenance.repository() / "_build" / "model"  # unpacked weights
 ARMS = ("without", "with")  # trained without, and with, a balance loss
+OURS = ("embedded", *ARMS)  # what a chapter's `model` calls both, or one of them
 VOCABULARY = vocabulary.SIZE
 SHAPES: dict[str, dict[str, Any]] = {
     "olmoe-1b-7b": dict(
@@ -103,6 +104,8 @@ def described(model: str) -> str:
     """What a chapter's `model` is, in words; of a folder its name."""
     if model == "embedded":
         return "the two checkpoints of this book"
+    if model in ARMS:
+        return f"this book's checkpoint {model} a balance loss"
     return f"the model {provenance.portable(str(Path(model).expanduser()))}"
 
 

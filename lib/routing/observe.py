@@ -28,8 +28,8 @@ def trace(
 
     Batches are padded to their longest document and masked, so padding is never counted.  Refused:
     no document, one longer than the model's context or with a token beyond its vocabulary, and one
-    that reaches some layer's experts as no finite numbers (damaged weights, a number type too
-    narrow for them).
+    that reaches some layer's experts, or the model's end, as no finite numbers (damaged weights, a
+    number type too narrow for them).
     """
     if not documents:
         raise ValueError("observe.trace: 0 documents: must be at least one")
@@ -44,14 +44,18 @@ def trace(
     device = next(model.parameters()).device
     size = max(1, batch_tokens // longest)
     owner: list[int] = []
+    broken: list[int] = []
     with adapter.record(model, indices=True) as rec:
         starts = range(0, len(order), size)
         for start in tqdm(starts, desc=f"routing {name}", mininterval=5.0, leave=False):
             batch = order[start : start + size]
             owner += batch
-            _forward(model, [documents[i].token_ids for i in batch], device)
+            sound = _forward(model, [documents[i].token_ids for i in batch], device)
+            broken += [i for i, whole in zip(batch, sound, strict=True) if not whole]
         if (place := rec.first_broken()) is not None:
             _not_finite([documents[i] for i in owner], *place)
+        if broken:
+            _refuse(_name(documents[broken[0]], broken[0]), "its logits")
         index = np.stack([rec.index(layer).cpu().numpy() for layer in range(rec.layers)])
     return _assemble(index, [documents[i] for i in owner], rec.experts, name)
 
@@ -68,20 +72,27 @@ def _not_finite(documents: Sequence, layer: int, token: int) -> NoReturn:
     ends = np.cumsum([len(doc.token_ids) for doc in documents])
     number = int(np.searchsorted(ends, token, side="right"))
     where = f"{_name(documents[number], number)}: MoE layer {layer + 1}"
+    _refuse(where, "what its experts and router get")
+
+
+def _refuse(where: str, what: str) -> NoReturn:
     rule = "must be finite numbers (damaged weights, or dtype too narrow?)"
-    raise ValueError(f"observe.trace: {where}: what its experts and router get: {rule}")
+    raise ValueError(f"observe.trace: {where}: {what}: {rule}")
 
 
 def _name(doc: object, number: int) -> str:
     return f"document {getattr(doc, 'name', number)}"
 
 
-def _forward(model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device) -> None:
+def _forward(model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device) -> list[bool]:
+    """Of each row whether the logits of all its tokens are finite numbers."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
     length = torch.tensor([len(row) for row in rows], device=device)
-    mask = (torch.arange(longest, device=device) < length[:, None]).long()
-    model(input_ids=ids, attention_mask=mask, use_cache=False)
+    mask = torch.arange(longest, device=device) < length[:, None]
+    logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
+    sound = logits.isfinite().all(-1).to(device) | ~mask
+    return sound.all(-1).tolist()
 
 
 def _assemble(index: np.ndarray, documents: list, experts: int, name: str) -> Trace:
