@@ -2,6 +2,7 @@
 
 import copy
 
+import independent_gradient
 import pytest
 import torch
 from torch.utils.data import Dataset
@@ -61,6 +62,15 @@ def book(model, loss):
         term = objective.balance_loss(own, rec, losses.LOSSES[loss])
         (language + COEFFICIENT * term).backward()
     return {name: part.grad for name, part in own.named_parameters()}
+
+
+@pytest.mark.parametrize("loss", ["switch", "gini"])
+def test_this_books_gradient_is_that_of_the_papers_formulas(tiny_model, loss):
+    own, ids = copy.deepcopy(tiny_model).train(), Rows().ids
+    formula = getattr(independent_gradient, loss)
+    wanted = independent_gradient.of_step(own, ids, COEFFICIENT, formula)
+    for name, found in book(tiny_model, loss).items():
+        torch.testing.assert_close(found, wanted[name], atol=1e-6, rtol=1e-4)
 
 
 @pytest.mark.parametrize("accumulation", [1, 4])
