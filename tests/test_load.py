@@ -8,6 +8,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+import transformers
 from conftest import data_script
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -179,7 +180,7 @@ def test_quantisation_is_refused_or_undone(tmp_path):
 
 def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):
     name = folder(tmp_path, hidden_size=4096, num_hidden_layers=2)
-    need = spreading.needed(load.AutoConfig.from_pretrained(name), torch.float32)
+    need = spreading.needed(transformers.AutoConfig.from_pretrained(name), torch.float32)
     model = load.config(
         hidden_size=4096,
         intermediate_size=8,
@@ -188,7 +189,7 @@ def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):
         num_key_value_heads=2,
     )
     assert need == 4 * sum(
-        p.numel() for p in load.AutoModelForCausalLM.from_config(model).parameters()
+        p.numel() for p in transformers.AutoModelForCausalLM.from_config(model).parameters()
     )
     monkeypatch.setattr(spreading, "available", lambda device: need // 2 + need // 8)
     with pytest.raises(MemoryError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
+import transformers
 
 from lib.balance import evaluate
 from lib.model.corpus import Document
@@ -97,7 +97,7 @@ def training(folder: Path, histories: pd.DataFrame) -> pd.Series:
     return pd.Series(facts | {name: table[bar].mean() for bar, name in BARS.items()})
 
 
-def chosen(folder: Path, model: PreTrainedModel) -> pd.Series:
+def chosen(folder: Path, model: transformers.PreTrainedModel) -> pd.Series:
     """What was chosen, not measured, of a folder's training: parameters_m, of one of its models, in
     millions; epochs, passes over the text; training_device, that of the first arm.
     """

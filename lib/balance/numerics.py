@@ -9,7 +9,6 @@ from functools import partial
 import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lib.balance import language
 
@@ -33,13 +32,20 @@ def _grouped_mm_bf16(
     """The grouped product in bfloat16 on float32 master weights, which autocast alone does not
     bring about.
     """
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
     product = ALL_EXPERTS_FUNCTIONS["grouped_mm"]
     return product(_Half(self), hidden_states.bfloat16(), top_k_index, top_k_weights).to(
         hidden_states.dtype
     )
 
 
-ALL_EXPERTS_FUNCTIONS.register("grouped_mm_bf16", _grouped_mm_bf16)
+def _half_experts() -> str:
+    """The name by which a model then finds `_grouped_mm_bf16`."""
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+
+    ALL_EXPERTS_FUNCTIONS.register("grouped_mm_bf16", _grouped_mm_bf16)
+    return "grouped_mm_bf16"
 
 
 def fuse_norms(model: torch.nn.Module) -> int:
@@ -95,7 +101,7 @@ def use_precision(model: torch.nn.Module, precision: str) -> AbstractContextMana
     # a model that cannot choose has experts of plain products, which autocast reaches
     if choose and getattr(model, "_can_set_experts_implementation", bool)():
         single = "grouped_mm" if first.dtype == torch.float32 else "eager"
-        choose("grouped_mm_bf16" if half else single)
+        choose(_half_experts() if half else single)
     if not half:
         language.split(model)
     return torch.autocast(first.device.type, dtype=torch.bfloat16) if half else nullcontext()

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
-from transformers import OlmoeForCausalLM
 
 from lib.balance import evaluate, train
 from lib.model import corpus, load, ngram, pack, vocabulary
@@ -126,12 +125,12 @@ def pretrain(arm: str, stream: np.ndarray, sample: np.ndarray, where: torch.devi
     )
 
 
-def untrained(seed: int, where: torch.device, **shape: int) -> OlmoeForCausalLM:
+def untrained(seed: int, where: torch.device, **shape: int) -> transformers.OlmoeForCausalLM:
     """The embedded architecture, or with `shape` another of its family, with the random weights of
     `seed`, which are the same on every device.
     """
     torch.manual_seed(seed)
-    model = OlmoeForCausalLM(load.config(**shape))
+    model = transformers.OlmoeForCausalLM(load.config(**shape))
     torch.nn.Module.to(model, where)
     return model
 

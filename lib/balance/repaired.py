@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel
 
 from lib import provenance
 from lib.balance import trainable
@@ -44,7 +44,10 @@ def check(loss: str, coefficients: Mapping[str, Sequence[float]]) -> None:
 
 
 def save(
-    model: PreTrainedModel, tokenizer: Tokenizer, folder: Path, about: Mapping[str, str]
+    model: transformers.PreTrainedModel,
+    tokenizer: Tokenizer,
+    folder: Path,
+    about: Mapping[str, str],
 ) -> None:
     """Write a model after its training.
 
@@ -77,7 +80,7 @@ def _base(about: Mapping[str, str]) -> str:
 
 def open(
     folder: Path, *, device: torch.device | str = "cpu", code: str = ""
-) -> tuple[PreTrainedModel, Tokenizer]:
+) -> tuple[transformers.PreTrainedModel, Tokenizer]:
     """(model, tokenizer) of a folder that `save` wrote; with a bias, it counts inside
     `objective.biased(model)`.  Refused: another folder.
     """

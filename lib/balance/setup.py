@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from tokenizers import Tokenizer
-from transformers import AutoConfig, PreTrainedModel
 
 from lib.balance import trainable
 from lib.balance.study import Study
@@ -47,7 +47,7 @@ def memory(study: Study) -> trainable.Memory:
     if study.model == "embedded":
         return trainable.memory(load.config(), torch.float32, study.batch, device)
     source, options = _source(study)
-    settings = load.one_line(study.model, lambda: AutoConfig.from_pretrained(source, **options))
+    settings = load.read_config(study.model, source, options)
     kind = load.dtype_of(study.model, study.dtype, settings, device)
     own = options["trust_remote_code"]
     return trainable.memory(settings, kind, study.batch, device, code=own)
@@ -70,7 +70,7 @@ class Setup:
         return "bf16" if half or self.device.type == "cuda" else "float32"
 
 
-def opened(study: Study, device: torch.device) -> tuple[PreTrainedModel, Tokenizer]:
+def opened(study: Study, device: torch.device) -> tuple[transformers.PreTrainedModel, Tokenizer]:
     """(model, tokenizer) that fine-tuning starts from: in float32 where all of it is trained, else
     in the study's `dtype`.
     """

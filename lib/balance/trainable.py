@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import transformers
 from torch import nn
-from transformers import PreTrainedModel
 
 from lib.model import spreading
 from lib.routing import adapter
@@ -91,7 +91,7 @@ def routers(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @contextmanager
-def only(model: PreTrainedModel, trained: str) -> Iterator[None]:
+def only(model: transformers.PreTrainedModel, trained: str) -> Iterator[None]:
     """Inside it `trained` ("all" or "routers") is what training changes.
 
     Of "routers" the trained weights are float32 masters, all others are frozen as they are, and
@@ -116,7 +116,7 @@ def only(model: PreTrainedModel, trained: str) -> Iterator[None]:
             part.data, part.grad = part.data.to(kinds[name]), None
 
 
-def _computed_again(model: PreTrainedModel, switch: str, *options: dict) -> None:
+def _computed_again(model: transformers.PreTrainedModel, switch: str, *options: dict) -> None:
     """Turn on or off that layers are computed again in the backward pass, where a model can."""
     if model.supports_gradient_checkpointing:
         old = getattr(model, f"gradient_checkpointing_{switch}")  # its earlier name

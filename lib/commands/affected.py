@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from transformers import AutoConfig
-
 from lib.balance import pooled
 from lib.commands.line import Line, checked
 from lib.model import corpus, load, texts
@@ -103,7 +101,7 @@ def main(arguments: Sequence[str]) -> None:
     checked("affected", model=a.model, revision=a.revision)
     name = str(load.weights(a.model).parent) if a.model in load.ARMS else a.model
     options = dict(revision=a.revision, trust_remote_code=a.remote_code == a.model)
-    settings = load.one_line(a.model, lambda: AutoConfig.from_pretrained(name, **options))
+    settings = load.read_config(a.model, name, options)
     print(*verdicts(settings), "", sep="\n", flush=True)
     print(*measured(a), sep="\n")
     print(INSTEAD.format(coefficient=max(coefficients(settings).values()) or 0.01))

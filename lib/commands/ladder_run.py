@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from transformers import PreTrainedModel
+import transformers
 
 from lib import provenance
 from lib.balance import checkpoint, numerics, pretrain, train
@@ -111,7 +111,7 @@ def plan(job: Job, p: SimpleNamespace) -> train.Plan:
 
 def trained(
     job: Job, p: SimpleNamespace, text: Text, folder: Path, device: torch.device, deadline: float
-) -> tuple[PreTrainedModel, list, list]:
+) -> tuple[transformers.PreTrainedModel, list, list]:
     """(model, its curve, its profiles under way), from the job's checkpoint where there is one."""
     if job.start in load.ARMS:
         model = load.embedded(job.start, device=device)[0]

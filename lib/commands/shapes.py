@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoModelForCausalLM
 
 from lib.model import load
 from lib.network import cost, step
@@ -55,9 +55,8 @@ def of_config(config: Any, name: str, *, dtype: str = "auto", code: bool = False
     """
     where, text = f"shapes: model = {name!r}", config.get_text_config()
     with torch.device("meta"):
-        net = load.one_line(
-            name, lambda: AutoModelForCausalLM.from_config(config, trust_remote_code=code)
-        )
+        build = transformers.AutoModelForCausalLM.from_config
+        net = load.one_line(name, lambda: build(config, trust_remote_code=code))
     held = {key: (size, net.get_submodule(key)) for key, size in declared.holders(net).items()}
     sizes = {(size, _weights(part, size) // size) for size, part in held.values()}
     if len(sizes) != 1:

@@ -11,17 +11,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+import transformers
 from tokenizers import Tokenizer
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    OlmoeConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.utils import logging
-from transformers.utils.quantization_config import Mxfp4Config
 
 from lib import provenance
 from lib.model import filling, pack, spreading, vocabulary
@@ -44,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         vocab_size=50304,
     )
 }
-logging.disable_progress_bar()  # a small file needs none, and notebooks would keep it
+transformers.utils.logging.disable_progress_bar()  # a small file needs none, notebooks keep it
 
 
 def device(name: str) -> torch.device:
@@ -68,7 +59,7 @@ def tokenizer(path: Path | None = None) -> Tokenizer:
     )
 
 
-def config(**changes) -> OlmoeConfig:
+def config(**changes) -> transformers.OlmoeConfig:
     """The embedded model's architecture: OLMoE (arXiv 2409.02060) at 6 layers × 16 experts top-2,
     7.8 M parameters.
     """
@@ -90,7 +81,7 @@ def config(**changes) -> OlmoeConfig:
         eos_token_id=0,
         pad_token_id=0,
     )
-    return OlmoeConfig(**own | changes)
+    return transformers.OlmoeConfig(**own | changes)
 
 
 def arms(model: str) -> dict[str, str]:
@@ -111,7 +102,7 @@ def described(model: str) -> str:
 
 def embedded(
     arm: str, *, device: torch.device | str = "cpu", home: Path | None = None
-) -> tuple[PreTrainedModel, Tokenizer]:
+) -> tuple[transformers.PreTrainedModel, Tokenizer]:
     """(model, tokenizer) of an embedded checkpoint in float32, "without" or "with" a balance loss,
     its file verified first; or, not verified, of one trained anew into another folder `home`.
     """
@@ -139,7 +130,7 @@ def open(
     dtype: str = "auto",
     revision: str = "main",
     code: str = "",
-) -> tuple[PreTrainedModel, Tokenizer]:
+) -> tuple[transformers.PreTrainedModel, Tokenizer]:
     """(model, tokenizer) by name: "without" or "with" (embedded), a local folder, or a model of the
     hub.
 
@@ -164,7 +155,9 @@ def open(
     return model, one_line(name, lambda: own_tokenizer(Path(source), source, options))
 
 
-def configured(name: str, revision: str, code: str) -> tuple[str, dict[str, Any], PretrainedConfig]:
+def configured(
+    name: str, revision: str, code: str
+) -> tuple[str, dict[str, Any], transformers.PretrainedConfig]:
     """(source, options, config) of a folder or a model of the hub, without its weights."""
     path = Path(name).expanduser()
     hub = name.count("/") == 1 and not name.startswith((".", "/", "~"))
@@ -173,39 +166,44 @@ def configured(name: str, revision: str, code: str) -> tuple[str, dict[str, Any]
         raise FileNotFoundError(f"load.open: model = {name!r}: must be one of {known}")
     source = str(path) if path.exists() else name
     options: dict[str, Any] = dict(revision=revision, trust_remote_code=code == name)
-    return source, options, one_line(name, lambda: AutoConfig.from_pretrained(source, **options))
+    return source, options, read_config(name, source, options)
+
+
+def read_config(name: str, source: str, options: dict) -> transformers.PretrainedConfig:
+    """The configuration of what a user calls `name`; refused in one line."""
+    return one_line(name, lambda: transformers.AutoConfig.from_pretrained(source, **options))
 
 
 def own_tokenizer(path: Path, source: str, options: dict) -> Tokenizer:
     """A model's own tokenizer, with the rule by which it begins a text."""
     if (path / "tokenizer.json").is_file():
         return vocabulary.local(path)
-    whole = AutoTokenizer.from_pretrained(source, **options)
+    whole = transformers.AutoTokenizer.from_pretrained(source, **options)
     bos = whole.bos_token if getattr(whole, "add_bos_token", True) else None
     return vocabulary.beginning(whole.backend_tokenizer, bos)
 
 
-def random(shape: str, *, device: torch.device) -> PreTrainedModel:
+def random(shape: str, *, device: torch.device) -> transformers.PreTrainedModel:
     """A model of a real shape with random weights in bfloat16, to measure cost on, never quality:
     "olmoe-1b-7b".
     """
-    settings = OlmoeConfig(**SHAPES[shape], output_router_logits=False)
+    settings = transformers.OlmoeConfig(**SHAPES[shape], output_router_logits=False)
     kind = torch.bfloat16
     spreading.check(shape, spreading.needed(settings, kind), kind, device)
     with device:
         before = torch.get_default_dtype()
         torch.set_default_dtype(kind)
         try:
-            return AutoModelForCausalLM.from_config(settings, dtype=kind).eval()
+            return transformers.AutoModelForCausalLM.from_config(settings, dtype=kind).eval()
         finally:
             torch.set_default_dtype(before)
 
 
 def timed(
     shape: str,
-    opened: MutableMapping[str, tuple[PreTrainedModel, Tokenizer]],
+    opened: MutableMapping[str, tuple[transformers.PreTrainedModel, Tokenizer]],
     where: torch.device,
-) -> tuple[PreTrainedModel, str]:
+) -> tuple[transformers.PreTrainedModel, str]:
     """The model whose cost a chapter measures, and what it is in words: "model" takes the first of
     `opened`, anything else random weights of that `shape`; these are then let go, as both need not
     fit into memory.
@@ -247,6 +245,8 @@ def _quantisation(name: str, settings) -> dict:
             "16 bits, so that it is no smaller and not what is served: take the original checkpoint"
         )
     if "mxfp4" in method:  # its kernels route by themselves, past every hook
+        from transformers.utils.quantization_config import Mxfp4Config
+
         return {"quantization_config": Mxfp4Config(dequantize=True)}
     return {}
 
@@ -262,11 +262,11 @@ def dtype_of(name: str, wanted: str, settings, device: torch.device | str) -> to
 
 def _pretrained(
     source: Path | str, device: torch.device | str, dtype: torch.dtype, **options
-) -> PreTrainedModel:
+) -> transformers.PreTrainedModel:
     """The model in evaluation mode, every weight from the checkpoint and every one of it used."""
     options |= dict(dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
     model, told = one_line(
-        str(source), lambda: AutoModelForCausalLM.from_pretrained(source, **options)
+        str(source), lambda: transformers.AutoModelForCausalLM.from_pretrained(source, **options)
     )
     filling.check(str(source), told)
     return (model if "device_map" in options else model.to(device)).eval()
@@ -287,7 +287,7 @@ def verify(path: Path) -> str:
     return found
 
 
-def save(model: PreTrainedModel, folder: Path) -> None:
+def save(model: transformers.PreTrainedModel, folder: Path) -> None:
     """Write a checkpoint in bfloat16 as one safetensors file; the folder appears whole or not at
     all.
     """

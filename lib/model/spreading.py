@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import AutoModelForCausalLM
+import transformers
 
 
 def placed(need: int, device: torch.device) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def needed(settings, dtype: torch.dtype, *, code: bool = False) -> int:
     a number.
     """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(settings, trust_remote_code=code)
+        model = transformers.AutoModelForCausalLM.from_config(settings, trust_remote_code=code)
     return sum(part.numel() for part in model.parameters()) * dtype.itemsize
 
 
