@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats as scipy_stats
 
 CLUSTERS = 8  # with fewer, no interval is given
 
@@ -172,7 +172,7 @@ def jackknife_interval(
     left = np.array([statistic(counts[clusters != name]) for name in names])
     m = len(names)
     error = np.sqrt((m - 1) / m * ((left - left.mean()) ** 2).sum())
-    half = scipy_stats.t.ppf(0.5 + level / 2, m - 1) * error
+    half = scipy.stats.t.ppf(0.5 + level / 2, m - 1) * error
     return whole - half, whole + half
 
 
@@ -192,7 +192,7 @@ def mean_interval(samples: ArrayLike, level: float = 0.95) -> tuple[float, float
     """
     samples = _samples(samples, "mean_interval")
     half = (
-        scipy_stats.t.ppf(0.5 + level / 2, len(samples) - 1)
+        scipy.stats.t.ppf(0.5 + level / 2, len(samples) - 1)
         * samples.std(ddof=1)
         / np.sqrt(len(samples))
     )
@@ -209,8 +209,8 @@ def quantile_interval(samples: ArrayLike, q: float, level: float = 0.95) -> tupl
     if not 0 < q < 1:
         raise ValueError(f"stats.quantile_interval: q = {q}: must lie between 0 and 1")
     tail = (1 - level) / 2
-    low = int(scipy_stats.binom.ppf(tail, len(ordered), q)) - 1
-    high = int(scipy_stats.binom.ppf(1 - tail, len(ordered), q))
+    low = int(scipy.stats.binom.ppf(tail, len(ordered), q)) - 1
+    high = int(scipy.stats.binom.ppf(1 - tail, len(ordered), q))
     return float(ordered[max(low, 0)]), float(ordered[min(high, len(ordered) - 1)])
 
 
@@ -275,7 +275,7 @@ def equivalence_p(differences: ArrayLike, margin: float) -> float:
     if not margin > 0:
         raise ValueError(f"stats.equivalence_p: margin = {margin}: must be > 0")
     error = max(d.std(ddof=1) / np.sqrt(len(d)), np.finfo(float).tiny)
-    return float(scipy_stats.t.sf((margin - abs(d.mean())) / error, len(d) - 1))
+    return float(scipy.stats.t.sf((margin - abs(d.mean())) / error, len(d) - 1))
 
 
 def size_interval(interval: tuple[float, float]) -> tuple[float, float]:

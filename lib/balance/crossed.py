@@ -9,7 +9,7 @@ and so errs on the wide side.
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats as scipy_stats
+import scipy
 
 from lib import stats
 
@@ -41,7 +41,7 @@ def mean(values: np.ndarray, name: str) -> dict[str, float]:
     middle = float(values[:, 0].mean()) if len(values) else np.nan
     deviation, freedom = error(values)
     known = np.isfinite(deviation)
-    half = scipy_stats.t.ppf(0.975, freedom) * deviation if known else np.nan
+    half = scipy.stats.t.ppf(0.975, freedom) * deviation if known else np.nan
     return {name: middle, f"{name}_low": middle - half, f"{name}_high": middle + half}
 
 
@@ -53,4 +53,4 @@ def equivalence_p(values: np.ndarray, margin: float) -> float:
     if not np.isfinite(deviation):
         return np.nan
     spread = max(deviation, np.finfo(float).tiny)
-    return float(scipy_stats.t.sf((margin - abs(values[:, 0].mean())) / spread, freedom))
+    return float(scipy.stats.t.sf((margin - abs(values[:, 0].mean())) / spread, freedom))

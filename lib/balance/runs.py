@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats as scipy_stats
 
 from lib import stats
 from lib.balance import worth
@@ -56,7 +56,7 @@ def with_draws(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """
     drawn = rows.groupby(["loss", "coefficient"], sort=False).drawn.mean().to_numpy()
     half = (found.max_violation_high - found.max_violation_low) / 2
-    wide = np.hypot(half, scipy_stats.t.ppf(0.975, worth.AGAIN) * np.nan_to_num(drawn))
+    wide = np.hypot(half, scipy.stats.t.ppf(0.975, worth.AGAIN) * np.nan_to_num(drawn))
     middle = found.max_violation
     return found.assign(max_violation_low=middle - wide, max_violation_high=middle + wide)
 

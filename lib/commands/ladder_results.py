@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats as scipy_stats
 
 from lib import stats
 from lib.commands import declared
@@ -66,7 +66,7 @@ def mean(estimates: Sequence[np.ndarray], least: int = declared.LEAST) -> dict[s
     if n >= least:
         squared, freedom = squared + table[:, 0].var(ddof=1) / n, min(n, m) - 1
     error = float(np.sqrt(squared)) if m >= stats.CLUSTERS else np.nan
-    half = scipy_stats.t.ppf(0.975, max(freedom, 1)) * error
+    half = scipy.stats.t.ppf(0.975, max(freedom, 1)) * error
     low, high = stats.mean_interval(table[:, 0]) if n > 1 else (np.nan, np.nan)
     estimate = float(table[:, 0].mean())
     return {
@@ -84,12 +84,12 @@ def mean(estimates: Sequence[np.ndarray], least: int = declared.LEAST) -> dict[s
 
 def p_above(row: Mapping[str, float], margin: float = 0.0) -> float:
     """One-sided p-value of the mean being at most `margin`."""
-    return float(scipy_stats.t.sf((row["estimate"] - margin) / row["error"], row["freedom"]))
+    return float(scipy.stats.t.sf((row["estimate"] - margin) / row["error"], row["freedom"]))
 
 
 def p_equivalent(row: Mapping[str, float], margin: float) -> float:
     """p-value of two one-sided tests that the mean lies within ± `margin`."""
-    return float(scipy_stats.t.sf((margin - abs(row["estimate"])) / row["error"], row["freedom"]))
+    return float(scipy.stats.t.sf((margin - abs(row["estimate"])) / row["error"], row["freedom"]))
 
 
 def verdict(low: float, high: float, margin: float = 0.0) -> str:

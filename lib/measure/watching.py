@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
+import scipy
 
 from lib import stats
 from lib.measure import calibrate, elasticity, grid
@@ -43,7 +43,7 @@ def judged(tested: pd.DataFrame, own: str, rival: str, draws: int, seed: int = 0
         if edges is None and len(means) >= elasticity.FEWEST:
             edges = stats.jackknife_interval(gain.to_numpy(), of, np.mean, least=elasticity.FEWEST)
         low, high = edges or (np.nan, np.nan)
-        p = scipy_stats.ttest_1samp(means, 0, alternative="less").pvalue if len(means) > 1 else 1.0
+        p = scipy.stats.ttest_1samp(means, 0, alternative="less").pvalue if len(means) > 1 else 1.0
         verdict = "supported" if high < 0 else "not supported" if low > 0 else "undecided"
         errors = found[own].mean(), found[rival].mean(), gain.mean()
         rows.append((part, len(found), len(means), *errors, low, high, p, verdict))

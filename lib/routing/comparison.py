@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import stats as scipy_stats
+import scipy
 
 from lib import stats
 
@@ -71,7 +71,7 @@ def p_value(pairs: np.ndarray, clusters: np.ndarray, *, above: bool = False) -> 
     if not error:
         return 1.0
     ratio, freedom = per_token(pairs) / error, len(sums) - 1
-    one_sided = scipy_stats.t.sf(ratio if above else abs(ratio), freedom)
+    one_sided = scipy.stats.t.sf(ratio if above else abs(ratio), freedom)
     return float(one_sided if above else 2 * one_sided)
 
 
