@@ -18,6 +18,14 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+# papermill's own command; jsonschema would compile its grammars for 3 seconds
+PAPERMILL = [sys.executable, "-c"]
+PAPERMILL += [
+    """import sys
+sys.modules["rfc3987_syntax"] = None
+from papermill.__main__ import papermill
+papermill()"""
+]
 TINY = [
     "documents_per_domain=2",
     "tokens_per_document=64",

@@ -5,11 +5,10 @@ bad values.
 import json
 import random
 import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PAPERMILL, ROOT
 from transformers import MixtralConfig, MixtralForCausalLM
 
 from lib.model import load, rows
@@ -32,7 +31,7 @@ def assigned(folder, **changes):
         part for name, value in (SMALL | changes).items() for part in ("-y", f"{name}: {value}")
     ]
     source = ROOT / "notebooks/02_assignment.ipynb"
-    command = [sys.executable, "-m", "papermill", str(source), "out.ipynb", "-k", "python3", *given]
+    command = [*PAPERMILL, str(source), "out.ipynb", "-k", "python3", *given]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 

@@ -4,12 +4,11 @@ values.
 
 import json
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import PAPERMILL, ROOT
 
 from lib import stats
 from lib.model import load
@@ -32,7 +31,7 @@ def profile(folder, **changes):
     """Papermill by hand, from any folder."""
     given = [part for name, value in (SMALL | changes).items() for part in ("-p", name, str(value))]
     source = ROOT / "notebooks/01_profile.ipynb"
-    command = [sys.executable, "-m", "papermill", str(source), "out.ipynb", "-k", "python3", *given]
+    command = [*PAPERMILL, str(source), "out.ipynb", "-k", "python3", *given]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
 
 
@@ -59,13 +58,14 @@ def own_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", params=["embedded", "own"])
-def made(request, own_model, tmp_path_factory):
+def made(request, tmp_path_factory):
     """The folder of a small run, and the arms that it must hold."""
+    if request.param == "embedded":
+        return request.getfixturevalue("tiny_run") / "01_profile", ("without", "with")
     folder = tmp_path_factory.mktemp("profile")
-    own = request.param == "own"
-    done = profile(folder, model=own_model if own else "embedded")
+    done = profile(folder, model=request.getfixturevalue("own_model"))
     assert done.returncode == 0, done.stderr[-2000:]
-    return folder / "01_profile", ("model",) if own else ("without", "with")
+    return folder / "01_profile", ("model",)
 
 
 def test_published_values_follow_from_the_saved_routes(made):

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, TINY, command
+from conftest import PAPERMILL, ROOT, TINY, command
 
 from lib import provenance
 from lib.paper import chapters, compare, rules, runner, runs, settings
@@ -128,9 +128,7 @@ def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(
     ]
     typed = settings.of("04_network", settings.parse([*TINY, *given]))  # JSON, and so YAML
     line = [
-        sys.executable,
-        "-m",
-        "papermill",
+        *PAPERMILL,
         str(ROOT / "notebooks/04_network.ipynb"),
         "out.ipynb",
         "-k",
@@ -368,9 +366,7 @@ def shown(folder, given):
 def test_a_notebook_runs_alone_from_any_folder(tmp_path):
     source = ROOT / "notebooks/04_network.ipynb"
     command_line = [
-        sys.executable,
-        "-m",
-        "papermill",
+        *PAPERMILL,
         str(source),
         "out.ipynb",
         "-p",
