@@ -28,14 +28,14 @@ def table(
         )
     rng = np.random.default_rng(seed)
     layers, experts = counts.shape[1:]
-    homes = [placement.random(experts, devices, rng) for _ in range(RANDOM)]
+    homes = _random(experts, devices, rng)
     rho: dict[str, list[float]] = {"random": [], "fresh": [], "same": [], "other": []}
     for name, (calibration, served) in parts.items():
         others = [a + b for other, (a, b) in parts.items() if other != name]
         for layer in range(layers):
             load = served[layer]
+            rho["random"].append(float(over_mean(load @ homes).mean()))
             packs = {
-                "random": homes,
                 "fresh": [placement.packed(load, devices)],
                 "same": [placement.packed(calibration[layer], devices)],
                 "other": [placement.packed(other[layer], devices) for other in others],
@@ -61,7 +61,7 @@ def between(
     redundant: slots that hold copies of busy experts (`placement.replicated`); 0: packing alone.
     """
     rng = np.random.default_rng(seed)
-    homes = [placement.random(served.shape[1], devices, rng) for _ in range(RANDOM)]
+    homes = _random(served.shape[1], devices, rng)
 
     def placed(load: np.ndarray) -> np.ndarray:
         if redundant:
@@ -71,8 +71,8 @@ def between(
     rows = []
     for layer, load in enumerate(served):
         stale = [placed(other[layer]) for other in made]
-        kinds = homes, [placed(load)], stale
-        rows.append([np.mean([busiest(load, home, devices) for home in kind]) for kind in kinds])
+        own = [[busiest(load, home, devices) for home in kind] for kind in ([placed(load)], stale)]
+        rows.append([over_mean(load @ homes).mean(), *map(np.mean, own)])
     random, fresh, stale_rho = np.mean(rows, axis=0)
     kept = (random - stale_rho) / (random - fresh) if random > fresh else float("nan")
     return dict(random=random, fresh=fresh, stale=stale_rho, kept=kept)
@@ -80,8 +80,18 @@ def between(
 
 def busiest(load: np.ndarray, home: np.ndarray, devices: int) -> float:
     """ρ of loads [experts] under a placement."""
-    on_device = placement.device_load(load, home, devices)
-    return float(on_device.max() / on_device.mean())
+    return float(over_mean(placement.device_load(load, home, devices)))
+
+
+def over_mean(on_device: np.ndarray) -> np.ndarray:
+    """[...] ρ of device loads [..., devices]."""
+    return on_device.max(-1) / on_device.mean(-1)
+
+
+def _random(experts: int, devices: int, rng: np.random.Generator) -> np.ndarray:
+    """[RANDOM, experts, devices] shares of random placements."""
+    homes = [placement.random(experts, devices, rng) for _ in range(RANDOM)]
+    return np.stack([placement.share(home, experts, devices) for home in homes])
 
 
 def _halves(counts: np.ndarray, domain: np.ndarray, cluster: np.ndarray) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -10,6 +12,7 @@ from lib.commands.ladder_results import Results, mean, of, p_above, per_token, v
 from lib.routing import comparison, profile
 
 
+@cache
 def target(group_tokens: int, experts: int, k: int, draws: int = declared.TARGET_DRAWS) -> float:
     """`TARGET` × the P95 of max/nominal of a perfect router in groups of so many tokens."""
     rng = np.random.default_rng(0)
