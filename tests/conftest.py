@@ -18,6 +18,16 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+OFFLINE = [  # flags of Chromium
+    "--no-sandbox",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # papermill's own command; jsonschema would compile its grammars for 3 seconds
 PAPERMILL = [sys.executable, "-c"]
 PAPERMILL += [
@@ -113,6 +123,31 @@ def chromium() -> str:
     if path is None:
         pytest.skip("Chromium is not installed (apt-get install chromium)")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """Headless Chromium that finds nothing beyond this machine."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=chromium, args=OFFLINE)
+        yield started
+        started.close()
+
+
+def violations(page) -> list[str]:
+    """What axe-core 4.12.1 finds serious on a page: contrast, labels, order, names of regions."""
+    import axe_playwright_python
+
+    script = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+    page.add_script_tag(content=script.read_text())
+    asked = "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+    return [
+        f"{found['id']}: {found['nodes'][0]['html'][:160]}"
+        for found in page.evaluate(asked)
+        if found["impact"] in ("serious", "critical")
+    ]
 
 
 @pytest.fixture(scope="session")

@@ -8,18 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import parse_qs
 
-import axe_playwright_python
 import pytest
+from conftest import violations
 
 from lib.commands import advice, advise, deciding, level
 from lib.network import step, synthetic
 from lib.paper import markup
 
 STATIC = Path(__file__).parents[1] / "book/_static"
-AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 MACHINES = {card: advise.machine(card) for card in advise.CARDS}
 RULES, PRICES, SHAPES = deciding.Rules(), advice.prices(), step.models()
-FLAGS = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND", "--disable-gpu"]
 TYPED = {"experts": 64, "k": 8, "level": 0.25, "devices": 16, "tokens": 512, "spare": 1}
 
 
@@ -53,16 +51,6 @@ def points(number, rng):
 def asked(shape, experts, k, level_, devices, tokens, card, spare, *_):
     names = "shape", "experts", "k", "level", "devices", "tokens", "card", "spare"
     return dict(zip(names, (shape, experts, k, level_, devices, tokens, card, spare), strict=True))
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -176,9 +164,7 @@ def test_it_is_accessible(browser, place, scheme):
     page = context.new_page()
     page.goto(place)
     page.evaluate("scheme => document.documentElement.dataset.theme = scheme", scheme)
-    page.add_script_tag(path=str(AXE))
-    found = page.evaluate("axe.run()")["violations"]
-    assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
+    assert violations(page) == []
     context.close()
 
 

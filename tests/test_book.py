@@ -3,23 +3,12 @@
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
-import axe_playwright_python
 import pytest
+from conftest import violations
 
 from lib.paper import columns_about, pdf, roles
 
-ARGUMENTS = [
-    "--no-sandbox",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PAGES = [
     "book/intro",
     "book/claims",
@@ -41,22 +30,11 @@ PAGES = [
     "notebooks/06_synthesis",
 ]
 CHAPTERS = [name for name in PAGES if name.startswith("notebooks/")]
-AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")  # axe-core 4.12.1
 
 
 @pytest.fixture(scope="module")
 def html(tiny_run):
     return tiny_run / "book/_build/html"
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield started
-        started.close()
 
 
 @pytest.mark.browser
@@ -235,16 +213,7 @@ def test_a_page_is_accessible(browser, html, name, scheme):
     page.add_style_tag(
         content="*, *::before, *::after { transition: none !important; animation: none !important }"
     )
-    page.add_script_tag(content=AXE.read_text())
-    found = page.evaluate(
-        "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
-    )
-    serious = [
-        f"{v['id']}: {v['nodes'][0]['html'][:160]}"
-        for v in found
-        if v["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert violations(page) == []
     context.close()
 
 

@@ -68,20 +68,16 @@ def test_every_page_of_the_book_is_printed():
 
 
 @pytest.mark.browser
-def test_a_book_is_printed_and_no_column_is_lost(html, chromium, tmp_path):
+def test_a_book_is_printed_and_no_column_is_lost(html, browser, tmp_path):
     target = tmp_path / "book.pdf"
     assert pdf.printed(html, PAGES, target) == 2 and pdf.sheets(target) == 2
     assert not (html / "print.html").exists()
-    from playwright.sync_api import sync_playwright
-
     (html / "joined.html").write_text(pdf.joined(html, PAGES))
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 680, "height": 900})  # of A4 without its margins
-        page.emulate_media(media="print")
-        page.goto((html / "joined.html").as_uri())
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        browser.close()
+    page = browser.new_page(viewport={"width": 680, "height": 900})  # of A4 without its margins
+    page.emulate_media(media="print")
+    page.goto((html / "joined.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
 
 
 def test_without_chromium_it_is_said(html, tmp_path, monkeypatch):
