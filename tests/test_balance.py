@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 from conftest import DEVICES
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 
 from lib.balance import evaluate, losses, numerics, objective, train
 from lib.model.corpus import Document
@@ -163,13 +164,13 @@ def test_divergence_ends_with_one_line(tiny_model):
 def test_bf16_expert_products_really_are_bf16(tiny_model, monkeypatch):
     seen = []
     forward = numerics.use_precision(tiny_model, "bf16")
-    original = numerics.ALL_EXPERTS_FUNCTIONS["grouped_mm"]
+    original = ALL_EXPERTS_FUNCTIONS["grouped_mm"]
 
     def spy(self, hidden, index, weights):
         seen.append((hidden.dtype, self.gate_up_proj.dtype, self.down_proj.dtype))
         return original(self, hidden, index, weights)
 
-    monkeypatch.setitem(numerics.ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", spy)
+    monkeypatch.setitem(ALL_EXPERTS_FUNCTIONS._global_mapping, "grouped_mm", spy)
     with forward:
         objective.language_loss(tiny_model, torch.zeros(2, 9, dtype=torch.long)).backward()
     assert seen == [(torch.bfloat16,) * 3] * 3

@@ -37,11 +37,16 @@ def html(tiny_run):
     return tiny_run / "book/_build/html"
 
 
+CUT = """[...document.querySelectorAll('.paper-scroll, .pst-scrollable-table-container')]
+  .filter(box => box.scrollWidth > box.clientWidth + 1)"""
+SAID = "box => getComputedStyle(box, '::before').content.includes('to the right')"
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_whole_offline(browser, html, name, width):
-    page = browser.new_page(viewport={"width": width, "height": 844})
+def test_a_page_is_whole_offline_on_a_phone_a_desktop_and_paper(browser, html, name):
+    """Nothing is fetched, nothing sticks out; a table that is cut off says so, in print none is."""
+    page = browser.new_page(viewport={"width": 390, "height": 844})
     remote, errors = [], []
     page.on(
         "request", lambda r: None if r.url.startswith(("file:", "data:")) else remote.append(r.url)
@@ -51,13 +56,21 @@ def test_a_page_is_whole_offline(browser, html, name, width):
     page.goto((html / f"{name}.html").as_uri())
     page.wait_for_timeout(400)
     assert remote == [] and errors == []
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(
         "[...document.images].every(i => i.complete && i.naturalWidth > 0 && i.alt !== null)"
     )
     if name in ("book/notation", "notebooks/04_network"):
         assert page.locator("mjx-container svg").count() > 2
     assert page.locator("text=(not available in this run)").count() == 0
+    assert page.evaluate(f"{CUT}.every({SAID})")
+    for width in (390, 1280):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+    page.set_viewport_size({"width": 680, "height": 900})  # of A4 without its margins
+    page.emulate_media(media="print")
+    page.wait_for_timeout(200)
+    assert page.evaluate(f"{CUT}.map(box => box.textContent.slice(0, 60))") == []
     page.close()
 
 
@@ -142,25 +155,6 @@ def test_a_value_explains_itself_by_keyboard_pointer_and_touch(browser, html, ti
     link.tap()
     touch.wait_for_url("**/notebooks/00_base_model.html#cell-*")
     touch.context.close()
-
-
-CUT = """[...document.querySelectorAll('.paper-scroll, .pst-scrollable-table-container')]
-  .filter(box => box.scrollWidth > box.clientWidth + 1)"""
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("name", PAGES)
-def test_a_table_that_is_cut_off_says_so_and_in_print_none_is(browser, html, name):
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto((html / f"{name}.html").as_uri())
-    page.wait_for_timeout(200)
-    said = "box => getComputedStyle(box, '::before').content.includes('to the right')"
-    assert page.evaluate(f"{CUT}.every({said})")
-    page.set_viewport_size({"width": 680, "height": 900})  # of A4 without its margins
-    page.emulate_media(media="print")
-    page.wait_for_timeout(200)
-    assert page.evaluate(f"{CUT}.map(box => box.textContent.slice(0, 60))") == []
-    page.close()
 
 
 @pytest.mark.browser
