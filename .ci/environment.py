@@ -27,9 +27,19 @@ def install(stamp, requirements):
     names = " and ".join(str(path) for path in requirements)
     print("installing {} into {} (a few minutes)".format(names, folder), flush=True)
     ended = pip(folder, requirements)
+    if ended == 0 and sys.dont_write_bytecode:
+        compiled(folder)
     if ended == 0:
         stamp.touch()
     return ended
+
+
+def compiled(folder):
+    """Compile all but tests at once: no import would keep what it compiles, as
+    PYTHONDONTWRITEBYTECODE asks, and every process would compile PyTorch anew.
+    """
+    line = [str(folder / "bin/python"), "-m", "compileall", "-q", "-j", "0", "-x", "/tests?/"]
+    subprocess.run([*line, str(folder / "lib")], stdout=subprocess.DEVNULL, check=False)
 
 
 def pip(folder, requirements):

@@ -2,6 +2,7 @@
 where.
 """
 
+import importlib.util
 import lzma
 import os
 import re
@@ -82,6 +83,26 @@ def test_a_half_made_environment_is_made_anew_below_a_path_with_a_space(checkout
     out, _ = again.communicate(timeout=120)
     assert again.returncode == 0 and works(checkout), out
     assert (checkout / ".venv/.ready").is_file() and (checkout / ".venv/.tested").is_file()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_where_no_import_keeps_bytecode_all_is_compiled_at_once(checkout, monkeypatch, kept):
+    """Else every process would compile PyTorch anew: ten seconds each."""
+    source = importlib.util.spec_from_file_location("made", checkout / ".ci/environment.py")
+    environment = importlib.util.module_from_spec(source)
+    source.loader.exec_module(environment)
+    home = checkout / ".venv"
+    for name in ("lib/own/a.py", "lib/own/tests/b.py", ".ready", "bin/python"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    (home / "bin/python").unlink()
+    (home / "bin/python").symlink_to(sys.executable)
+    monkeypatch.setattr(environment, "pip", lambda *_: 0)
+    monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
+    monkeypatch.chdir(checkout)
+    assert environment.install(home / ".tested", []) == 0 and (home / ".tested").is_file()
+    compiled = [path.name.split(".")[0] for path in home.rglob("*.pyc")]
+    assert compiled == ([] if kept else ["a"])
 
 
 def test_of_two_at_once_one_waits_and_nothing_is_installed_twice(checkout):
