@@ -82,6 +82,8 @@ def said(case: Case, folder: Path) -> str:
 def parameters() -> Iterator[Case]:
     for given, words in {
         "step_levels=[0.99]": "below the highest level",
+        "imbalance_levels=[0.0, 1.5]": "must be a list",
+        "imbalance_levels=[0.0, 0.95]": "level = 0.95: must be from 0 to below 0.9375",
         "step_levels=[]": "must be a list; each item another one that must be",
         "step_levels=[0.3, 0.3]": "each item another one",
         "expert_parallel=[3, 7]": "one must divide the experts",

@@ -91,15 +91,16 @@ def test_where_no_import_keeps_bytecode_all_is_compiled_at_once(checkout, monkey
     source = importlib.util.spec_from_file_location("made", checkout / ".ci/environment.py")
     environment = importlib.util.module_from_spec(source)
     source.loader.exec_module(environment)
-    home = checkout / ".venv"
-    for name in ("lib/own/a.py", "lib/own/tests/b.py", ".ready", "bin/python"):
+    home = checkout.rename(checkout.with_name("test")) / ".venv"
+    site = "lib/python3/site-packages/own"
+    for name in (f"{site}/a.py", f"{site}/tests/b.py", ".ready", "bin/python"):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).touch()
     (home / "bin/python").unlink()
     (home / "bin/python").symlink_to(sys.executable)
     monkeypatch.setattr(environment, "pip", lambda *_: 0)
     monkeypatch.setattr(sys, "dont_write_bytecode", not kept)
-    monkeypatch.chdir(checkout)
+    monkeypatch.chdir(home.parent)
     assert environment.install(home / ".tested", []) == 0 and (home / ".tested").is_file()
     compiled = [path.name.split(".")[0] for path in home.rglob("*.pyc")]
     assert compiled == ([] if kept else ["a"])
