@@ -239,3 +239,33 @@ def test_windows_take_clusters_documents_and_windows_in_turn():
     assert rows.tolist() == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3], [4, 5, 6, 7]]
     with pytest.raises(ValueError, match="a: 4 windows of 4 tokens: must be 5"):
         ladder_measure.windows(texts, 4, 5)
+
+
+def placed_text():
+    """Two domains of four clusters, a document each, of five windows; random tokens."""
+    rng = np.random.default_rng(0)
+    stream = rng.integers(0, 8000, 4000)
+    held_out = [
+        corpus.Document(f"{domain}{c}", domain, f"{domain}/{c}", "", tuple(stream[40 * c :][:40]))
+        for domain in "ab"
+        for c in range(4)
+    ]
+    return ladder_measure.Text(stream, {"one": stream}, held_out)
+
+
+def test_what_a_placement_is_held_against_a_bias_on():
+    p = ladder_queue.numbers(TOY | {"PLACED_SCALES": [0.5, 1.0, 2.0], "BIAS_COST": 1.0})
+    text, model = placed_text(), pretrain.untrained(1, torch.device("cpu"), **P.SHAPE)
+    own = ladder_measure.placed(model, text, p)
+    _, grid = ladder_measure.windows(text.held_out, p.WINDOW, p.WINDOWS_PER_DOMAIN)
+    assert own["group_tokens"] == len(grid) == 8 and own["domains"] == ["a", "b"]
+    assert own["clusters"] == [f"{domain}/{c}" for domain in "ab" for c in range(4)]
+    # an untrained model loses less than a nat by any bias: the largest scale is taken
+    assert own["scale"] == 2.0 and [row["scale"] for row in own["scales"]] == [0.0, 0.5, 1.0, 2.0]
+    made, native, biased = (np.array(own[name]) for name in ("made", "native", "biased"))
+    assert made.shape == (2, 2, 8) and native.shape == biased.shape == (2, 4, 2, 8)
+    # two windows of each half and domain, k = 2: every position of a half has 4 windows
+    assert (native.sum(3) == 8).all() and (biased.sum(3) == 8).all()
+    assert (made.sum(2) == 2 * 2 * p.WINDOW).all() and (native != biased).any()
+    kept = ladder_measure.placed(model, text, ladder_queue.numbers(vars(p) | {"BIAS_COST": -9.0}))
+    assert kept["scale"] == 0.0 and kept["biased"] == kept["native"]

@@ -101,6 +101,8 @@ FEW_TOKENS, MANY_TOKENS = 64, 256  # tokens per device: at most, and at least
 
 # H6a: a placement against a frozen bias, on the groups of H2b.
 DEVICES = 8  # expert-parallel devices; half as many where that leaves one expert a device
-BIAS_COST = 0.005  # nats per token that the bias may cost
+BIAS_COST = 0.005  # nats per token that the bias may cost, on the validation clusters
+PLACED_SCALES = tuple(number / 50 for number in range(1, 21))  # multiples of the fitted bias
+PLACED_LAYER = "OLMoE-1B-7B"  # whose hidden size and expert width a layer has, on measured cards
 
 FAMILY = ("H1", "H2a", "H2b", "H3", "H4", "H5", "H6a", "H6b")  # Holm's, one p-value each

@@ -120,6 +120,58 @@ def decode(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
     }
 
 
+def placed(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
+    """What a placement is made of and held against a frozen bias on, in the groups of `decode`; the
+    windows of every second cluster, from the first in alphabetical order, validate.
+
+    made [domains, layers, experts]: native counts of the validation windows.  scales: of the native
+    choice (scale 0) and of the bias at each scale, nats per cluster.  scale: the largest that costs
+    at most `BIAS_COST` on the validation clusters.  native, biased [2, groups, layers, experts]:
+    counts under the native choice and at that scale, of the validation windows and of the others.
+    """
+    found, grid = windows(text.held_out, p.WINDOW, p.WINDOWS_PER_DOMAIN)
+    ids = torch.from_numpy(grid).to(next(model.parameters()).device)
+    fits = fit(model, text, p)
+    names, cluster = np.unique([document.cluster for document in found], return_inverse=True)
+    domains, domain = np.unique([document.domain for document in found], return_inverse=True)
+    plan = [dict(bind.settings(["native"], [], [], [])[0], policy="native", bias_scale=0.0)]
+    plan += [
+        dict(setting, policy=p.WEIGHTS["biased"])
+        for setting in bind.settings(["biased"], [], p.PLACED_SCALES, [])
+    ]
+
+    def under(setting: dict, groups: np.ndarray, first: int) -> dict:
+        group = torch.from_numpy(groups.reshape(-1)).to(ids.device)
+        return assignment.run(model, ids, bind.bound(setting, group, fits), group, first=first)
+
+    half, tokens = cluster % 2, np.bincount(cluster)
+    position = np.arange(p.WINDOW) + p.WINDOW * half[:, None]  # a group of each half
+    validation = np.arange(len(names)) % 2 == 0
+    rows, counts = [], {}
+    for setting in plan:
+        made = under(setting, position, p.WINDOW // 2)
+        nats, scale = np.bincount(cluster, made["nats"]), setting["bias_scale"]
+        rows.append({"scale": scale, "nats": nats.round(2).tolist()})
+        cost = (nats - np.array(rows[0]["nats"]))[validation].sum()
+        if not scale or cost <= p.BIAS_COST * made["tokens"] * tokens[validation].sum():
+            kept = made["load"].astype(int).transpose(1, 0, 2)
+            counts[scale] = kept.reshape(2, -1, *kept.shape[1:]).tolist()
+            counts = {own: counts[own] for own in {0.0, max(counts)}}
+    of_domain = np.broadcast_to((domain + len(domains) * half)[:, None], grid.shape)
+    load = under(plan[0], of_domain.copy(), 0)["load"].astype(int).transpose(1, 0, 2)
+    return {
+        "group_tokens": len(ids),
+        "clusters": names.tolist(),
+        "tokens": (tokens * made["tokens"]).tolist(),
+        "domains": domains.tolist(),
+        "made": load[: len(domains)].tolist(),
+        "scales": rows,
+        "scale": max(counts),
+        "native": counts[0.0],
+        "biased": counts[max(counts)],
+    }
+
+
 def decode_settings(p: SimpleNamespace) -> list[dict]:
     """Every strategy but the linear programme, as declared, with its authors' weights."""
     capped = ("drop", "drop_position", "expanded_drop", "reroute")

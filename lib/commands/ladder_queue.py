@@ -110,6 +110,11 @@ def _cheap(p: SimpleNamespace) -> list[Job]:
     return [Job("cheap", seed, start="cheap", measures=()) for seed in p.SEEDS[: p.CHEAP_SEEDS]]
 
 
+def _placed(p: SimpleNamespace) -> list[Job]:
+    """The unbalanced model of each seed again, for its routes under a bias that costs little."""
+    return [Job("placed", seed, measures=("placed",)) for seed in p.SEEDS]
+
+
 def _both(name: str, p: SimpleNamespace, shape: tuple, rate: float, measures=MEASURES) -> list[Job]:
     arms = [("none", 0.0), ("switch", p.COEFFICIENT)]
     return [
@@ -153,6 +158,7 @@ QUEUES = {
     "losses": _losses,
     "repairs": _repairs,
     "cheap": _cheap,
+    "placed": _placed,
     "shapes": _shapes,
     "sizes": _sizes,
 }

@@ -34,6 +34,7 @@ MEASURES: dict[str, Callable[[torch.nn.Module, Text, SimpleNamespace], dict]] = 
     "profile": ladder_measure.profile,
     "prefix": ladder_measure.prefix,
     "decode": ladder_measure.decode,
+    "placed": ladder_measure.placed,
 }
 
 

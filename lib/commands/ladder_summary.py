@@ -5,16 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from lib.commands import declared, ladder_balance, ladder_profile, ladder_repairs, ladder_results
+from lib.commands import (
+    declared,
+    ladder_balance,
+    ladder_placed,
+    ladder_profile,
+    ladder_repairs,
+    ladder_results,
+)
 from lib.commands.ladder_results import Results, of, together, verdict
 
 COLUMNS = ["n", "clusters", "estimate", "low", "high", "low_all", "high_all", "p", "verdict"]
 
 
 def hypotheses(results: Results, draws: int = declared.LOCALITY_DRAWS) -> pd.DataFrame:
-    """A row per part of H1, H2a, H2b, H3 and H5: hypothesis, part, margin, and of the mean over
-    checkpoints (`ladder_results.mean`) n, clusters, estimate, low, high, low_all, high_all, then p
-    and verdict.  A part of which there is no result is missing.
+    """A row per part of H1, H2a, H2b, H3, H5 and H6a: hypothesis, part, margin, and of the mean
+    over checkpoints (`ladder_results.mean`) n, clusters, estimate, low, high, low_all, high_all,
+    then p and verdict.  A part of which there is no result is missing.
     """
     rows: list[dict] = []
     if of(results, "none", "profile"):
@@ -31,6 +38,8 @@ def hypotheses(results: Results, draws: int = declared.LOCALITY_DRAWS) -> pd.Dat
         part = ladder_results.price_difference(results)
         part["verdict"] = verdict(part["low_all"], part["high_all"])
         rows.append(_row("H5", "difference of prices", part))
+    for name, part in ladder_placed.over_bias(results).items():
+        rows.append(_row("H6a", ladder_placed.PARTS[name], part))
     return pd.DataFrame(rows, columns=["hypothesis", "part", "margin", *COLUMNS])
 
 
