@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -36,14 +37,16 @@ def fresh(copy: str, cells: list[dict]) -> str:
     return json.dumps(notebook)
 
 
-def page(source: str, has: markup_prose.Has, name: str = "") -> str:
+def page(
+    source: str, has: markup_prose.Has, name: str = "", led: Callable[[str], str] = str
+) -> str:
     """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
     bars left out.
 
     All code is folded.  The two parameter cells become one folded table, and below it stands a link
     to the executed notebook, where its `name` is told.  A failed notebook keeps its traceback.
     Before each code cell stands an anchor.  has: the numbers that there are, without which
-    sentences drop out.
+    sentences drop out.  led: what the HTML of an output goes through (`leads.led`).
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)
@@ -59,7 +62,7 @@ def page(source: str, has: markup_prose.Has, name: str = "") -> str:
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell["outputs"] = [
-                _readable(out)
+                _readable(out, led)
                 for out in cell["outputs"]
                 if out.get("name") != "stderr" and not _hidden(out)
             ]
@@ -103,10 +106,10 @@ def _hidden(output: dict) -> bool:
     return sentences or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
-def _readable(output: dict) -> dict:
-    """An output whose tables are as people read them."""
+def _readable(output: dict, led: Callable[[str], str]) -> dict:
+    """An output whose tables and captions are as people read them."""
     if text := output.get("data", {}).get("text/html"):
-        output["data"]["text/html"] = markup_tables.told("".join(text))
+        output["data"]["text/html"] = led(markup_tables.told("".join(text)))
     return output
 
 

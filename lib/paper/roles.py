@@ -63,6 +63,16 @@ def record_of(run: Path, number: str) -> dict | None:
     return records(run).get(number) or records(chapters.PUBLISHED).get(number)
 
 
+def told(run: Path) -> markup.Told:
+    """(number of a chapter, name) → the value of this run as text."""
+
+    def text(number: str, name: str) -> str:
+        value = records(run).get(number, {}).get("values", {}).get(name)
+        return markup.value(value) if value else markup.MISSING
+
+    return text
+
+
 def value_html(record: dict, name: str, link: str, other: dict | None = None) -> str:
     """One value as HTML: text with unit and interval, linked to the cell that made it, the kind as
     class, details as title.

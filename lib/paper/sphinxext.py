@@ -19,6 +19,7 @@ import json
 import lzma
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -36,6 +37,7 @@ from lib.paper import (
     compare,
     drawings,
     glossary,
+    leads,
     markup,
     markup_prose,
     pages,
@@ -62,7 +64,8 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
     fresh = pages.fresh(_pictured(copy, run, path.stem), chapters.cells(path.stem))
-    source[0] = pages.page(fresh, compare.told(run), path.stem)
+    led = partial(leads.led, told=roles.told(run))
+    source[0] = pages.page(fresh, compare.told(run), path.stem, led)
     if record is None:
         source[0] = pages.note(
             source[0], "This chapter failed in this run; what it had computed until then is shown."
@@ -96,7 +99,8 @@ class Fig(SphinxDirective):
             return [nodes.paragraph("", "", nodes.emphasis(text=roles.MISSING))]
         known = record["figures"][name]
         drawing = provenance.text(compare.folder(run, record["chapter"]) / known["file"])
-        return [nodes.raw("", markup.figure(name, drawing, known), format="html")]
+        text = leads.led(markup.figure(name, drawing, known), roles.told(run))
+        return [nodes.raw("", text, format="html")]
 
 
 class Claims(SphinxDirective):
