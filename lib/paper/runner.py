@@ -61,6 +61,7 @@ def execute(
     where = _profiled(profile, jobs) if profile else _local(jobs * threads)
     command = [*_snakemake(folder), *where, "--forcerun"]
     command += [f"{chapter}.ipynb" for chapter in missing]
+    command += ["--prioritize", *(f"{chapter}.ipynb" for chapter in missing[:2])]  # to be read soon
     if profile:
         code = scheduler.run(folder, command, held, environment)
     else:
