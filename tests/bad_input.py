@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import sys
@@ -627,7 +628,7 @@ def _counts(name: str, content: object, experts: int = 4) -> Callable[[Path], ob
 
 
 def measured() -> Iterator[Case]:
-    table, facts = "exchange.csv.gz", "exchange.json"
+    table, facts = "exchange.csv.xz", "exchange.json"
     for given, words, change in (
         ("its provenance is missing", "with its .json", lambda f: (f / facts).unlink()),
         ("its provenance is a list", "must be an object", lambda f: (f / facts).write_text("[]")),
@@ -637,9 +638,17 @@ def measured() -> Iterator[Case]:
             "must be a whole number",
             lambda f: (f / facts).write_text('{"date": ""}'),
         ),
-        ("of no experiment", "must be one of", lambda f: (f / table).rename(f / "x.csv.gz")),
-        ("cut off", "must be a gzipped CSV", lambda f: _gz(f / table, slice(None, -2000))),
-        ("not gzipped", "must be a gzipped CSV", lambda f: (f / table).write_text("a,b\n1,2\n")),
+        ("of no experiment", "must be one of", lambda f: (f / table).rename(f / "x.csv.xz")),
+        (
+            "cut off",
+            "must be a CSV table packed as xz",
+            lambda f: _part(f / table, slice(None, -2000)),
+        ),
+        (
+            "not packed",
+            "must be a CSV table packed as xz",
+            lambda f: (f / table).write_text("a,b\n1,2\n"),
+        ),
         (
             "a column is missing",
             "lacks the column p50_us",
@@ -662,25 +671,25 @@ def _measured(change: Callable[[Path], object]) -> Callable[[Path], object]:
     return reads
 
 
-def _gz(file: Path, part: slice) -> None:
+def _part(file: Path, part: slice) -> None:
     file.write_bytes(file.read_bytes()[part])
 
 
 def _edit(file: Path, old: str, new: str) -> None:
-    text = gzip.decompress(file.read_bytes()).decode()
-    file.write_bytes(gzip.compress(text.replace(old, new, 1).encode()))
+    text = lzma.decompress(file.read_bytes()).decode()
+    file.write_bytes(lzma.compress(text.replace(old, new, 1).encode()))
 
 
 def _rows(file: Path, count: int) -> None:
-    lines = gzip.decompress(file.read_bytes()).decode().splitlines()[:count]
-    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    lines = lzma.decompress(file.read_bytes()).decode().splitlines()[:count]
+    file.write_bytes(lzma.compress("\n".join(lines).encode()))
 
 
 def _last(file: Path, column: str, value: str) -> None:
-    head, *rows = gzip.decompress(file.read_bytes()).decode().splitlines()
+    head, *rows = lzma.decompress(file.read_bytes()).decode().splitlines()
     own = rows[-1].split(",")
     own[head.split(",").index(column)] = value
-    file.write_bytes(gzip.compress("\n".join([head, *rows[:-1], ",".join(own)]).encode()))
+    file.write_bytes(lzma.compress("\n".join([head, *rows[:-1], ",".join(own)]).encode()))
 
 
 def checkpoints() -> Iterator[Case]:
@@ -690,7 +699,7 @@ def checkpoints() -> Iterator[Case]:
         yield Case("checkpoints", f"of another {name}", other + name, _same(facts, name, value))
     whole = "skipped, as it is not whole"
     for given, change in (
-        ("cut off", lambda f: _gz(f, slice(None, -8))),
+        ("cut off", lambda f: _part(f, slice(None, -8))),
         ("no bytes", lambda f: f.write_bytes(b"")),
         ("text", lambda f: f.write_bytes(b"hello " * 99)),
         ("a pickle", lambda f: torch.save({"x": torch.ones(2)}, f)),

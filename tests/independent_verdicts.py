@@ -118,7 +118,7 @@ def above_switch(loss: str, balance=violation, way=line) -> dict[str, float]:
 
 def layers() -> pd.DataFrame:
     """Held-out errors of lines in ρ and in the Gini on the fresh layers: shape, tokens, gain."""
-    table = pd.read_csv(JUDGE / "layer.csv.gz")
+    table = pd.read_csv(JUDGE / "layer.csv.xz")
     table = table[(table["rank"] == -1) & (table.phase == "total") & (table.routes == "level")]
     found = []
     for _, own in table.groupby(["shape", "tokens"]):
@@ -135,7 +135,7 @@ def layers() -> pd.DataFrame:
 
 def products() -> pd.DataFrame:
     """The same of lines in rows and active experts, beside rows alone, with few tokens."""
-    table = pd.read_csv(JUDGE / "compute.csv.gz")
+    table = pd.read_csv(JUDGE / "compute.csv.xz")
     table = table[(table["rank"] == -1) & (table.phase == "total")]
     table = table.assign(tokens=table.rows / table["shape"].map(K))
     found = []

@@ -199,7 +199,7 @@ def test_a_machine_met_again_is_named_so_and_what_is_half_there_is_refused(measu
         and calibrate.base(tables) == machine
     )
     (tmp_path / "a" / machine / "layer.json").unlink()
-    with pytest.raises(ValueError, match="layer.csv.gz: must be"):
+    with pytest.raises(ValueError, match="layer.csv.xz: must be"):
         records.load(tmp_path / "a")
     assert records.load(tmp_path / "none") == ({}, {}, [])
     assert "1 GPUs, where at least 2" in records.run(tmp_path, 1, 1, [])
@@ -219,7 +219,7 @@ def test_a_rank_that_dies_ends_the_others_with_one_line(tmp_path):
     assert [line for line in errors.splitlines() if "collectives:" in line] == [
         errors.splitlines()[-1]
     ]
-    assert not list(tmp_path.rglob(".part-*")) and not list(tmp_path.rglob("layer.csv.gz"))
+    assert not list(tmp_path.rglob(".part-*")) and not list(tmp_path.rglob("layer.csv.xz"))
 
 
 def test_times_are_described_by_hand():

@@ -30,7 +30,7 @@ def folder(tmp_path):
     pd.DataFrame(bars).assign(training_tokens=500).to_csv(tmp_path / "bars.csv", index=False)
     for arm, bits in (("with", 10.0), ("without", 15.0)):
         history = dict(tokens=[500, 1000], gini=[0.9, 0.1 * len(arm)], tokens_per_s=[1e6, 3e6])
-        pd.DataFrame(history).to_csv(tmp_path / f"training_{arm}.csv", index=False)
+        pd.DataFrame(history).to_csv(tmp_path / f"training_{arm}.csv.xz", index=False)
         (tmp_path / f"provenance_{arm}.json").write_text(json.dumps({"device": f"of {arm}"}))
         whole, first = documents(a=bits, b=2 * bits), documents(a=1.0, b=1.0)
         table = pd.concat([whole.assign(cut=0), first.assign(cut=2)])

@@ -68,7 +68,7 @@ def test_the_time_of_a_step_is_that_of_its_layers():
 def test_a_row_per_checkpoint():
     table = ladder_placed.table(RESULTS)
     assert table.seed.tolist() == [1, 2] and table.scale.tolist() == [0.5, 0.5]
-    assert table.cost.tolist() == pytest.approx([0.002] * 2)
+    assert table.bias_lost.tolist() == pytest.approx([0.002] * 2)
     order = np.arange(EXPERTS) // 2
     slow, even = by_hand(2 * TOGETHER, order), by_hand(2 * EVEN, order)
     assert table.in_order_us[0] == pytest.approx(1e6 * (even + 0.95 * (slow - even)))

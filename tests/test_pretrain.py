@@ -38,7 +38,7 @@ def trained(tmp_path_factory):
 def test_everything_a_reader_needs_is_written(trained):
     folder, _ = trained
     for arm in load.ARMS:
-        history = pd.read_csv(folder / f"training_{arm}.csv")
+        history = pd.read_csv(folder / f"training_{arm}.csv.xz")
         assert history.step.iloc[-1] == 3 and history.held_out.notna().iloc[-1]
         facts = json.loads((folder / f"provenance_{arm}.json").read_text())
         assert facts["parameters"]["seed"] == 0 and "corpus_source" not in facts["parameters"]
@@ -61,7 +61,7 @@ def test_the_recorded_evaluation_is_that_of_the_saved_file(trained):
 
 def test_both_arms_start_alike_and_part(trained):
     folder, _ = trained
-    first = [pd.read_csv(folder / f"training_{arm}.csv") for arm in load.ARMS]
+    first = [pd.read_csv(folder / f"training_{arm}.csv.xz") for arm in load.ARMS]
     assert first[0].balance.iloc[0] == 0 and first[1].balance.iloc[0] > 1
 
 

@@ -92,8 +92,8 @@ def test_what_others_published_is_told_apart_from_what_is_simulated():
 
 
 def test_the_published_tables_are_whole():
-    skew = pd.read_csv(ROOT / "data/published/kernel_skew.csv")
-    gains = pd.read_csv(ROOT / "data/published/placement_gains.csv")
+    skew = pd.read_csv(ROOT / "data/published/kernel_skew.csv.xz")
+    gains = pd.read_csv(ROOT / "data/published/placement_gains.csv.xz")
     assert set(skew["shape"]) == set(others.SHAPES) and set(skew.alpha) == {1.01, 1.2}
     assert (skew.theirs > 0).all() and (gains.theirs > 0).all()
     keys = ["hidden", "experts", "slots", "devices", "tokens", "alpha"]

@@ -82,7 +82,7 @@ def test_a_parameter_may_be_given_to_one_chapter_alone(tmp_path, monkeypatch):
 
 
 def test_a_folder_without_measured_tables_is_refused(tmp_path):
-    rule = r"must be 'auto', a path that exists \(.*\) and holds MACHINE/EXPERIMENT.csv.gz"
+    rule = r"must be 'auto', a path that exists \(.*\) and holds MACHINE/EXPERIMENT.csv.xz"
     for folder in (tmp_path, tmp_path / "none"):
         with pytest.raises(ValueError, match=f"measured = .*: {rule}$"):
             rules.check(["05_validation"], {"measured": str(folder)})

@@ -22,7 +22,7 @@ EVALUATED = ["name", "domain", "cluster", "bytes", "tokens", "nats", "correct"]
 
 def files(folder: Path) -> list[Path]:
     """The tables and facts of a folder, all but the models and their tokenizer."""
-    patterns = ("bars.csv", "held_out_*.csv.xz", "provenance_*.json", "training_*.csv")
+    patterns = ("bars.csv", "held_out_*.csv.xz", "provenance_*.json", "training_*.csv.xz")
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
@@ -37,7 +37,7 @@ def _by_arm(folder: Path, start: str, ending: str) -> pd.DataFrame:
 
 def curves(folder: Path) -> pd.DataFrame:
     """The histories of training of all arms, as `train.run` gives them."""
-    return _by_arm(folder, "training_", ".csv")
+    return _by_arm(folder, "training_", ".csv.xz")
 
 
 def ends(histories: pd.DataFrame) -> pd.Series:

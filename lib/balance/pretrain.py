@@ -2,9 +2,9 @@
 compute the bars.
 
 Everything is written below one folder: `tokenizer.json`, per arm the checkpoint,
-`training_<arm>.csv` (its history) and `held_out_<arm>.csv.xz` (per document; column `cut` = tokens
-of each document evaluated, 0 for all), and `bars.csv`. `adopt` makes such a folder the repository's
-own.
+`training_<arm>.csv.xz` (its history) and `held_out_<arm>.csv.xz` (per document; column `cut` =
+tokens of each document evaluated, 0 for all), and `bars.csv`. `adopt` makes such a folder the
+repository's own.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run(folder: Path, p) -> None:
         started = time.time()
         model, history = pretrain(arm, stream, _sample(held_out[0], p.sequence_tokens), where, p)
         load.save(model, folder / arm)
-        history.to_csv(folder / f"training_{arm}.csv", index=False)
+        history.to_csv(folder / f"training_{arm}.csv.xz", index=False)
         known = facts(where, vars(p), time.time() - started)
         (folder / f"provenance_{arm}.json").write_text(json.dumps(known, indent=1) + "\n")
         saved, _ = load.open(str(folder / arm), device=where)

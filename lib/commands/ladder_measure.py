@@ -94,7 +94,8 @@ def prefix(
 
 def decode(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
     """Every strategy that is legal in a decoding step, in groups of one position of all windows:
-    nats per cluster, and expert counts [groups, layers, experts] of every second scored group.
+    nats per cluster, and of the native choice expert counts [groups, layers, experts] of every
+    second scored group.
     """
     found, grid = windows(text.held_out, p.WINDOW, p.WINDOWS_PER_DOMAIN)
     ids = torch.from_numpy(grid).to(next(model.parameters()).device)
@@ -107,10 +108,10 @@ def decode(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
             model, ids, bind.bound(setting, group, fits), group, first=p.WINDOW // 2
         )
         nats = np.bincount(cluster, made["nats"])
-        counts = made["load"].astype(int).transpose(1, 0, 2)[::2]
-        rows.append(
-            _about(setting, made) | {"nats": nats.round(2).tolist(), "counts": counts.tolist()}
-        )
+        rows.append(_about(setting, made) | {"nats": nats.round(2).tolist()})
+        if setting["family"] == "native":
+            counts = made["load"].astype(int).transpose(1, 0, 2)[::2]
+            rows[-1]["counts"] = counts.tolist()
     return {
         "group_tokens": len(ids),
         "clusters": names.tolist(),

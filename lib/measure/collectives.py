@@ -4,7 +4,7 @@ layers.
     torchrun --standalone --nproc-per-node N -m lib.measure.collectives OUT
 
 runs on N GPUs (NCCL), or on N processes of a CPU (gloo: a test of the code, its times mean
-nothing).  Writes per experiment <OUT>/<device>-x<N>/<experiment>.csv.gz and, before it,
+nothing).  Writes per experiment <OUT>/<device>-x<N>/<experiment>.csv.xz and, before it,
 <experiment>.json, its provenance; each is whole or absent.  Times are of the device's own clock
 (CUDA events) on every rank, from a barrier on the device to the end of the call; the host runs
 ahead, so its launch times are not in them, but where a launch says so.  --sizes, --skews, --shapes,

@@ -108,7 +108,7 @@ def skewed(
     """Published slowdowns beside ours: the table with ours, the median over draws, ours_low and
     ours_high (BAND), error = ours / theirs − 1 and whether theirs lies `within` the band.
 
-    theirs: data/published/kernel_skew.csv, columns engine, kernel, bytes (of a weight), shape,
+    theirs: data/published/kernel_skew.csv.xz, columns engine, kernel, bytes (of a weight), shape,
     devices, tokens (of all devices), alpha and theirs, the time over that of balanced loads.
     """
     keys, found = ["shape", "bytes", "devices", "tokens", "alpha"], []
@@ -175,7 +175,7 @@ def moved(
     """What a placement by load leaves of the busiest device's time: the table with ours, ours_low,
     ours_high, error and `within`, as in `skewed`.
 
-    theirs: data/published/placement_gains.csv, columns hidden, width, experts, slots, devices,
+    theirs: data/published/placement_gains.csv.xz, columns hidden, width, experts, slots, devices,
     tokens, alpha and theirs, the time with DeepSeek's placement over that of consecutive groups.
     """
     keys, found = ["experts", "slots", "devices", "tokens", "alpha"], []

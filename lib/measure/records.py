@@ -4,8 +4,8 @@ provenance beside it.
 
 from __future__ import annotations
 
-import gzip
 import json
+import lzma
 import re
 import subprocess
 import sys
@@ -126,12 +126,12 @@ def save(folder: Path, name: str, results: pd.DataFrame, facts: dict) -> None:
     with provenance.writing(folder / f"{name}.json") as part:
         part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     text = results.to_csv(index=False, float_format="%.6g")
-    with provenance.writing(folder / f"{name}.csv.gz") as part:
-        part.write_bytes(gzip.compress(text.encode(), mtime=0))
+    with provenance.writing(folder / f"{name}.csv.xz") as part:
+        part.write_bytes(lzma.compress(text.encode(), preset=9))
 
 
 def _date(table: Path) -> tuple[str, Path]:
-    source = table.with_name(table.name.replace(".csv.gz", ".json"))
+    source = table.with_name(table.name.replace(".csv.xz", ".json"))
     return sound.facts(source)["date"] if source.is_file() else "", table
 
 
@@ -147,12 +147,12 @@ def load(*folders: Path) -> tuple[dict[str, pd.DataFrame], dict[str, dict], list
     found = [
         (i, path)
         for i, folder in enumerate(folders)
-        for path in sorted(folder.glob("*/*.csv.gz"), key=_date)
+        for path in sorted(folder.glob("*/*.csv.xz"), key=_date)
     ]
     for i, path in found:
         again = any(j < i and other.parent.name == path.parent.name for j, other in found)
         machine = path.parent.name + (", again" if again else "")
-        name = path.name.removesuffix(".csv.gz")
+        name = path.name.removesuffix(".csv.xz")
         source = path.with_name(f"{name}.json")
         if name not in PHASES or not source.is_file():
             names = ", ".join(PHASES)

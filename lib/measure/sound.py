@@ -4,9 +4,8 @@ have been edited.
 
 from __future__ import annotations
 
-import gzip
 import json
-import zlib
+import lzma
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +23,13 @@ COLUMNS = {
 def table(path: Path, experiment: str) -> pd.DataFrame:
     """A table of an experiment.
 
-    Refused: a file that is no whole gzip of CSV, lacks a row or one of `COLUMNS`, and a time that
+    Refused: a file that is no whole CSV as xz, lacks a row or one of `COLUMNS`, and a time that
     is no finite number above zero.
     """
     try:
         found = pd.read_csv(path, dtype={"skew": str, "routes": str})
-    except (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{_where(path)}: must be a gzipped CSV table: {error}") from None
+    except (OSError, EOFError, ValueError, lzma.LZMAError) as error:
+        raise ValueError(f"{_where(path)}: must be a CSV table packed as xz: {error}") from None
     if lacking := [name for name in COLUMNS[experiment] if name not in found]:
         raise ValueError(f"{_where(path)}: lacks the column {lacking[0]}")
     if found.empty:

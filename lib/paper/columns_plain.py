@@ -4,6 +4,7 @@ from __future__ import annotations
 
 PLAIN: dict[tuple[str, str], str] = {
     ("+.0%", ""): "native_ours native_theirs",
+    ("+.1%", ""): "placed_other placed_other_served placed_same placed_same_served",
     (".0%", ""): (
         "carried claimed_gain claimed_least claimed_margin claimed_most copies_kept "
         "copies_wide_kept deepep_alone even_loses gain_balanced packing_kept "
@@ -18,8 +19,8 @@ PLAIN: dict[tuple[str, str], str] = {
     (".1%", ""): (
         "base_over_even deepep_combine deepep_combine_left_out deepep_dispatch "
         "deepep_dispatch_left_out deepep_others fresh_large fresh_layer "
-        "fresh_small mean_growth_least nodes_off p99_growth_least reversal slow_off "
-        "time_off"
+        "bias_saves fresh_small mean_growth_least moved_saves nodes_off "
+        "p99_growth_least packed_saves reversal slow_off time_off"
     ),
     (".1f", ""): "deepep_combine_nic deepep_dispatch_nic scale_few scale_many",
     (".1f", "µs"): "start_skew_us",

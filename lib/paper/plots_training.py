@@ -33,18 +33,19 @@ def training(curves: pd.DataFrame) -> Figure:
 
 
 def loss_curves(table: pd.DataFrame) -> Figure:
-    """Gini of the training load against steps, a panel per layer, a line per loss with its band
-    (columns loss, step, layer, gini, gini_low, gini_high).
+    """Gini of the training load against steps, a panel per loss, a line per layer with its band
+    (columns loss, step, layer, gini, gini_low, gini_high): which loss reaches every layer?
     """
     return lines(
         table,
         "step",
         "gini",
-        by="loss",
-        panel="layer",
+        by="layer",
+        panel="loss",
         xlabel="optimizer step",
         ylabel="Gini",
         ylim=(0, None),
+        height=1.5,
     )
 
 

@@ -193,7 +193,7 @@ RANGES: dict[str, Rule] = {
     "known_level": real(0, 1),
     "known_devices": whole(2, 1024),
     "known_tokens": whole(1, 2**17),
-    "measured": place(*PLACES["measured"], holds="*/*.csv.gz", called="MACHINE/EXPERIMENT.csv.gz"),
+    "measured": place(*PLACES["measured"], holds="*/*.csv.xz", called="MACHINE/EXPERIMENT.csv.xz"),
     "constants": choice("measured", "published"),
     # text
     "corpus_source": packed(*PLACES["corpus_source"]),

@@ -193,7 +193,7 @@ class Chapter:
             temporary.write_text(drawing)
         fig.clear()
         with provenance.writing(image.with_suffix(".csv")) as temporary:
-            data.to_csv(temporary, index=False)
+            data.to_csv(temporary, index=False, float_format="%.8g")
         self.figures[name] = dict(
             number=self._number(self.figures, name),
             caption=markup.resolved(caption, self._told),
@@ -209,7 +209,7 @@ class Chapter:
     def table(self, name: str, table: pd.DataFrame, *, caption: str) -> None:
         """Publish a table: kept whole as CSV, shown with heads and formats of `columns`."""
         with provenance.writing(self.folder / "figures" / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+            table.to_csv(temporary, index=False, float_format="%.8g")
         known = {
             "number": self._number(self.tables, name),
             "caption": markup.resolved(caption, self._told),
