@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import imported, shapes
-from lib.measure import elasticity
 from lib.model import load
 from lib.network import (
     cluster,
@@ -32,23 +31,6 @@ from lib.routing import profile
 from lib.routing.trace import Trace
 
 Batches = Callable[[Trace, int, int, np.random.Generator], np.ndarray]
-
-
-def each(routes: Mapping[str, Trace], rows: Callable[[str, Trace], pd.DataFrame]) -> pd.DataFrame:
-    """The rows of every recorded model below each other, its name in the column arm."""
-    found = {arm: rows(arm, trace) for arm, trace in routes.items()}
-    return pd.concat(found, names=["arm"]).reset_index("arm")
-
-
-def slopes(drawn: pd.DataFrame, draws: int) -> pd.DataFrame:
-    """`elasticity.table` of simulated layers per number of devices: drawn has the columns shape,
-    tokens, devices, fabric, level, seed, rho, s and arithmetic, seconds of the slowest device.
-    """
-    known = drawn.rename(columns={"fabric": "machine", "arithmetic": "compute_s"})
-    parts = known.assign(routes="level").groupby("devices")
-    found = {devices: elasticity.table(own, draws=draws) for devices, own in parts}
-    table = pd.concat(found, names=["devices"]).reset_index("devices")
-    return table.rename(columns={"machine": "fabric"}).sort_values(["shape", "devices", "tokens"])
 
 
 def place(p: SimpleNamespace) -> cluster.Cluster:

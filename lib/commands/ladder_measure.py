@@ -135,42 +135,45 @@ def placed(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
     fits = fit(model, text, p)
     names, cluster = np.unique([document.cluster for document in found], return_inverse=True)
     domains, domain = np.unique([document.domain for document in found], return_inverse=True)
-    plan = [dict(bind.settings(["native"], [], [], [])[0], policy="native", bias_scale=0.0)]
-    plan += [
-        dict(setting, policy=p.WEIGHTS["biased"])
-        for setting in bind.settings(["biased"], [], p.PLACED_SCALES, [])
-    ]
+    half, tokens = cluster % 2, np.bincount(cluster) * (p.WINDOW - p.WINDOW // 2)
 
-    def under(setting: dict, groups: np.ndarray, first: int) -> dict:
-        group = torch.from_numpy(groups.reshape(-1)).to(ids.device)
-        return assignment.run(model, ids, bind.bound(setting, group, fits), group, first=first)
+    def under(setting: dict, groups: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Nats per window, and counts [groups, layers, experts]."""
+        group = torch.from_numpy(np.ascontiguousarray(groups).reshape(-1)).to(ids.device)
+        made = assignment.run(model, ids, bind.bound(setting, group, fits), group, first=first)
+        return made["nats"], made["load"].astype(int).transpose(1, 0, 2)
 
-    half, tokens = cluster % 2, np.bincount(cluster)
     position = np.arange(p.WINDOW) + p.WINDOW * half[:, None]  # a group of each half
     validation = np.arange(len(names)) % 2 == 0
     rows, counts = [], {}
-    for setting in plan:
-        made = under(setting, position, p.WINDOW // 2)
-        nats, scale = np.bincount(cluster, made["nats"]), setting["bias_scale"]
+    native, *biased = _scaled(p)
+    for setting in (native, *biased):
+        each, load = under(setting, position, p.WINDOW // 2)
+        nats, scale = np.bincount(cluster, each), setting["bias_scale"]
         rows.append({"scale": scale, "nats": nats.round(2).tolist()})
         cost = (nats - np.array(rows[0]["nats"]))[validation].sum()
-        if not scale or cost <= p.BIAS_COST * made["tokens"] * tokens[validation].sum():
-            kept = made["load"].astype(int).transpose(1, 0, 2)
-            counts[scale] = kept.reshape(2, -1, *kept.shape[1:]).tolist()
+        if not scale or cost <= p.BIAS_COST * tokens[validation].sum():
+            counts[scale] = load.reshape(2, -1, *load.shape[1:]).tolist()
             counts = {own: counts[own] for own in {0.0, max(counts)}}
     of_domain = np.broadcast_to((domain + len(domains) * half)[:, None], grid.shape)
-    load = under(plan[0], of_domain.copy(), 0)["load"].astype(int).transpose(1, 0, 2)
     return {
         "group_tokens": len(ids),
         "clusters": names.tolist(),
-        "tokens": (tokens * made["tokens"]).tolist(),
+        "tokens": tokens.tolist(),
         "domains": domains.tolist(),
-        "made": load[: len(domains)].tolist(),
+        "made": under(native, of_domain, 0)[1][: len(domains)].tolist(),
         "scales": rows,
         "scale": max(counts),
         "native": counts[0.0],
         "biased": counts[max(counts)],
     }
+
+
+def _scaled(p: SimpleNamespace) -> list[dict]:
+    """The native choice, and the bias at each scale."""
+    plan = [dict(bind.settings(["native"], [], [], [])[0], policy="native", bias_scale=0.0)]
+    made = bind.settings(["biased"], [], p.PLACED_SCALES, [])
+    return plan + [dict(setting, policy=p.WEIGHTS["biased"]) for setting in made]
 
 
 def decode_settings(p: SimpleNamespace) -> list[dict]:

@@ -65,6 +65,18 @@ def table(rows: pd.DataFrame, draws: int = 1000) -> pd.DataFrame:
     return pd.DataFrame(found, columns=TABLE)
 
 
+def simulated(drawn: pd.DataFrame, draws: int) -> pd.DataFrame:
+    """`table` of simulated layers per number of devices: drawn has the columns shape, tokens,
+    devices, fabric (in place of a machine), level, seed, rho, s and arithmetic, seconds of the
+    slowest device.
+    """
+    known = drawn.rename(columns={"fabric": "machine", "arithmetic": "compute_s"})
+    parts = known.assign(routes="level").groupby("devices")
+    found = {devices: table(own, draws=draws) for devices, own in parts}
+    whole = pd.concat(found, names=["devices"]).reset_index("devices")
+    return whole.rename(columns={"machine": "fabric"}).sort_values(["shape", "devices", "tokens"])
+
+
 def _interval(own: pd.DataFrame, draws: int, least: int = stats.CLUSTERS) -> tuple[float, float]:
     """The 95 % interval of β over draws of routes: bootstrap, or from `least` draws on, where there
     are too few for that, the jackknife.

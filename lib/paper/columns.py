@@ -50,10 +50,10 @@ def cell(row: dict, name: str) -> str:
     loss by its words.
     """
     value, limits = row[name], intervals.of(row, name)
-    if name in NAMED:
-        return words_of(value)
     if not isinstance(value, str) and pd.isna(value):
         return NONE
+    if name in NAMED:
+        return words_of(value)
     text, ends = show(value, fmt(name, value)), [show(v, known(name).fmt) for v in limits or ()]
     return f"{text} [{', '.join(ends)}]" if ends else text
 
