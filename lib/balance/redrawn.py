@@ -28,18 +28,22 @@ def start(study: Study, result: Mapping) -> list[float]:
 def told(draws: list[float], results: Mapping[Job, dict]) -> pd.Series:
     """draws; draw_least, draw_most: their range; drawn: their standard deviation, and over_seeds,
     how many times that of max_violation over the seeds of training without a loss it is (NaN of
-    fewer than two); recorded: in how many runs it is known.
+    fewer than two); recorded: in how many runs it is known.  Where all draws are the same, they and
+    what is told of them are NaN, and one_batch says why.
     """
     table = runs.table(results)
     free = table.max_violation[table.loss == "none"]
-    spread = float(np.std(draws, ddof=1))
+    alike = float(np.ptp(draws)) == 0
+    spread = np.nan if alike else float(np.std(draws, ddof=1))
     return pd.Series(
         dict(
             draws=len(draws),
-            draw_least=min(draws),
-            draw_most=max(draws),
+            draw_least=np.nan if alike else min(draws),
+            draw_most=np.nan if alike else max(draws),
             drawn=spread,
             over_seeds=spread / free.std(ddof=1) if len(free) > 1 else np.nan,
             recorded=int(table.drawn[table.loss != "start"].notna().sum()),
-        )
+            one_batch="is no longer than one serving batch" if alike else np.nan,
+        ),
+        dtype=object,
     )

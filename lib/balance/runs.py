@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from lib import stats
 from lib.balance import worth
 from lib.balance.study import Job, Study
-from lib.model import texts
+from lib.model import load, texts
 
 WORDS = {"switch": "Switch", "gini": "Gini"}  # of losses that are called by a name
 ENDS = ("", "_low", "_high")  # of a column with its interval
@@ -250,12 +250,15 @@ def settings(
 ) -> pd.Series:
     """Under what the runs of a text stand: runs_asked, million tokens of a run (tokens_m), thousand
     tokens of a batch (batch_kilotokens), what was trained, on what (training_device), on which
-    text, and whether the model knew it (seen), in words; and the `others`.
+    text, and whether the model knew it (seen), in words; the model in words, `load.own`, and the
+    `others`.
     """
     known = evaluated(results).items()
     devices = {one["provenance"]["device"] for job, one in known if job.loss != "start"}
     book = study.text == texts.HELD_OUT
     row = dict(
+        model=load.described(study.model),
+        own=load.own(study.model),
         runs_asked=len(jobs) - 1,
         tokens_m=study.tokens / 1e6,
         batch_kilotokens=study.batch / 1e3,

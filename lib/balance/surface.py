@@ -17,12 +17,12 @@ from lib.balance.matched import Curves
 METRICS = {"max_violation": "MaxVio, P95", "gini": "Gini"}
 # of the way from the most even balance that all losses reach to that without a loss
 SHARES = {"lowest": 0.0, "a third up": 1 / 3, "two thirds up": 2 / 3}
-CLAIMS = [  # name, text, predicate
+CLAIMS: list[tuple[str, ...]] = [  # name, text, predicate, what it was corrected from
     (
         "one_is_cheapest",
-        "One loss is the cheapest however balance is measured, matched and read (corrected from: "
-        "less than Switch costs the maximum).",
+        "One loss is the cheapest however balance is measured, matched and read.",
         "cheapest <= 1",
+        "less than Switch costs the maximum",
     ),
     (
         "entropy_is_switch",
@@ -79,14 +79,14 @@ def cheapest(table: pd.DataFrame) -> pd.DataFrame:
         height=lambda rows: rows.difference.where(rows.loss != "switch", 0.0)
     )
     known = whole[whole.height.notna() & (whole.seeds > 0)]
-    return known.loc[known.groupby(CELL, sort=False).height.idxmin(), [*CELL, "loss"]]
+    return known.loc[known.groupby(CELL, sort=False).height.idxmin(), [*CELL, "loss", "seeds"]]
 
 
 def told(best: pd.DataFrame) -> pd.Series:
     """Of `cheapest`: cells of the surface; cheapest, how many different losses are the cheapest of
-    some cell (NaN without a cell).
+    some cell (NaN without a cell, and below two seeds, where nothing tells losses apart).
     """
-    losses = best.loss.nunique() if len(best) else np.nan
+    losses = best.loss.nunique() if len(best) and best.seeds.max() > 1 else np.nan
     return pd.Series(dict(cells=len(best), cheapest=losses), dtype=object)
 
 

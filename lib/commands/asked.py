@@ -60,12 +60,12 @@ def sharing(experts: int, most: int, where: cluster.Cluster) -> int:
     return most if where.own is not None else max(fits, default=most)
 
 
-def routed(p: SimpleNamespace, where: cluster.Cluster) -> exchange.Study:
-    """The synthetic exchange, on no more devices than share the experts of the user's own model;
-    refused: levels, experts and devices that do not fit together.
+def routed(p: SimpleNamespace, where: cluster.Cluster, own: bool = True) -> exchange.Study:
+    """The synthetic exchange; with `own` on no more devices than share the experts of the user's
+    own model.  Refused: levels, experts and devices that do not fit together.
     """
     devices = where.size(p.num_devices)
-    if vars(p).get("model", "embedded") != "embedded" and p.num_experts % devices == 0:
+    if own and vars(p).get("model", "embedded") != "embedded" and p.num_experts % devices == 0:
         experts = own_models(p)[0].shape.experts
         devices = sharing(math.gcd(experts, p.num_experts), devices, where)
     study = exchange.Study(
@@ -166,9 +166,11 @@ def files(p: SimpleNamespace) -> list[Path]:
 
 def words(p: SimpleNamespace, where: cluster.Cluster, own: layers.Study) -> pd.Series:
     """What a reader is told of model and cluster: published_shapes, how many they are, or
-    own_shape, that of the user's model in words; fabric, and nodes_of, devices of one node.
+    own_shape, that of the user's model in words; the model and `load.own`; fabric, and nodes_of,
+    devices of one node.
     """
     known: dict[str, object] = dict(fabric=Path(p.fabric).stem, nodes_of=where.per_node)
+    known |= dict(model=load.described(p.model), own=load.own(p.model))
     if p.model in load.OURS:
         return pd.Series(known | dict(published_shapes=len(own.models)), dtype=object)
     return pd.Series(known | dict(own_shape=own.models[0].words), dtype=object)

@@ -9,20 +9,24 @@ from collections.abc import Iterable
 import pandas as pd
 
 from lib.commands import declared
-from lib.model import corpus
+from lib.model import corpus, load, texts
 from lib.paper import plots
 
-CORRECTED = ", the primary policy: corrected from a verdict on mass-preserving weights"
-Claim = tuple[str, str, str]  # name, text, predicate
+CORRECTED = "a verdict on mass-preserving weights"
+Claim = tuple[str, ...]  # name, text, predicate, what it was corrected from
 
 
-def settings(arm: str, gamma: float) -> pd.Series:
-    """The checkpoint that the prose is about, the file of its fitted bias, the capacity factor at
-    which strategies are told, and what H2b was declared for: tokens of a group, and checkpoints.
+def settings(arm: str, gamma: float, *, model: str, text: str) -> pd.Series:
+    """The checkpoint that the prose is about and the text, in words, `load.own`, the file of its
+    fitted bias, the capacity factor at which strategies are told, and what H2b was declared for:
+    tokens of a group, and checkpoints.
     """
+    subject = f"the checkpoint {plots.label(arm)}" if model in load.OURS else load.described(model)
     return pd.Series(
         dict(
-            subject=plots.label(arm),
+            subject=subject,
+            text=texts.described(text),
+            own=load.own(model),
             bias_file=f"bias_{arm}.safetensors",
             gamma=gamma,
             declared_group=declared.WINDOWS_PER_DOMAIN * corpus.summary().domain.nunique(),
@@ -35,13 +39,14 @@ def dropping(gaps: pd.DataFrame, pairs: Iterable[str]) -> list[Claim]:
     """H2a, a claim for each checkpoint and policy of weights (rows of `comparison.gaps`): that each
     gap of `pairs` is above 0.
     """
-    found = []
+    found: list[Claim] = []
     for row in gaps.itertuples():
         which = f"{plots.label(str(row.arm))}; weights: {row.policy}"
-        which += CORRECTED if row.policy == declared.POLICIES[0] else ""
+        primary = row.policy == declared.POLICIES[0]
+        which += ", the primary policy" if primary else ""
         text = f"H2a ({which}): dropping costs more than re-routing at all three capacity factors."
         predicate = " and ".join(f"{name}_{row.name} > 0" for name in pairs)
-        found.append((f"H2a_{row.name}", text, predicate))
+        found.append((f"H2a_{row.name}", text, predicate, CORRECTED if primary else ""))
     return found
 
 

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from lib.model import load
+
 MOST = 7  # marks of one group
 COLUMNS = ["group", "way", "causal", "nats", "nats_low", "nats_high", "left"]
 SHOWN = ("cost", "balance")
@@ -27,11 +29,13 @@ def points(
     slowdown (`timed`); frontier: whether no other costs less and leaves less.
 
     tables: of `earlier.tables`, those that there are, of the first model there.  causal: by
-    strategy.  start: `from_start`.  At most `MOST` of a group, those that cost least.
+    strategy.  start: `from_start`, which is of this book's models and left out beside another.  At
+    most `MOST` of a group, those that cost least.
     """
     arm = str(tables["told"].arm.iloc[0]) if "told" in tables else ""
     found = [assigned(tables, causal)]
-    trained = [start] if "trained" not in tables else [trained_on(tables["trained"]), start]
+    trained = [trained_on(tables["trained"])] if "trained" in tables else []
+    trained += [start if arm in ("", *load.ARMS) else start.iloc[:0]]
     placed = placed_by(tables["placed"], arm) if "placed" in tables else found[0].iloc[:0]
     found += [pd.concat(trained, ignore_index=True), placed]
     each = [part.dropna(subset=["nats", "left"]) for part in found]
@@ -66,15 +70,18 @@ def family_of(setting: str) -> str:
 
 
 def trained_on(front: pd.DataFrame) -> pd.DataFrame:
-    """Of the fine-tuning chapter, each loss at its middle coefficient: nats per token above the
-    start with the interval over seeds, and MaxVio over that of the start.
+    """Of the fine-tuning chapter, each loss at its middle coefficient: nats per token above
+    training on without a loss (above the start, where that was not run) with the interval over
+    seeds, and MaxVio over that of the start.
     """
     start = front[front.loss == "start"].iloc[0]
+    free = front[front.loss == "none"]
+    base = free.nats.iloc[0] if len(free) else start.nats
     own = front[~front.loss.isin(["start", "none"])].sort_values(["loss", "coefficient"])
     middle = own.groupby("loss", sort=False).apply(
         lambda part: part.iloc[len(part) // 2], include_groups=False
     )
-    ends = {f"nats{end}": middle[f"nats{end}"] - start.nats for end in ("", "_low", "_high")}
+    ends = {f"nats{end}": middle[f"nats{end}"] - base for end in ("", "_low", "_high")}
     left = middle.max_violation / start.max_violation
     about = dict(group=GROUPS[1], way=middle.index, causal=True, left=left)
     return pd.DataFrame(about | ends)[COLUMNS].reset_index(drop=True)

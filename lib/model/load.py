@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import lzma
+import math
 import os
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -98,6 +99,13 @@ def described(model: str) -> str:
     if model in ARMS:
         return f"this book's checkpoint {model} a balance loss"
     return f"the model {provenance.portable(str(Path(model).expanduser()))}"
+
+
+def own(model: str) -> str | float:
+    """Of a chapter's `model` this book's own checkpoints in words, of any other NaN: prose that
+    names it is about them alone.
+    """
+    return "this book's own checkpoints" if model in OURS else math.nan
 
 
 def embedded(

@@ -7,6 +7,7 @@ value of that name has the same format and unit.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Iterable
 from numbers import Integral
 from typing import Any
@@ -17,6 +18,7 @@ from lib.paper import intervals
 from lib.paper.columns_known import COLUMNS, Column
 from lib.paper.plots_style import label as words_of
 
+ZERO = re.compile(r"-0(\.0*)?%?")  # what rounds to nothing has no sign
 NONE = "–"  # in a table, where there is no number
 NAMED = ("arm", "loss")  # columns whose content has words of its own
 
@@ -34,7 +36,8 @@ def show(value: Any, fmt: str) -> str:
         return value
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "not available"
-    return format(round(value) if fmt.endswith("d") else value, fmt)
+    text = format(round(value) if fmt.endswith("d") else value, fmt)
+    return text.removeprefix("-") if ZERO.fullmatch(text) else text
 
 
 def fmt(name: Hashable, value: object) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 PLAIN: dict[tuple[str, str], str] = {
     ("+.0%", ""): "native_ours native_theirs",
+    (".3g", ""): "together",
     ("+.1%", ""): "placed_other placed_other_served placed_same placed_same_served",
     (".0%", ""): (
         "carried claimed_gain claimed_least claimed_margin claimed_most copies_kept "

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
 
@@ -285,3 +285,5 @@ def _dress(ax: Axes, own: pd.DataFrame, x: str, y: str, log: str, reference: flo
         ticks(ax, own[x])
     if "y" in log and own[y].max() < 1000 * own[y].min():
         plain(ax.yaxis, 2 if own[y].max() < 100 * own[y].min() else 10)
+        if own[y].max() < 3 * own[y].min():  # too narrow for powers of two
+            ax.yaxis.set_major_locator(MaxNLocator(4))

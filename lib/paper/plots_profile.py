@@ -11,6 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from lib.paper.plots import (
+    absent,
     band,
     conditions,
     figure,
@@ -52,6 +53,8 @@ def coactivation(maps: Mapping[str, np.ndarray]) -> Figure:
     fig, axes = figure(1, len(maps), height=3.2)
     for ax, (arm, ratio) in zip(axes[0], maps.items(), strict=True):
         _map(ax, np.log2(np.clip(ratio, 1 / 16, 16)), vmin=-4, vmax=4)
+        if np.isnan(ratio).all():
+            absent(ax)
         ax.set(title=label(arm), xlabel="expert", aspect="equal", facecolor="#BBBBBB")
         ax.set(xticks=[], yticks=[])
     axes[0][0].set_ylabel("expert")

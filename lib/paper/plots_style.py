@@ -108,6 +108,7 @@ MARKS = "osD^v<>Pph8*Xd"
 DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (7, 2)), (0, (1, 4)))
 NAMES = {
     "model": "the model",
+    "packed for": "the domain packed for",
     "without": "without balance loss",
     "with": "with balance loss",
     "null": "perfect router",

@@ -28,7 +28,8 @@ def pareto(table: pd.DataFrame) -> Figure:
     titles = [title for title, _ in parts]
     fig, axes = panels(titles, "nats per token lost", words, 2.2, 1, sharex=True, sharey=True)
     best = table[table.frontier.astype(bool)].sort_values("nats")
-    ends = table.nats_low.min(), table.nats_high.max()
+    ends = table[["nats", "nats_low"]].min().min(), table[["nats", "nats_high"]].max().max()
+    excess = table.rho.max() - 1
     for ax, (_, own) in zip(axes, parts, strict=True):
         ax.plot(best.nats, best.rho, color=GREY, lw=2, drawstyle="steps-post", zorder=0)
         own = own.dropna(subset=["rho"])
@@ -37,7 +38,7 @@ def pareto(table: pd.DataFrame) -> Figure:
         if own.empty:
             absent(ax)
             continue
-        ax.set(ylim=(0.6, 1.08 * table.rho.max()), xlim=_wider(*ends))
+        ax.set(ylim=(1 - 0.24 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
         _names(ax, own)
         _times(ax, table)
     return fig

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 
-from lib.paper import chapters, compare, markup
+from lib.paper import chapters, compare, markup, markup_prose
 
 HOME = chapters.ROOT / "book" / "slides"
 STYLE = """
@@ -30,18 +30,18 @@ def told(run: Path) -> markup.Told:
     own, published = compare.records(run), compare.records(chapters.PUBLISHED)
 
     def text(number: str, name: str) -> str:
-        for records in (own, published):
-            known = records.get(number, {}).get("values", {})
-            if name in known:
-                return markup.value(known[name])
-        return "(not available)"
+        known = (own.get(number) or published.get(number) or {}).get("values", {})
+        return markup.value(known[name]) if name in known else "(not available)"
 
     return text
 
 
 def deck(run: Path) -> str:
-    """The slides as HTML with reveal.js inside; in the source `---` stands between slides."""
-    source = markup.resolved((HOME / "deck.md").read_text(), told(run))
+    """The slides as HTML with reveal.js inside; in the source `---` stands between slides.  What
+    names a number that the run has not is left out.
+    """
+    kept = markup_prose.kept((HOME / "deck.md").read_text(), compare.told(run))
+    source = markup.resolved(kept, told(run))
     parts = [markdown2html_mistune(part) for part in source.split("\n---\n")]
     script, look = (
         lzma.decompress((HOME / f"reveal.{end}.xz").read_bytes()).decode() for end in ("js", "css")

@@ -218,13 +218,21 @@ class Chapter:
         self.tables[name] = known
         display(HTML(markup.table(name, columns.readable(table), known)))
 
-    def claim(self, name: str, text: str, predicate: str) -> None:
+    @property
+    def own(self) -> bool:
+        """Whether the chapter is about this book's own checkpoints, not about a user's model."""
+        return vars(self.parameters).get("model", "embedded") == "embedded"
+
+    def claim(self, name: str, text: str, predicate: str, corrected: str = "") -> None:
         """State whether this run supports a claim, a predicate over its values: "gini_with <
         gini_without".
 
-        One that fails is shown, never hidden.
+        One that fails is shown, never hidden.  corrected: what it was corrected from, told where
+        the run is about this book's own checkpoints.
         """
         verdict = claims.verdict(predicate, self.values)
+        if corrected and self.own:
+            text = f"{text.removesuffix('.')} (corrected from {corrected})."
         text = markup.resolved(text, self._told)
         self.claims[name] = dict(text=text, predicate=predicate, verdict=verdict)
         words = f"<strong>{verdict.capitalize()}:</strong> {markup.inline(text)}"

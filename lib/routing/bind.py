@@ -84,14 +84,14 @@ def settings(
 
 
 def suited(plan: Sequence[Mapping], k: int, experts: int) -> list[dict]:
-    """The settings of `plan` as a router of that shape admits them: candidates from k to the
-    experts, and of settings that are then the same the first.
+    """The settings of `plan` as a router of that shape admits them: more candidates than k, so that
+    there is a choice, up to the experts, and of settings that are then the same the first.
     """
     made: dict[str, dict] = {}
     for setting in plan:
         own = dict(setting)
         if "among" in own:
-            own["among"] = min(max(own["among"], k), experts)
+            own["among"] = min(max(own["among"], k + 1), experts)
             own["name"] = f"{own['family']} {own['among']}"
         made.setdefault(own["name"], own)
     return list(made.values())

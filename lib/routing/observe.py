@@ -195,6 +195,11 @@ def cost_ratios(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def readable(ratios: pd.DataFrame) -> pd.DataFrame:
+    """`cost_ratios` under the heads that readers are shown."""
+    return ratios.rename(columns=lambda name: name.replace("cost", "times_plain"))
+
+
 def recording(ratios: pd.DataFrame) -> pd.DataFrame:
     """The rows of `cost_ratios` of the ways that record something."""
     return ratios[ratios.way != "plain"]

@@ -94,6 +94,11 @@ def strongest(table: pd.DataFrame) -> pd.Series:
     return table.groupby("arm").ratio.max()
 
 
+def most(strongest: pd.Series) -> pd.DataFrame:
+    """`strongest` as values: arm, together; without a row where no two experts serve a token."""
+    return strongest.rename("together").reset_index()
+
+
 def pairs(ratios: Mapping[str, np.ndarray]) -> pd.DataFrame:
     """`coactivation` of several traces by name as a table: arm, expert, other, ratio, a row for
     each pair of different experts whose ratio is known.
