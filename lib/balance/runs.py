@@ -257,7 +257,7 @@ def settings(
     devices = {one["provenance"]["device"] for job, one in known if job.loss != "start"}
     book = study.text == texts.HELD_OUT
     row = dict(
-        model=load.described(study.model),
+        model=load.described("without" if study.model == "embedded" else study.model),
         own=load.own(study.model),
         runs_asked=len(jobs) - 1,
         tokens_m=study.tokens / 1e6,

@@ -54,8 +54,14 @@ def run(
     parameter: Given = None,
     only: Only = None,
     jobs: Annotated[
-        int, typer.Option(min=1, max=1024, help="chapters that may run at the same time")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=1024,
+            help="chapters that may run at the same time; without a GPU two on two cores or more, "
+            "else one",
+        ),
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(

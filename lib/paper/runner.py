@@ -25,14 +25,15 @@ def execute(
     given: dict,
     only: list[str],
     *,
-    jobs: int = 1,
+    jobs: int | None = None,
     origin: str = "",
     held: int | None = None,
     published: bool = False,
     profile: Path | None = None,
 ) -> bool:
-    """Run the chapters that are due, `jobs` at a time on equal shares of the cores, or as jobs of
-    the scheduler that a Snakemake `profile` names; True if all that should be there are.
+    """Run the chapters that are due, `jobs` at a time (None: `_at_once`) on equal shares of the
+    cores, or as jobs of the scheduler that a Snakemake `profile` names; True if all that should be
+    there are.
 
     What another run has already is taken over.  A chapter that fails does not stop those that do
     not need it.  What an interrupted run left half-done is done again.  `origin` names the file of
@@ -40,6 +41,7 @@ def execute(
     results that the chapters need are the published ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    jobs = jobs or (1 if profile else _at_once())
     threads = scheduler.THREADS if profile else max(1, _cores() // jobs)
     content: dict = {"name": folder.name, "parameters": given, "parameters_file": origin}
     content |= {"chapters": only, "threads": threads, "published": published}
@@ -67,6 +69,11 @@ def execute(
     else:
         code = _alone(command, environment, held)
     return _ended(folder, missing, code)
+
+
+def _at_once() -> int:
+    """Two chapters use two cores better than one after the other; a GPU they would share."""
+    return 1 if Path("/dev/nvidiactl").exists() else min(2, _cores())
 
 
 def _cores() -> int:

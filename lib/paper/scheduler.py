@@ -88,12 +88,14 @@ def progress(folder: Path, chapter: str) -> Path:
 def run(folder: Path, command: Sequence[str], held: int | None, environment: dict) -> int:
     """Run Snakemake to its end while showing what its jobs tell; its exit code.
 
-    Ctrl-C, and a signal to terminate, reach it once, as an interrupt: it then cancels its jobs.
+    What stops this process reaches it once, as an interrupt: it then cancels its jobs.
     """
     (folder / "logs").mkdir(exist_ok=True)
     for old in (folder / "logs").glob("*.progress"):
         old.unlink()
-    before = signal.signal(signal.SIGTERM, _interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    if before == signal.SIG_DFL:  # the command line has its own
+        signal.signal(signal.SIGTERM, _interrupted)
     process = subprocess.Popen(
         command,
         env=environment,
@@ -103,7 +105,7 @@ def run(folder: Path, command: Sequence[str], held: int | None, environment: dic
     try:
         with _shown(folder):
             return process.wait()
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C, or what the command line makes of a signal
         print("run: cancelling its jobs", file=sys.stderr, flush=True)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal would: jobs of this machine end too
         try:

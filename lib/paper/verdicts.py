@@ -62,10 +62,11 @@ def page(run: dict[str, dict], other: dict[str, dict], value: Value) -> str:
 def _claim(record: dict, claim: dict, published: str | None, value: Value) -> str:
     verdict = claim["verdict"]
     differs = published is not None and published != verdict
+    because = "" if verdict == "not run" else decided(record, claim["predicate"], value)
     return (
         f'<li class="paper-verdict-{verdict.replace(" ", "-")}">'
         f"<strong>{verdict.capitalize()}:</strong> {markup.inline(claim['text'])} "
-        f'<span class="paper-because">{decided(record, claim["predicate"], value)}</span>'
+        f'<span class="paper-because">{because}</span>'
         + (f" <em>The published run: {published}.</em>" if differs else "")
         + "</li>"
     )
