@@ -211,3 +211,36 @@ def stage_rho(devices: int) -> dict[str, float]:
         moved = [rho(own.base.to_numpy(), packed(other, devices)) for other in others]
         found.setdefault("text", []).append(float(np.mean(moved)))
     return {name: float(np.mean(values)) for name, values in found.items()}
+
+
+def against_bias(result: dict, limit: float = 0.005) -> dict[str, float]:
+    """Of one model of the queue "placed": the largest scale of the bias that costs at most `limit`
+    nats per token on every second cluster, what it costs on the others, and the busiest of eight
+    devices over the mean, summed over layers, P95 over groups: in order, under that bias, and
+    packed by the native counts of the windows that chose the scale.
+    """
+    own = result["placed"]
+    tokens = np.array(own["tokens"], float)
+    nats = {row["scale"]: np.array(row["nats"]) for row in own["scales"]}
+    cost = {
+        scale: [(value - nats[0.0])[i::2].sum() / tokens[i::2].sum() for i in (0, 1)]
+        for scale, value in nats.items()
+    }
+    scale = max(one for one, (chosen, _) in cost.items() if chosen <= limit)
+    made = np.array(own["made"]).sum(0)
+
+    def busiest(counts: list, homes: list[list[set[int]]]) -> float:
+        groups = np.array(counts).sum(0)  # both halves: groups, layers, experts
+        found = [
+            sum(rho(group[layer], held) for layer, held in enumerate(homes)) for group in groups
+        ]
+        return float(np.quantile(found, 0.95))
+
+    order = [[{2 * d, 2 * d + 1} for d in range(8)]] * len(made)
+    return {
+        "scale": scale,
+        "bias_lost": cost[scale][1],
+        "in_order": busiest(own["native"], order),
+        "bias": busiest(own["biased"], order),
+        "packed": busiest(own["native"], [packed(load, 8) for load in made]),
+    }

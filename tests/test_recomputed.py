@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import recomputed
+import unpacked
 
 from lib import stats
 from lib.commands import ladder_profile, popularity, synthesis
@@ -220,3 +221,14 @@ def test_post_training_and_a_change_of_text():
     kept = table.xs(8, level="devices")
     assert kept.packed_kept["another text"] < kept.packed_kept[:2].min()
     assert kept.copied_kept["another text"] < kept.copied_kept[:2].min()
+
+
+def test_a_bias_that_costs_little_and_placements():
+    """H6a: the scale and its cost as published; in devices' load both ways are better than none."""
+    values = json.loads((recomputed.DATA / "reference/06/values.json").read_text())["values"]
+    results = unpacked.read(recomputed.DATA / "reference/ladder/placed.packed")
+    found = pd.DataFrame([recomputed.against_bias(result) for result in results])
+    assert found.scale.tolist() == [result["placed"]["scale"] for result in results]
+    assert len(found) == values["checkpoints_H6a"]["value"]
+    assert found.bias_lost.mean() == pytest.approx(values["bias_lost"]["value"], abs=1e-6)
+    assert (found.bias < found.in_order).all() and (found.packed < found.in_order).all()
