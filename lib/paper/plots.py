@@ -270,8 +270,10 @@ def _strokes(names: pd.Series) -> dict[Hashable, object]:
 
 
 def _words(name: Hashable, column: str | None) -> str:
-    """A name in a legend; a number with what it counts."""
-    return label(name) if isinstance(name, str) else f"{name:,g} {column}"
+    """A name in a legend; a number with what it counts, a layer by its number."""
+    if isinstance(name, str):
+        return label(name)
+    return f"layer {name:g}" if column == "layer" else f"{name:,g} {column}"
 
 
 def _dress(ax: Axes, own: pd.DataFrame, x: str, y: str, log: str, reference: float | None) -> None:
