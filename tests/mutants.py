@@ -136,7 +136,7 @@ MUTANTS = (
 TRIED = """import sys
 sys.path.insert(0, "tests")
 import resource, tempfile, pathlib, bad_input
-resource.setrlimit(resource.RLIMIT_AS, (24 << 30, 24 << 30))
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 for case in getattr(bad_input, sys.argv[1])():
     with tempfile.TemporaryDirectory() as folder:
         told = bad_input.said(case, pathlib.Path(folder))
