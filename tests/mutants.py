@@ -64,8 +64,8 @@ MUTANTS = (
     ("model/load.py", "if not hub and not", "if False and not", "models"),
     (
         "model/vocabulary.py",
-        'raise TokenizerError(f"tokenizer.json',
-        'raise ValueError(f"t',
+        'raise TokenizerError(f"tokenizer.json: is no tokenizer: {error}") from None',
+        "raise",
         "tokenizers",
     ),
     ("model/vocabulary.py", "if not isinstance(name, str | None):", "if False:", "tokenizers"),
