@@ -408,6 +408,22 @@ def test_published_rates_and_slowdowns():
 # ---- the engine ----
 
 
+DRAWS = pd.DataFrame(
+    [(2, 0, 9, 8.0, 0.1, 0.01), (2, 1, 11, 6.0, 0.1, 0.01), (4, 0, 40, 30.0, 0.2, 0.02)],
+    columns=["devices", "draw", "flows", "judge_s", "exact_s", "approximate_s"],
+)
+
+
+def test_cost_against_the_number_of_devices():
+    scaled = engine.scaling(DRAWS)
+    assert scaled.devices.tolist() == [2, 4] and scaled.draws.tolist() == [2, 1]
+    assert scaled.exact_ratio.tolist() == pytest.approx([70, 150])
+    assert scaled.exact_ratio_low.tolist() == pytest.approx([60, 150])
+    told = engine.least(scaled, devices=2)
+    assert told.judge_ratio_least == pytest.approx(60) and told.judge_devices == 4
+    assert engine.least(scaled, devices=3)[["judge_ratio", "judge_ratio_least"]].isna().all()
+
+
 def test_the_largest_differences_to_simgrid():
     judged = pd.DataFrame(
         dict(

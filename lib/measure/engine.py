@@ -52,6 +52,40 @@ def costs(timed: pd.DataFrame) -> pd.DataFrame:
     return both.reset_index().rename_axis(columns=None)
 
 
+def scaling(drawn: pd.DataFrame) -> pd.DataFrame:
+    """What drawn routes over a star cost by the number of devices: draws and flows of one (median),
+    median CPU seconds of SimGrid (judge_s) and of ours (exact_s, approximate_s), and how many times
+    as long SimGrid takes as the exact engine: exact_ratio, the median over draws with the least and
+    the most of them as its ends.
+
+    drawn: data/measured/engine/scaling.csv, a row per draw.
+    """
+    known = drawn.assign(exact_ratio=drawn.judge_s / drawn.exact_s)
+    by = known.groupby("devices")
+    seconds = by[["flows", "judge_s", "exact_s", "approximate_s"]].median()
+    ends = by.exact_ratio.agg(["median", "min", "max"]).set_axis(
+        ["exact_ratio", "exact_ratio_low", "exact_ratio_high"], axis=1
+    )
+    return pd.concat([by.size().rename("draws"), seconds, ends], axis=1).reset_index()
+
+
+def least(scaled: pd.DataFrame, devices: int) -> pd.Series:
+    """Of `scaling`, the least and the median ratio on so many devices: judge_ratio_least,
+    judge_ratio, and on the most devices judge_ratio_most, with their number, judge_devices; NaN of
+    what was not timed.
+    """
+    own = scaled[scaled.devices == devices]
+    last = scaled.loc[scaled.devices.idxmax()]
+    return pd.Series(
+        dict(
+            judge_ratio_least=own.exact_ratio_low.min(),
+            judge_ratio=own.exact_ratio.min(),
+            judge_ratio_most=last.exact_ratio,
+            judge_devices=last.devices,
+        )
+    )
+
+
 def fastest(timed: pd.DataFrame) -> pd.Series:
     """The row of what bounds many matrices fastest and is no CPU: on (the device), devices of a
     matrix and seconds for one; NaN where none was timed.
