@@ -91,7 +91,7 @@ def carried(table: pd.DataFrame) -> Figure:
     """Slowdown of layers against tokens per device with its interval (columns arm, shape, tokens,
     slowdown, slowdown_low, slowdown_high), a panel per checkpoint, a line per shape.
     """
-    return lines(
+    fig = lines(
         table,
         "tokens",
         "slowdown",
@@ -101,6 +101,9 @@ def carried(table: pd.DataFrame) -> Figure:
         ylabel="slowdown",
         log="x",
     )
+    for ax in fig.axes:
+        ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    return fig
 
 
 def _over_even(table: pd.DataFrame) -> pd.DataFrame:
@@ -125,7 +128,7 @@ def step_levels(table: pd.DataFrame) -> Figure:
         by="tokens",
         panel="shape",
         log="y",
-        xlabel="level",
+        xlabel="level (Gini)",
         ylabel="time / even",
         reference=1,
     )
@@ -227,7 +230,8 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
             ax.plot(part.rho, heights, look.mark, color=look.colour, mfc=fills[place])
             if "rho_low" in part:
                 ax.hlines(heights, part.rho_low, part.rho_high, color=look.colour, lw=1)
-        ax.set_xlim(0.95, 1.04 * own.rho.max() if own.rho.notna().any() else None)
+        furthest = own[[name for name in ("rho", "rho_high") if name in own]].max().max()
+        ax.set_xlim(0.95, 1.04 * furthest if furthest == furthest else None)
         ax.axvline(1, color=GREY, lw=1)
         rows(ax, names)
     legend(fig, [key(label(n), look, mfc=fills[n]) for n, look in looks.items()])

@@ -17,7 +17,7 @@ NEAR = (0.19, 0.06)  # parts of the axes within which marks share one label
 def pareto(table: pd.DataFrame) -> Figure:
     """Busiest device over the mean against nats per token lost, a panel per group, a mark per way
     with its interval and name; hollow marks are not causal; the grey line, the same in all panels,
-    is the frontier, whose marks are named in bold; at the right the simulated slowdown of a layer.
+    is the frontier, whose marks are named in bold; in brackets the simulated slowdown of a layer.
 
     Columns: group, way, causal, nats, nats_low, nats_high, rho, slowdown, frontier.
     """
@@ -40,7 +40,6 @@ def pareto(table: pd.DataFrame) -> Figure:
             continue
         ax.set(ylim=(1 - 0.24 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
         _names(ax, own)
-        _times(ax, table)
     return fig
 
 
@@ -91,18 +90,13 @@ def _names(ax: Axes, own: pd.DataFrame) -> None:
         x = edge(row["nats"] for row in near) + (-0.015 if left_ else 0.015) * size[0]
         place = x, first["rho"] + (-0.03 if bold else 0.02) * size[1]
         side: dict[str, Any] = dict(va="top" if bold else "bottom", ha="right" if left_ else "left")
-        names = [label(row["way"]) for row in near]
+        names = [_called(row) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
         weight = "bold" if bold else "normal"
         ax.text(*place, text, fontsize="x-small", color=DARK, weight=weight, **side)
 
 
-def _times(ax: Axes, table: pd.DataFrame) -> None:
-    """The slowdown that belongs to ρ, at the right: a line through the even layer."""
-    own = table.dropna(subset=["rho", "slowdown"])
-    above = own.rho.to_numpy(float) - 1
-    size = float((above**2).sum())
-    beta = 100 * float((above * own.slowdown.to_numpy(float)).sum()) / size if size else 0.0
-    if beta > 0:
-        both = (lambda rho: beta * (rho - 1), lambda slow: 1 + slow / beta)
-        ax.secondary_yaxis("right", functions=both).set_ylabel("layer slower (%)")
+def _called(row: dict) -> str:
+    """A way by its name, and how much slower a layer is with it."""
+    slower = row["slowdown"]
+    return label(row["way"]) + (f" (+{slower:.0%})" if slower == slower and slower >= 0 else "")

@@ -129,6 +129,8 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
         ax.axvline(0, color=style("switch").colour, lw=1)
         ax.set_xlim(-5 * margin, 5 * margin)
         ax.tick_params(axis="x", labelrotation=45)
+    for ax in axes[-1]:
+        ax.set_xlabel("nats above Switch")
     rows(axes[0][0], losses)
     marks = zip(ways, "o^s", strict=False)
     legend(fig, [key(way, Style("black", mark, "none")) for way, mark in marks])
