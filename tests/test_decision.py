@@ -90,7 +90,7 @@ def test_a_row_for_each_number_of_devices_that_divides():
     shown = decision.readable(table)
     assert (shown.price == decision.NOT_YET).all()
     assert (shown.stale_over_fresh == decision.NOT_YET).all()
-    assert shown.rho_both.str.endswith(" s").all() and shown.beta.str.endswith(" x").all()
+    assert shown.rho_both.str.endswith(" (s)").all() and shown.beta.str.endswith(" (x)").all()
     edges = decision.ends(table).set_index("end")
     assert edges.ceiling["most"] == table.ceiling.max()
     assert decision.readable(decision.table([], asked())).empty
@@ -120,10 +120,10 @@ def test_every_cell_says_what_it_is_in_words_for_readers():
     rows = decision.table([router("without")], asked(own=decision.own_prices(told)))
     shown = decision.readable(rows)
     assert set(shown.router) == {"without balance loss"} == set(decision.sentences(rows).router)
-    assert shown.price[0] == "0.100 [0.000, 0.200] m, expanded drop 1.25, not causal"
+    assert shown.price[0] == "0.100 [0.000, 0.200] (m), expanded drop 1.25, not causal"
     assert decision.ends(rows)["where"].str.startswith("without balance loss, ").all()
     cells = shown.drop(columns=[*decision.KEYS, "price"]).to_numpy().ravel()
-    ends = (*(f" {letter}" for letter in decision.LETTERS.values()), decision.NOT_YET)
+    ends = (*(f" ({letter})" for letter in decision.LETTERS.values()), decision.NOT_YET)
     assert all(cell.endswith(ends) for cell in cells), cells
 
 

@@ -183,7 +183,7 @@
     if (action === "fewer") return `${words}: at so few tokens a device the busiest one hardly sets the pace.`;
     const best = Object.keys(left).reduce((a, b) => (left[b] < left[a] ? b : a));
     const way = { pack: PACKED, copy: COPIED }[action] || best;
-    const rest = `${percent(left[way])} of a layer's time is left of ${before}`;
+    const rest = `imbalance then takes ${percent(left[way])} of a layer's time instead of ${before}`;
     if (action !== "router") return `${words}: ${rest}.`;
     const placed = { [PACKED]: known.actions.pack, [COPIED]: known.actions.copy }[way];
     const [price] = known.prices.filter((row) => !row.start).sort((a, b) => a.nats - b.nats);

@@ -22,7 +22,7 @@ CLAIMS: list[tuple[str, ...]] = [  # name, text, predicate, what it was correcte
         "one_is_cheapest",
         "One loss is the cheapest however balance is measured, matched and read.",
         "cheapest <= 1",
-        "less than Switch costs the maximum",
+        "the maximum costs less than Switch",
     ),
     (
         "entropy_is_switch",

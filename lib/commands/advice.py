@@ -198,6 +198,17 @@ def stale_over_fresh(parts: Mapping[str, np.ndarray], devices: int, spare: int) 
     return float((held / fresh)[other].mean())
 
 
+def _of_ceilings(table: pd.DataFrame) -> dict[str, float]:
+    """Of `summary`, by placement the ceiling that is left."""
+    slowed = table.set_index("placement").slowdown
+    return {str(name): deciding.ceiling(slow) for name, slow in slowed.items()}
+
+
+def _ceilings(case: Case) -> dict[str, float]:
+    """The same of a case."""
+    return _of_ceilings(summary(timed(case), case))
+
+
 def answer(
     case: Case,
     rules: deciding.Rules,
@@ -212,11 +223,12 @@ def answer(
     rows = timed(case)
     table = summary(rows, case)
     of = table.set_index("placement")
-    left = {str(name): deciding.ceiling(slow) for name, slow in of.slowdown.items()}
+    left = _of_ceilings(table)
     first = rows[rows.placement == ORDER]
     beta = deciding.elasticity(first.rho.to_numpy(), first.slowdown.to_numpy())
     drift = stale_over_fresh(parts or {}, case.devices, case.spare)
-    action = deciding.decided(left, beta, drift, case.tokens, rules)
+    fresh = None if case.judged is None else _ceilings(replace(case, load=case.judged))
+    action = deciding.decided(left, beta, drift, case.tokens, rules, fresh)
     cheapest = known[~known.start.astype(bool)].sort_values("nats").head(1)
     price = cheapest.reindex(columns=PRICED).squeeze(axis=0) if len(cheapest) else NO_PRICE
     told = dict(
@@ -228,7 +240,7 @@ def answer(
         received_mb=of.received_mb[ORDER],
         drift=drift,
     )
-    words = deciding.told(action, left, drift, rules, known)
+    words = deciding.told(action, left, drift, rules, known, fresh)
     return table, pd.Series({**told, **price, "action": action, "advice": words})
 
 

@@ -77,11 +77,19 @@ def elasticity(rho: np.ndarray, slowdown: np.ndarray) -> float:
     return float((above * slowdown).sum() / size) if size > 0 else 0.0
 
 
-def decided(left: Mapping[str, float], beta: float, drift: float, tokens: int, rules: Rules) -> str:
+def decided(
+    left: Mapping[str, float],
+    beta: float,
+    drift: float,
+    tokens: int,
+    rules: Rules,
+    fresh: Mapping[str, float] | None = None,
+) -> str:
     """The name in `ACTIONS` of what to do.
 
-    left: by placement (`ORDER`, `PACKED`, `COPIED`) the ceiling that is left under it.  drift: ρ of
-    stale over fresh placements, NaN where there is one text alone, which then counts as lasting.
+    left: by placement (`ORDER`, `PACKED`, `COPIED`) the ceiling that is left under it; fresh: where
+    it is made for the very text that it serves, if `left` is of another.  drift: ρ of stale over
+    fresh placements, NaN where there is one text alone, which then counts as lasting.
     """
     if left[ORDER] <= rules.enough:
         return "nothing"
@@ -89,14 +97,19 @@ def decided(left: Mapping[str, float], beta: float, drift: float, tokens: int, r
         return "fewer"
     way = next((name for name in DOES if left.get(name, np.inf) <= rules.enough), "")
     if not way:
-        return "router"
+        return "rebalance" if min((fresh or left).values()) <= rules.enough else "router"
     return "rebalance" if drift > rules.lasting else DOES[way]
 
 
 def told(
-    action: str, left: Mapping[str, float], drift: float, rules: Rules, prices: pd.DataFrame
+    action: str,
+    left: Mapping[str, float],
+    drift: float,
+    rules: Rules,
+    prices: pd.DataFrame,
+    fresh: Mapping[str, float] | None = None,
 ) -> str:
-    """A decision as a sentence: what is left of the ceiling, and of a router's change the price.
+    """A decision as a sentence: of the ceiling what is left, and of a router's change the price.
 
     prices: columns way, nats with its interval, models, start (whether it needs a new training).
     """
@@ -108,13 +121,21 @@ def told(
     best = min(left, key=lambda name: left[name])
     if action != "router":
         way = {"pack": PACKED, "copy": COPIED}.get(action, best)
-        return f"{words}: {left[way]:.1%} of a layer's time is left of {before:.1%}."
+        new = ""
+        if fresh and action == "rebalance":
+            new = f", {min(fresh.values()):.1%} while it is new"
+        return f"{words}: {_left(left[way], before)}{new}."
     anew = ", anew when the text changes" if best != ORDER and drift > rules.lasting else ""
     start = "Leave the experts where they are" if best == ORDER else ACTIONS[DOES[best]]
-    placed = f"{start}{anew}: {left[best]:.1%} of a layer's time is left of {before:.1%}"
+    placed = f"{start}{anew}: {_left(left[best], before)}"
     known = prices[~prices.start.astype(bool)].sort_values("nats")
     price = "" if known.empty else f" ({priced(known.iloc[0])})"
     return f"{placed}. For the rest the router must change{price}."
+
+
+def _left(after: float, before: float) -> str:
+    """What imbalance then costs, beside what it costs now."""
+    return f"imbalance then takes {after:.1%} of a layer's time instead of {before:.1%}"
 
 
 def priced(row: pd.Series) -> str:

@@ -132,16 +132,16 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(columns=READ)
     shown = table[KEYS].assign(router=table.router.map(label))
     both = table.rho_p50.map("{:.2f}".format) + ", " + table.rho_p95.map("{:.2f}".format)
-    shown["rho_both"] = both + " " + LETTERS["simulated"]
+    shown["rho_both"] = both + _in_brackets(LETTERS["simulated"])
     time, memory, load = (_letters(table[f"kind_{name}"]) for name in ("time", "memory", "load"))
     letters = dict(beta=time, ceiling=time, copies_gb=memory, stale_over_fresh=load)
     own = table.rename(columns={"memory_gb": "copies_gb", "drift": "stale_over_fresh"})
     for name, letter in letters.items():
-        text = own[name].map(f"{{:{CELLS[name]}}}".format) + " " + letter
+        text = own[name].map(f"{{:{CELLS[name]}}}".format) + letter
         shown[name] = text.where(own[name].notna(), NOT_YET)
-    offered = table.offered + " " + LETTERS["published"]
+    offered = table.offered + _in_brackets(LETTERS["published"])
     shown["offered"] = offered.where(table.offered != NOT_YET, NOT_YET)
-    shown["action"] = table.action.map(ACTIONS) + " " + time
+    shown["action"] = table.action.map(ACTIONS) + time
     return shown.assign(price=_prices(table))[READ]
 
 
@@ -150,15 +150,19 @@ def _prices(table: pd.DataFrame) -> pd.Series:
     whether it is causal.
     """
     ends = [table[name].map("{:.3f}".format) for name in ("nats", "nats_low", "nats_high")]
-    price = ends[0] + " [" + ends[1] + ", " + ends[2] + "] " + _letters(table.kind_price)
+    price = ends[0] + " [" + ends[1] + ", " + ends[2] + "]" + _letters(table.kind_price)
     causal = table.causal.map({True: "causal", False: "not causal"}).astype(str)
     words = price + ", " + table.way.astype(str) + ", " + causal
     return words.where(table.nats.notna(), NOT_YET)
 
 
 def _letters(kinds: pd.Series) -> pd.Series:
-    """The letter of each kind."""
-    return kinds.map(LETTERS)
+    """The letter of each kind, in brackets: no unit."""
+    return kinds.map(LETTERS).map(_in_brackets)
+
+
+def _in_brackets(letter: str) -> str:
+    return f" ({letter})"
 
 
 def sentences(table: pd.DataFrame) -> pd.DataFrame:

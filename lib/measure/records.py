@@ -201,9 +201,10 @@ def fresh(facts: dict[str, dict]) -> str:
     return own[max(own)] if own else ""
 
 
-def machines(facts: dict[str, dict]) -> str:
-    """The names of the machines that were measured, as words."""
-    return ", ".join(sorted({name.split("/")[0] for name in facts})) or "no machine yet"
+def machines(facts: dict[str, dict], without: str = "") -> str:
+    """The names of the machines that were measured, as words, `without` one of them."""
+    names = {name.split("/")[0] for name in facts} - {without}
+    return ", ".join(sorted(names)) or "no machine yet"
 
 
 def run(

@@ -21,7 +21,11 @@ CLAIMS = (
     ("the tail, P99, grows with imbalance", "p99_growth_least", "p99"),
     ("balance takes about {claimed_gain} off the longest time", "gain_balanced", "balanced_40"),
 )
-HOLDS = {"supported": "holds", "not supported": "does not hold", "undecided": "undecided"}
+HOLDS = {
+    "supported": "holds",
+    "not supported": "does not hold, its level read as a Gini",
+    "undecided": "undecided",
+}
 UNKNOWN = "cannot be known: the run behind it is not told"
 NOT_YET = "not yet"
 

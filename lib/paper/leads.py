@@ -11,7 +11,7 @@ from functools import cache
 import yaml
 
 from lib import provenance
-from lib.paper import markup, markup_prose
+from lib.paper import markup, markup_prose, markup_tables
 
 FILE = provenance.repository() / "book" / "leads.yml"
 CAPTION = re.compile(
@@ -34,7 +34,7 @@ def led(text: str, told: markup.Told) -> str:
     def begun(found: re.Match) -> str:
         for sentence in written().get(f"{int(found[3]):02d}.{found[2]}", []):
             if all(told(*name) != markup.MISSING for name in markup_prose.asked(sentence)):
-                words = markup.inline(markup.resolved(sentence.strip(), told))
+                words = markup_tables.powers(markup.inline(markup.resolved(sentence.strip(), told)))
                 return f"{found[1]} <strong>{words}</strong>"
         return found[0]
 

@@ -258,7 +258,7 @@ def _looks(names: pd.Series) -> dict[Hashable, Style]:
     if not pd.api.types.is_numeric_dtype(names):
         return {name: style(name) for name in dict.fromkeys(names)}
     order = sorted(set(names))
-    scale = [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0, 0.85, len(order)))]
+    scale = [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.2, 0.85, len(order)))]
     return {name: Style(colour, ".") for name, colour in zip(order, scale, strict=True)}
 
 

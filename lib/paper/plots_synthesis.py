@@ -84,7 +84,7 @@ def _names(ax: Axes, own: pd.DataFrame) -> None:
             and abs(row["rho"] - first["rho"]) < NEAR[1] * size[1]
         ]
         left = [row for row in left if row not in near]
-        bold = any(row["frontier"] for row in near)
+        bold = all(row["frontier"] for row in near)
         left_ = max(row["nats"] for row in near) > sum(ax.get_xlim()) / 2
         edge = min if left_ else max  # names of what stands far right are at its left
         x = edge(row["nats"] for row in near) + (-0.015 if left_ else 0.015) * size[0]
