@@ -64,8 +64,8 @@ def told(page: str) -> str:
 
 def _table(found: re.Match) -> str:
     heads = re.findall(r"<th[^>]*>(.*?)</th>", found["head"], re.DOTALL)
-    rows = [_row(row, heads) for row in ROW.findall(found["body"])]
     opened = found[0][: found[0].index("<thead>")]
+    rows = [_row(row, heads, "paper-wrap" in opened) for row in ROW.findall(found["body"])]
     if len(heads) > WIDE:
         opened = opened.replace('class="paper-table', 'class="paper-table paper-wide', 1)
     body = f"<tbody>{''.join(rows[:SHOWN])}</tbody>"
@@ -80,7 +80,15 @@ def _table(found: re.Match) -> str:
     )
 
 
-def _row(row: str, heads: list[str]) -> str:
-    """A row, each cell under its head."""
+def _row(row: str, heads: list[str], named: bool) -> str:
+    """A row, each cell under its head; `named`: with the head in it, for a phone, on which long
+    cells stand below each other.
+    """
     names = iter(heads)
-    return CELL.sub(lambda part: f"{part[1]}{cell(part[2], next(names, ''))}{part[3]}", row)
+
+    def told(part: re.Match) -> str:
+        name = next(names, "")
+        opened = part[1].replace("<td", f'<td data-head="{name}"', 1) if named else part[1]
+        return f"{opened}{cell(part[2], name)}{part[3]}"
+
+    return CELL.sub(told, row)
