@@ -22,7 +22,7 @@ ACTIONS = {
     "pack": "Place experts by their load",
     "copy": "Place experts by their load, copies of the busiest in spare slots",
     "rebalance": "Place experts by their load with copies, anew when the text changes",
-    "router": "Change the router; no placement is enough",
+    "router": "Change the router for what no placement takes off",
 }
 # who loads or does it, as `place` and the engines' own options say; "" where none is known
 OFFERED = {
