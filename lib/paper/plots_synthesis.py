@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lib.paper.plots import absent, conditions, lines, needs, panels
 from lib.paper.plots_style import DARK, GREY, label, style
 
-NEAR = (0.19, 0.06)  # parts of the axes within which marks share one label
+NEAR = (0.1, 0.06)  # parts of the axes within which marks share one label
 
 
 def pareto(table: pd.DataFrame) -> Figure:
@@ -39,7 +39,7 @@ def pareto(table: pd.DataFrame) -> Figure:
             absent(ax)
             continue
         ax.set(ylim=(1 - 0.24 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
-        _names(ax, own)
+        _names(ax, own, best.nats.max())
     return fig
 
 
@@ -59,7 +59,7 @@ def path(table: pd.DataFrame) -> Figure:
 def _wider(low: float, high: float) -> tuple[float, float]:
     """Ends of an axis with room for names."""
     size = max(high - low, 1e-3)
-    return low - 0.05 * size, high + 0.55 * size
+    return low - 0.05 * size, high + 1.15 * size
 
 
 def _mark(ax: Axes, row: dict) -> None:
@@ -70,9 +70,10 @@ def _mark(ax: Axes, row: dict) -> None:
     ax.plot(row["nats"], row["rho"], look.mark or "o", color=look.colour, mfc=fill)
 
 
-def _names(ax: Axes, own: pd.DataFrame) -> None:
-    """The name of each mark beside and above it, on the frontier below; of marks close together one
-    text."""
+def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
+    """The name of each mark at its right, below the line of the frontier where that goes on to
+    `end`; of marks close together one text.
+    """
     size = [high - low for low, high in (ax.get_xlim(), ax.get_ylim())]
     left = own.sort_values(["rho", "nats"]).to_dict("records")
     while left:
@@ -84,16 +85,15 @@ def _names(ax: Axes, own: pd.DataFrame) -> None:
             and abs(row["rho"] - first["rho"]) < NEAR[1] * size[1]
         ]
         left = [row for row in left if row not in near]
-        bold = all(row["frontier"] for row in near)
-        left_ = max(row["nats"] for row in near) > sum(ax.get_xlim()) / 2
-        edge = min if left_ else max  # names of what stands far right are at its left
-        x = edge(row["nats"] for row in near) + (-0.015 if left_ else 0.015) * size[0]
-        place = x, first["rho"] + (-0.03 if bold else 0.02) * size[1]
-        side: dict[str, Any] = dict(va="top" if bold else "bottom", ha="right" if left_ else "left")
+        ends = [value for row in near for value in (row["nats"], row["nats_high"])]
+        x = max(value for value in ends if value == value) + 0.015 * size[0]
+        under = any(row["frontier"] for row in near) and x < end
+        y = first["rho"] - 0.03 * size[1] if under else sum(row["rho"] for row in near) / len(near)
         names = [_called(row) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
-        weight = "bold" if bold else "normal"
-        ax.text(*place, text, fontsize="x-small", color=DARK, weight=weight, **side)
+        weight = "bold" if all(row["frontier"] for row in near) else "normal"
+        va: Any = "top" if under else "center"
+        ax.text(x, y, text, fontsize="x-small", color=DARK, weight=weight, va=va)
 
 
 def _called(row: dict) -> str:
