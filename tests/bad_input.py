@@ -30,7 +30,7 @@ from lib.balance import checkpoint
 from lib.commands import imported, line
 from lib.measure import records
 from lib.model import corpus, load, texts
-from lib.network import fabric
+from lib.network import cluster, fabric
 from lib.paper import build, cli, runner
 from lib.routing import adapter, observe
 
@@ -135,8 +135,30 @@ def fabrics() -> Iterator[Case]:
         "constants=guess": "must be one of measured, published",
     }.items():
         yield Case("fabrics", f"-p {given}", words, _typed("-p", given))
+    ring = "devices: 2\nlinks: {a: 1e9, b: 1e9}\nroutes: {0-1: [a], 1-0: [b]}\n"
+    for given, words, content in (
+        ("a name twice", "nodes: stands twice", NODED + "nodes: 2\n"),
+        ("a rate that is true", "must be a finite number > 0", NODED.replace("50e9", "true")),
+        ("a latency of 1e300", "must be a finite number ≥ 0 and", NODED + "latency_s: 1e300\n"),
+        ("a day that is none", "cannot be read: month", NODED + "latency_s: 2026-13-45\n"),
+        ("nested without end", "cannot be read: maximum", "[" * 5000),
+        ("a misspelt field of a link", "latncy_s: must be", ring.replace("1e9", "{latncy_s: 1}")),
+        ("one route twice", "a name of their own", ring.replace("0-1: [a]", "0-1: [a], 0 -1: [a]")),
+    ):
+        yield Case("fabrics", f".yml: {given}", words, _fabric(content))
     yield Case("fabrics", "a machine that is none", "must be one of", _preset("no machine", 8))
     yield Case("fabrics", "nodes that are not full", "multiple of per_node", _preset("h100", 12))
+
+
+NODED = "nodes: 2\ndevices: 8\ninside_bytes_per_s: 400e9\nnic_bytes_per_s: 50e9\n"
+
+
+def _fabric(content: str) -> Callable[[Path], object]:
+    def read(folder: Path) -> object:
+        (folder / "own.yml").write_text(content)
+        return cluster.read(folder / "own.yml")
+
+    return read
 
 
 def _preset(name: str, devices: int) -> Callable[[Path], object]:
@@ -573,6 +595,7 @@ def counts() -> Iterator[Case]:
         ("words", "must be whole", head + "0,first,1\n"),
         ("10³⁰", "must be whole", head + "0,0,1e30\n"),
         ("expert 10⁹", "must be below 4", head + "0,1000000000,1\n"),
+        ("layer 10⁹", "layer = 1000000000: must be at most", head + "1000000000,0,1\n"),
         ("all 0", "counts nothing", head + "0,0,0\n0,1,0\n"),
         ("no rows", "counts nothing", head),
         ("no bytes", "cannot be read as counts", ""),
@@ -580,6 +603,12 @@ def counts() -> Iterator[Case]:
     ):
         yield Case("counts", f".csv: {given}", words, _counts("c.csv", content))
     untold = head + "0,0,3\n0,1,2\n"
+    for given, words, rest in (
+        ("10⁹ experts", "experts = 1000000000: must be at most", "0,0,1,1000000000\n"),
+        ("two numbers of experts", "8, 16: must be one number", "0,0,1,8\n1,0,1,16\n"),
+    ):
+        content = f"layer,expert,count,experts\n{rest}"
+        yield Case("counts", f".csv: {given}", words, _counts("c.csv", content, 0))
     yield Case("counts", ".csv: experts untold", "does not tell", _counts("c.csv", untold, 0))
     for given, words, content in (
         ("lists of different lengths", "cannot be read as counts", "[[1,2],[3]]"),

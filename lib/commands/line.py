@@ -40,6 +40,8 @@ def written(where: str, file: Path, *read: object) -> None:
         raise ValueError(f"{where} {file}: its folder must exist")
     if file.is_dir():
         raise ValueError(f"{where} {file}: must be a file, is a folder")
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{where} {file}: must be a plain file, is a device or a pipe")
     if any(file.resolve() == Path(str(one)).resolve() for one in read):
         raise ValueError(f"{where} {file}: must be another file than what is read")
 

@@ -106,6 +106,10 @@ def checked(a: argparse.Namespace, load: np.ndarray, layer: Sequence[int]) -> No
             f"place: --slots {a.slots}: must be from {-(-experts // a.devices)} (all {experts} "
             f"experts once on {a.devices} devices) to {experts}"
         )
+    if a.layers > others.LARGEST["layer"] + 1:
+        raise ValueError(
+            f"place: --layers {a.layers}: must be at most {others.LARGEST['layer'] + 1}"
+        )
     if a.layers and a.layers <= max(layer):
         raise ValueError(f"place: --layers {a.layers}: must be above layer {max(layer)}")
     if not 1 <= a.tokens <= 1 << 20:
@@ -199,5 +203,8 @@ def main(arguments: Sequence[str]) -> None:
 
 def _judged_on(a: argparse.Namespace, layer: Sequence[int], experts: int) -> dict[str, np.ndarray]:
     given = dict(experts=a.experts, top_k=a.top_k, layers=a.layers)
+    for path in a.on:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise ValueError(f"place: --on {path}: must be a plain file, is a device or a pipe")
     found = pd.concat([imported.counts(path, **given) for path in a.on])
     return placing.others_of(found, layer, experts)

@@ -5,10 +5,25 @@ finds only in use that a configuration asks for what cannot be.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+LAYERS = 10_000  # that a model may have at most
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # as configurations call them
+
+
+@contextmanager
+def told_alone() -> Iterator[None]:
+    """Inside it transformers reports nothing: what does not fit is told by `check`."""
+    import transformers
+
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
 
 
 def check(name: str, told: Mapping[str, object]) -> None:
@@ -65,11 +80,18 @@ def chooses(name: str, settings) -> None:
     groups of them.
     """
     text = settings.get_text_config()
+    layers = getattr(text, "num_hidden_layers", None)
+    if type(layers) is int and not 1 <= layers <= LAYERS:
+        rule = f"must be from 1 to {LAYERS}"
+        raise ValueError(f"load: model = {name!r}: num_hidden_layers = {layers}: {rule}")
     groups, taken = (getattr(text, key, None) for key in ("n_group", "topk_group"))
     if type(groups) is int and type(taken) is int and not 1 <= taken <= groups:
         rule = f"must be from 1 to {groups}, the groups"
         raise ValueError(f"load: model = {name!r}: topk_group = {taken}: {rule}")
     experts = next((n for key in EXPERTS if type(n := getattr(text, key, None)) is int), None)
+    if type(groups) is int and experts is not None and (groups < 1 or experts % groups):
+        rule = f"must divide {experts}, the experts"
+        raise ValueError(f"load: model = {name!r}: n_group = {groups}: {rule}")
     k = getattr(text, "num_experts_per_tok", None)
     if type(k) is int and experts is not None and not 1 <= k <= experts:
         rule = f"must be from 1 to {experts}, the experts"

@@ -273,9 +273,11 @@ def _pretrained(
 ) -> transformers.PreTrainedModel:
     """The model in evaluation mode, every weight from the checkpoint and every one of it used."""
     options |= dict(dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True)
-    model, told = one_line(
-        str(source), lambda: transformers.AutoModelForCausalLM.from_pretrained(source, **options)
-    )
+    with filling.told_alone():
+        model, told = one_line(
+            str(source),
+            lambda: transformers.AutoModelForCausalLM.from_pretrained(source, **options),
+        )
     filling.check(str(source), told)
     return (model if "device_map" in options else model.to(device)).eval()
 

@@ -24,6 +24,8 @@ from lib.network.links import Fabric
 NODES = ("nodes", "devices", "inside_bytes_per_s", "nic_bytes_per_s")  # must stand in a file
 MORE: dict[str, Any] = dict(name="", between="tree", oversubscription=1.0, latency_s=0.0)
 LINKS = ("devices", "links", "routes")
+LINK = ("bytes_per_s", "latency_s")
+LARGEST = 1e18  # bytes a second, or seconds: beyond it times are no longer numbers
 
 
 @dataclass(frozen=True)
@@ -147,12 +149,24 @@ def named(
     return replace(made, name=made.name or f"nodes of {made.per_node}, fat tree")
 
 
+class _Once(yaml.SafeLoader):
+    """Refuses a name that stands twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [str(self.construct_object(key)) for key, _ in node.value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice}: stands twice: each name once")
+        return super().construct_mapping(node, deep)
+
+
 def read(path: Path) -> Cluster:
     """The cluster that a YAML file describes; refused in one line."""
     where = f"fabric: {path}"
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{where}: must be a plain file")
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(path.read_text(), _Once)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ValueError(f"{where}: cannot be read: {reason}") from None
     if not isinstance(content, dict):
@@ -192,11 +206,17 @@ def _listed(where: str, content: Mapping[str, Any]) -> Cluster:
     rates, latencies = [], []
     for name, one in links.items():
         parts = one if isinstance(one, dict) else dict(bytes_per_s=one)
+        for key in parts:
+            if key not in LINK:
+                rule = f"must be one of {', '.join(LINK)}"
+                raise ValueError(f"{where}: links: {name}: {key}: {rule}")
         rates.append(_number(where, f"links: {name}", parts.get("bytes_per_s")))
         latency = parts.get("latency_s", 0.0)
         latencies.append(_number(where, f"links: {name}: latency_s", latency, least=0))
     number, found = {str(name): at for at, name in enumerate(links)}, {}
     routes = {str(pair).replace(" ", ""): route for pair, route in content["routes"].items()}
+    if len(number) < len(links) or len(routes) < len(content["routes"]):
+        raise ValueError(f"{where}: links and routes: must each have a name of their own")
     for i, j in itertools.permutations(range(devices), 2):
         route = routes.pop(f"{i}-{j}", None)
         if not (isinstance(route, list) and route and all(str(link) in number for link in route)):
@@ -219,12 +239,12 @@ def _listed(where: str, content: Mapping[str, Any]) -> Cluster:
 def _number(where: str, name: str, value: object, least: float | None = None) -> float:
     """A finite number above 0, or at least `least`; 450e9 is a text to YAML."""
     try:
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not math.isfinite(number) or (number <= 0 and least is None) or number < (least or 0):
-        rule = "> 0" if least is None else f"≥ {least:g}"
-        raise ValueError(f"{where}: {name} = {value}: must be a finite number {rule}")
+    if not number <= LARGEST or (number <= 0 and least is None) or number < (least or 0):
+        rule = f"{'> 0' if least is None else f'≥ {least:g}'} and ≤ {LARGEST:g}"
+        raise ValueError(f"{where}: {name} = {str(value)[:40]}: must be a finite number {rule}")
     return number
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 import webbrowser
+from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
@@ -215,9 +216,8 @@ def publish(name: str, only: Only = None) -> None:
     if name == runs.PUBLISHED:
         raise ValueError(f"publish: {name}: is the published run")
     with runner.sole(run), runner.sole(runs.RUNS / runs.PUBLISHED):
-        for record in views.records(run).values():
-            if record["chapter"] in wanted:
-                print(f"published: {publishing.publish(run, record)}")
+        for record in _finished("publish", run, wanted):
+            print(f"published: {publishing.publish(run, record)}")
         intact.relist()
 
 
@@ -230,16 +230,21 @@ def confirm(name: str, only: Only = None) -> None:
     if name == runs.PUBLISHED:
         raise ValueError(f"confirm: {name}: is the published run")
     with runner.sole(run), runner.sole(runs.RUNS / runs.PUBLISHED):
-        found = {
-            record["chapter"]: publishing.confirm(record)
-            for record in views.records(run).values()
-            if record["chapter"] in wanted
-        }
+        finished = _finished("confirm", run, wanted)
+        found = {record["chapter"]: publishing.confirm(record) for record in finished}
         intact.relist()
     for chapter, bad in found.items():
         print(f"{chapter}: " + ("confirmed" if bad.empty else "not confirmed"))
         write(bad)
-    raise typer.Exit(0 if found and all(bad.empty for bad in found.values()) else 1)
+    raise typer.Exit(0 if all(bad.empty for bad in found.values()) else 1)
+
+
+def _finished(command: str, run: Path, wanted: list[str]) -> list[dict]:
+    """The records of a run's chapters that are wanted; refused where none of them has ended."""
+    found = [one for one in views.records(run).values() if one["chapter"] in wanted]
+    if not found:
+        raise ValueError(f"{command}: {run.name}: has no finished chapter of {', '.join(wanted)}")
+    return found
 
 
 @app.command("renew")

@@ -52,11 +52,18 @@ def told(run: Path) -> Callable[[str, str], bool]:
 
 
 def _read(path: Path) -> dict:
+    place = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
     try:
-        return json.loads(provenance.text(path))
+        found = json.loads(provenance.text(path))
     except (ValueError, lzma.LZMAError):
-        place = f"{path.parent.parent.name}/{path.parent.name}/{path.name}"
         raise ValueError(f"{place}: must be JSON, is cut off: remove it or the run") from None
+    if path.name == "values.json" and not (
+        isinstance(found, dict)
+        and isinstance(found.get("values"), dict)
+        and {"chapter", "provenance"} <= found.keys()
+    ):
+        raise ValueError(f"{place}: must be what a chapter published: remove it or the run")
+    return found
 
 
 def folder(run: Path, chapter: str) -> Path:

@@ -44,6 +44,14 @@ def choice(*options: str) -> Rule:
     return lambda v: v in options, f"must be one of {', '.join(options)}"
 
 
+def device() -> Rule:
+    """What a chapter computes on; "cuda" only where a card's driver is."""
+    cards = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+    rule = "must be one of auto, cpu, cuda, and cuda only where there is a GPU"
+    there = ("auto", "cpu", *(["cuda"] if any(Path(one).exists() for one in cards) else []))
+    return lambda v: v in there, rule
+
+
 def text() -> Rule:
     """A text that is not empty."""
     return lambda v: isinstance(v, str) and v.strip() != "", "must be a text that is not empty"
@@ -172,7 +180,7 @@ DATASET = rf"{FILES}(?:{MODEL}|[A-Za-z0-9][\w.-]*)"
 RANGES: dict[str, Rule] = {
     # where and from what
     "run_dir": text(),
-    "device": choice("auto", "cpu", "cuda"),
+    "device": device(),
     "seed": whole(0),
     "model": place(*PLACES["model"], hub=MODEL),
     "revision": text(),
@@ -190,7 +198,7 @@ RANGES: dict[str, Rule] = {
     "enough": real(0, 0.99),
     "lasting": real(1, 100),
     "small_beta": real(0, 100),
-    "known_level": real(0, 1),
+    "known_level": real(0, 0.9),
     "known_devices": whole(2, 1024),
     "known_tokens": whole(1, 2**17),
     "measured": place(*PLACES["measured"], holds="*/*.csv.xz", called="MACHINE/EXPERIMENT.csv.xz"),

@@ -18,6 +18,7 @@ from lib.routing.profile import METRICS, metrics
 from lib.routing.trace import Trace
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "real_routers.csv"
+LARGEST = {"experts": 65_536, "top_k": 65_536, "layer": 9_999}  # that a model may have
 MOST = 2**53  # a count that is a whole number in every format
 COLUMNS = ["model", "experts", "top_k", "domain", "layer", "tokens", "expert", "count"]
 NUMBERS = ["experts", "top_k", "layer", "tokens", "expert", "count"]
@@ -69,12 +70,20 @@ def _whole(frame: pd.DataFrame, name: str) -> pd.Series:
     bad |= numbers != np.floor(numbers)
     if bad.any():
         place, value = int(bad.to_numpy().argmax()), frame[name][bad].iloc[0]
-        raise ValueError(f"row {place + 1}: {name} = {value}: must be whole, and ≥ 0")
+        raise ValueError(f"row {place + 1}: {name} = {value}: must be whole, and ≥ 0, at most 2⁵³")
     return numbers.astype(np.int64)
 
 
 def _counted(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """The rows summed, with those of experts that were never chosen."""
+    for column, most in LARGEST.items():
+        if (worst := frame[column].max()) > most:
+            raise ValueError(f"{column} = {worst}: must be at most {most}")
+    for column in ("experts", "top_k"):
+        each = frame.groupby("model")[column].unique()
+        if len(several := each[each.map(len) > 1]):
+            values = ", ".join(map(str, sorted(several.iloc[0])))
+            raise ValueError(f"{column} of model {several.index[0]}: {values}: must be one number")
     beyond = frame[frame.expert >= frame.experts]
     if len(beyond):
         rule = f"must be below {beyond.experts.iloc[0]}, the number of experts"
