@@ -145,7 +145,7 @@ def families(case: Case, rules: Rules, prices: pd.DataFrame) -> pd.DataFrame:
 
 def readable(rows: pd.DataFrame) -> pd.DataFrame:
     """`families` as a table for readers, the families in words; their sentences stand elsewhere."""
-    return rows.drop(columns="advice", errors="ignore").assign(family=rows.family.map(FAMILIES))
+    return rows.drop(columns="advice").assign(family=rows.family.map(FAMILIES))
 
 
 def words(case: Case) -> str:
