@@ -98,19 +98,18 @@ def prices(table: pd.DataFrame) -> Figure:
     """The correlation of the fitted bias with minus the prices against the layer (columns arm,
     layer, price_correlation), a line per checkpoint.
     """
-    return lines(
-        table, "layer", "price_correlation", by="arm", xlabel="layer", ylabel="correlation"
-    )
+    words = "correlation of bias and price"
+    return lines(table, "layer", "price_correlation", by="arm", xlabel="layer", ylabel=words)
 
 
 def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure:
     """Cost in nats per token with its band against a column `x` (columns arm, family, delta,
     delta_low, delta_high): of one strategy a line per checkpoint; of several a panel per
-    checkpoint, a line per strategy.
+    checkpoint, a line per strategy, the later thinner, so that each is seen where they coincide.
     """
     needs("plots_assignment.sweep", table, "delta", names=["arm", "family"])
     alone = table.family.nunique() == 1
-    return lines(
+    fig = lines(
         table,
         x,
         "delta",
@@ -121,3 +120,8 @@ def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure
         ylabel="added nats per token",
         reference=0,
     )
+    for ax in fig.axes if not alone else []:
+        drawn = [line for line in ax.lines if len(line.get_xdata()) and line.get_marker() != "None"]
+        for after, line in enumerate(reversed(drawn)):
+            line.set(linewidth=1.3 + 1.7 * after, markersize=5 + 2 * after)
+    return fig

@@ -58,7 +58,9 @@ def coactivation(maps: Mapping[str, np.ndarray]) -> Figure:
         ax.set(title=label(arm), xlabel="expert", aspect="equal", facecolor="#BBBBBB")
         ax.set(xticks=[], yticks=[])
     axes[0][0].set_ylabel("expert")
-    bar = fig.colorbar(axes[0][0].collections[0], ax=axes, label="observed / expected")
+    bar = fig.colorbar(
+        axes[0][0].collections[0], ax=axes, label="observed / expected", extend="both"
+    )
     bar.set_ticks([-4, -2, 0, 2, 4], labels=["1/16", "1/4", "1", "4", "16"])
     return fig
 
