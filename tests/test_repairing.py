@@ -43,6 +43,21 @@ def test_gains_by_size_by_hand():
     assert repairing.sizes({}).empty and repairing.cheaper({}).empty
 
 
+def test_what_smaller_models_gain_more_by_hand():
+    """Gains of .2 and .4 beside .1 and .1: Welch's t has one degree of freedom, nearly."""
+    even, results = [[[5, 5]], [[5, 5]]], {}
+    for size, gains in {"size-4m-": (0.2, 0.4), "": (0.1, 0.1001), "size-113m-": (0.0,)}.items():
+        for seed, gain in enumerate(gains):
+            for loss, nats in (("none", 20 + 10 * gain), ("switch", 20)):
+                name = f"{size}{loss}"
+                results[f"{name}_{seed}"] = pair(name, seed, [nats, nats], even, 1e6)
+    (row,) = repairing.between(results).to_dict("records")
+    assert row["part"] == "8m" and row["more"] == pytest.approx(0.2, abs=1e-4)
+    assert row["more_high"] == pytest.approx(0.2 + 12.7062 * 0.1, abs=1e-3)
+    assert row["p"] == pytest.approx(np.arctan(0.5) / np.pi, abs=1e-3)
+    assert repairing.between({}).empty
+
+
 def test_the_price_of_models_without_a_loss_varies_with_models_and_clusters(monkeypatch):
     models, clusters = np.linspace(0.1, 0.3, 8), np.linspace(-0.02, 0.02, 9)
     monkeypatch.setattr(repairing.ladder_results, "of", lambda *_: models)

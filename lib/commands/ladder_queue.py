@@ -115,17 +115,13 @@ def _placed(p: SimpleNamespace) -> list[Job]:
     return [Job("placed", seed, measures=("placed",)) for seed in p.SEEDS]
 
 
-def _both(name: str, p: SimpleNamespace, shape: tuple, rate: float, measures=MEASURES) -> list[Job]:
+def _both(
+    name: str, p: SimpleNamespace, shape: tuple, rate: float, measures=MEASURES, seeds: int = 1
+) -> list[Job]:
     arms = [("none", 0.0), ("switch", p.COEFFICIENT)]
     return [
-        Job(
-            f"{name}-{arm[0]}",
-            p.SEEDS[0],
-            *arm,
-            shape=shape,
-            learning_rate=rate,
-            measures=measures,
-        )
+        Job(f"{name}-{arm[0]}", seed, *arm, shape=shape, learning_rate=rate, measures=measures)
+        for seed in p.SEEDS[:seeds]
         for arm in arms
     ]
 
@@ -147,10 +143,12 @@ def _shapes(p: SimpleNamespace) -> list[Job]:
 
 
 def _sizes(p: SimpleNamespace) -> list[Job]:
-    """About 4, 113 and 715 million parameters."""
-    found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, ("profile", "prefix"))
-    found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, ("profile", "prefix"))
-    return found + _both("size-715m", p, shaped(64, 8, 768, 12, 384), 5e-4, ("profile",))
+    """About 4, 113 and 715 million parameters, a pair for each of some seeds."""
+    some, both = p.SIZE_SEEDS, ("profile", "prefix")
+    found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, both, some)
+    found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, both, some)
+    large = shaped(64, 8, 768, 12, 384)
+    return found + _both("size-715m", p, large, 5e-4, ("profile",), p.LARGE_SEEDS)
 
 
 QUEUES = {

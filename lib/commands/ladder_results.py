@@ -223,8 +223,10 @@ def held_out(results: Results, one: str, other: str) -> dict:
     """Nats per token of configuration `one` above `other` on the same held-out documents, over
     pairs of one seed (`mean`).
     """
-    found = []
-    for a, b in pairs(results, one, other, "profile"):
-        gap = np.array(a["profile"]["nats"]) - np.array(b["profile"]["nats"])
-        found.append(per_token(gap, np.array(a["profile"]["tokens"]), a["profile"]["cluster"]))
-    return mean(found)
+    return mean([gain(*pair) for pair in pairs(results, one, other, "profile")])
+
+
+def gain(one: dict, other: dict) -> np.ndarray:
+    """[1 + clusters] nats per token of one model above another on the same held-out documents."""
+    own, gap = one["profile"], np.array(one["profile"]["nats"]) - other["profile"]["nats"]
+    return per_token(gap, np.array(own["tokens"]), own["cluster"])

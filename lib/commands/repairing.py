@@ -4,8 +4,11 @@ the synthesis.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
+import scipy
 
 from lib import stats
 from lib.commands import ladder_repairs, ladder_results
@@ -75,6 +78,29 @@ def sizes(results: Results) -> pd.DataFrame:
     columns = ["parameters_m", "gain", "gini_before", "gini_after", "checkpoints"]
     table = pd.DataFrame(found, columns=None if found else columns)
     return table.sort_values("parameters_m", ignore_index=True)
+
+
+def between(results: Results) -> pd.DataFrame:
+    """By how much pairs of one size gain more from a loss from the start than those of the next
+    larger one: part (its name), more with its 95 % interval by Welch's t over pairs, p of the
+    one-sided test that it is not above 0.  A part of fewer than two pairs of a size is missing.
+    """
+    gains = [_gains(results, size) for size in ("size-4m-", "", "size-113m-", "size-715m-")]
+    rows = []
+    for part, (smaller, larger) in zip(("8m", "113m", "715m"), pairwise(gains), strict=True):
+        if min(len(smaller), len(larger)) < 2:
+            continue
+        test = scipy.stats.ttest_ind(smaller, larger, equal_var=False, alternative="greater")
+        both = scipy.stats.ttest_ind(smaller, larger, equal_var=False).confidence_interval()
+        more = dict(more=smaller.mean() - larger.mean(), more_low=both.low, more_high=both.high)
+        rows.append({"part": part} | more | {"p": test.pvalue})
+    return pd.DataFrame(rows, columns=["part", "more", "more_low", "more_high", "p"])
+
+
+def _gains(results: Results, size: str) -> np.ndarray:
+    """Nats per token that a Switch loss from the start gains, of each pair of a size."""
+    found = ladder_results.pairs(results, f"{size}none", f"{size}switch", "profile")
+    return np.array([ladder_results.gain(*pair)[0] for pair in found])
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
