@@ -91,8 +91,10 @@ def _forward(model: torch.nn.Module, rows: list[Sequence[int]], device: torch.de
     length = torch.tensor([len(row) for row in rows], device=device)
     mask = torch.arange(longest, device=device) < length[:, None]
     logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    sound = logits.isfinite().all(-1).to(device) | ~mask
-    return sound.all(-1).tolist()
+    # a row at a time: of all at once it would take three times the logits' memory
+    return [
+        bool(row[:size].isfinite().all()) for row, size in zip(logits, length.tolist(), strict=True)
+    ]
 
 
 def _assemble(index: np.ndarray, documents: list, experts: int, name: str) -> Trace:
