@@ -140,7 +140,7 @@ def interval(each: list[np.ndarray]) -> dict[str, float]:
 
 def gain(one: dict, other: dict) -> np.ndarray:
     """[1 + clusters] nats per token of a result above another, on the same documents."""
-    a, b = one["profile"], other["profile"]
+    a, b = (row.get("gain") or row["profile"] for row in (one, other))
     gap = np.array(a["nats"]) - np.array(b["nats"])
     return per_token(gap, np.array(a["tokens"], float), np.array(a["cluster"]))
 

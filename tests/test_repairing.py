@@ -27,6 +27,12 @@ def pair(name, seed, nats, counts, parameters):
     return {"job": {"name": name, "seed": seed}, "profile": own, "parameters": parameters}
 
 
+def brief(name, seed, nats, load, parameters):
+    """Of a pair that is only compared."""
+    own = {"nats": nats, "tokens": [10, 10], "cluster": [0, 1], "load": load}
+    return {"job": {"name": name, "seed": seed}, "gain": own, "parameters": parameters}
+
+
 def test_gains_by_size_by_hand():
     even, uneven = [[[5, 5]], [[5, 5]]], [[[10, 0]], [[10, 0]]]
     results = {
@@ -34,12 +40,15 @@ def test_gains_by_size_by_hand():
         "switch_1": pair("switch", 1, [19, 29], even, 8e6),
         "size-113m-none_1": pair("size-113m-none", 1, [10, 10], uneven, 113e6),
         "size-113m-switch_1": pair("size-113m-switch", 1, [10, 10], even, 113e6),
+        "size-113m-none_2": brief("size-113m-none", 2, [12, 12], [[20, 0]], 113e6),
+        "size-113m-switch_2": brief("size-113m-switch", 2, [10, 10], [[10, 10]], 113e6),
     }
     table = repairing.sizes(results)
     assert table.parameters_m.tolist() == [8, 113]
-    assert table.gain.tolist() == pytest.approx([0.1, 0])
+    assert table.gain.tolist() == pytest.approx([0.1, 0.1])
+    assert table.checkpoints.tolist() == [1, 2]
     assert table.gini_before.tolist() == [0.5] * 2 and table.gini_after.tolist() == [0] * 2
-    assert repairing.ends(table).gain.tolist() == pytest.approx([0.1, 0])
+    assert repairing.ends(table).gain.tolist() == pytest.approx([0.1, 0.1])
     assert repairing.sizes({}).empty and repairing.cheaper({}).empty
 
 

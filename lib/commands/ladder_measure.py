@@ -54,6 +54,13 @@ def profile(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
     }
 
 
+def gain(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
+    """Of the same, what a pair is compared by: nats of every document, and the load of all."""
+    found = profile(model, text, p)
+    load = np.sum(found.pop("counts"), axis=0).tolist()
+    return {k: found[k] for k in found if k not in ("correct", "serving")} | {"load": load}
+
+
 def brief(model: torch.nn.Module, text: Text, p: SimpleNamespace) -> dict:
     """Of the same, what a model under way is told by: nats and counts per cluster."""
     found = profile(model, text, p)

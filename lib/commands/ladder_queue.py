@@ -120,8 +120,8 @@ def _both(
 ) -> list[Job]:
     arms = [("none", 0.0), ("switch", p.COEFFICIENT)]
     return [
-        Job(f"{name}-{arm[0]}", seed, *arm, shape=shape, learning_rate=rate, measures=measures)
-        for seed in p.SEEDS[:seeds]
+        Job(f"{name}-{arm[0]}", seed, *arm, shape=shape, learning_rate=rate, measures=own)
+        for seed, own in zip(p.SEEDS, (measures, *[("gain",)] * (seeds - 1)), strict=False)
         for arm in arms
     ]
 
@@ -143,7 +143,7 @@ def _shapes(p: SimpleNamespace) -> list[Job]:
 
 
 def _sizes(p: SimpleNamespace) -> list[Job]:
-    """About 4, 113 and 715 million parameters, a pair for each of some seeds."""
+    """About 4, 113 and 715 million parameters; of all seeds but the first the gain alone."""
     some, both = p.SIZE_SEEDS, ("profile", "prefix")
     found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, both, some)
     found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, both, some)

@@ -17,11 +17,15 @@ from lib import stats
 from lib.commands import declared
 
 Results = Mapping[str, dict]
+SERVED = {"gain": ("gain", "profile")}  # which measures tell it; else its own
 
 
 def of(results: Results, name: str, measure: str) -> list[dict]:
-    """The results of one configuration that hold `measure`, by seed."""
-    own = [r for r in results.values() if r["job"]["name"] == name and measure in r]
+    """The results of one configuration that hold `measure`, or one that tells it, by seed."""
+    served = SERVED.get(measure, (measure,))
+    own = [
+        r for r in results.values() if r["job"]["name"] == name and not r.keys().isdisjoint(served)
+    ]
     return sorted(own, key=lambda result: result["job"]["seed"])
 
 
@@ -223,10 +227,16 @@ def held_out(results: Results, one: str, other: str) -> dict:
     """Nats per token of configuration `one` above `other` on the same held-out documents, over
     pairs of one seed (`mean`).
     """
-    return mean([gain(*pair) for pair in pairs(results, one, other, "profile")])
+    return mean([gain(*pair) for pair in pairs(results, one, other, "gain")])
 
 
 def gain(one: dict, other: dict) -> np.ndarray:
     """[1 + clusters] nats per token of one model above another on the same held-out documents."""
-    own, gap = one["profile"], np.array(one["profile"]["nats"]) - other["profile"]["nats"]
+    own, rival = compared(one), compared(other)
+    gap = np.array(own["nats"]) - np.array(rival["nats"])
     return per_token(gap, np.array(own["tokens"]), own["cluster"])
+
+
+def compared(result: dict) -> dict:
+    """The measure by which a model is compared with another."""
+    return next(result[name] for name in SERVED["gain"] if name in result)

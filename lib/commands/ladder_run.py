@@ -32,6 +32,7 @@ LARGE = 50_000_000  # parameters from which on a run leaves a checkpoint only wh
 
 MEASURES: dict[str, Callable[[torch.nn.Module, Text, SimpleNamespace], dict]] = {
     "profile": ladder_measure.profile,
+    "gain": ladder_measure.gain,
     "prefix": ladder_measure.prefix,
     "decode": ladder_measure.decode,
     "placed": ladder_measure.placed,

@@ -61,7 +61,7 @@ def sizes(results: Results) -> pd.DataFrame:
     names = sorted({job["name"].rpartition("-")[0] for job in _jobs(results)} - {""})
     found = []
     for without, loss in [("none", "switch"), *((f"{n}-none", f"{n}-switch") for n in names)]:
-        pairs = ladder_results.pairs(results, without, loss, "profile")
+        pairs = ladder_results.pairs(results, without, loss, "gain")
         if pairs:
             row = ladder_results.held_out(results, without, loss)
             found.append(
@@ -99,7 +99,7 @@ def between(results: Results) -> pd.DataFrame:
 
 def _gains(results: Results, size: str) -> np.ndarray:
     """Nats per token that a Switch loss from the start gains, of each pair of a size."""
-    found = ladder_results.pairs(results, f"{size}none", f"{size}switch", "profile")
+    found = ladder_results.pairs(results, f"{size}none", f"{size}switch", "gain")
     return np.array([ladder_results.gain(*pair)[0] for pair in found])
 
 
@@ -128,5 +128,6 @@ def _jobs(results: Results) -> list[dict]:
 
 def _gini(pairs: list, which: int) -> float:
     """Mean Gini over layers and pairs, of the model without (0) or with (1) the loss."""
-    loads = [pair[which]["profile"]["counts"] for pair in pairs]
-    return float(sum(stats.gini(np.sum(load, axis=0)).mean() for load in loads) / len(loads))
+    found = [ladder_results.compared(pair[which]) for pair in pairs]
+    loads = [own["load"] if "load" in own else np.sum(own["counts"], axis=0) for own in found]
+    return float(np.mean([stats.gini(np.array(load)).mean() for load in loads]))
