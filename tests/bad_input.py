@@ -289,6 +289,15 @@ def parameters_by_a_slip() -> Iterator[Case]:
         "model=w/note.txt": "a folder with config.json",
         "corpus_source=w/note.txt": "that `make corpus` wrote",
         "counts=w/semicolons.csv": "lacks the column expert",
+        "model=w/untrained": "the folder has no weights",
+        "text=w/rows.jsonl": "must be an object with 'text', has 'body'",
+        "trace=w/note.txt": "cannot be read as a recording",
+        "trace=w/counts.csv": "cannot be read as a recording",
+        "corpus_source=w/foreign.xz": "that `make corpus` wrote",
+        "measured=w/measured": "records.load: m/exchange.csv.xz: must be",
+        "nodes_fitted=[7]": "nodes_fitted = [7]: must be at least 1 of [8, 16, 32, 64], not all",
+        "deepep_fitted=[8]": "deepep_fitted = [8]: must be at least 4 of",
+        "normal_fitted=[8, 16, 32, 64]": "at least 1 of [8, 16, 32, 64], not all",
     }.items():
         yield Case("parameters by a slip", f"-p {given}", words, _there("run", "-p", given))
 
@@ -331,6 +340,16 @@ def commands() -> Iterator[Case]:
         "run --jobs 100000000": "less than or equal to 1024",
         "run --profile none": "must be a folder with a config.yaml",
         "run num_experts=64": "unexpected extra argument",
+        "run --profile w/unknown": "config.yaml: frob: must be an option of Snakemake",
+        "run --profile w/executor": "executor: 'no such': must be the name of a plugin",
+        "run --profile w/deep": "config.yaml: must be YAML",
+        "run --profile w/listed": "must be options of Snakemake with their values",
+        "run -p known_shape=Mixtral-8x7B -p known_level=0.8": "from 0 to below 0.75",
+        "advise w/object.json": "cannot be read as counts",
+        "advise without --devices 3": "must be 2 or more and divide 16 experts",
+        f"{place.replace('--experts 8', '--experts 9')} -o w/o.csv": "--experts = 9: must be 8",
+        "place with --devices 2 --slots 16 -o w/o.csv": "is a model: must be a recording",
+        "simulate --output w/o --bytes_per_element 0.1": "must be a finite number from 0.125",
     }.items():
         yield Case("commands", given, words, _there(*given.split()))
 
@@ -346,6 +365,23 @@ def _put(folder: Path) -> None:
     (folder / "grid.yml").write_text("num_experts: [32, 64]\n")
     (folder / "scalar.yml").write_text("num_experts: 64\n")
     (folder / "nothing.yml").write_text("# nothing\n")
+    (folder / "object.json").write_text('{"a": 1}\n')
+    (folder / "rows.jsonl").write_text('{"body": "one two"}\n')
+    (folder / "foreign.xz").write_bytes(lzma.compress(b"hello\n"))
+    (folder / "measured/m").mkdir(parents=True)
+    (folder / "measured/m/exchange.csv.xz").write_bytes(b"hello")
+    shutil.copytree(_model(), folder / "untrained", ignore=shutil.ignore_patterns("*.safetensors"))
+    for name, content in PROFILES.items():
+        (folder / name).mkdir()
+        (folder / name / "config.yaml").write_text(content)
+
+
+PROFILES = {
+    "unknown": "frob: 3\n",
+    "executor": "executor: no such\n",
+    "deep": "[" * 5000,
+    "listed": "- 3\n",
+}
 
 
 def _there(*words: str) -> Callable[[Path], object]:
@@ -399,6 +435,9 @@ def _config(**changes: object) -> Callable[[Path], object]:
     return _altered(change)
 
 
+ROPE = {"rope_type": "x", "rope_theta": 1e4}
+
+
 class Calls:
     """What a pickle may do: call anything."""
 
@@ -417,6 +456,11 @@ def models() -> Iterator[Case]:
         ("more layers than weights", "weights missing", _config(num_hidden_layers=3)),
         ("fewer layers than weights", "not of this model", _config(num_hidden_layers=1)),
         ("more chosen than there are", "must", _config(num_experts_per_tok=9)),
+        ("no heads", "num_attention_heads = 0: must be", _config(num_attention_heads=0)),
+        ("heads that share no keys", "must divide 4", _config(num_key_value_heads=3)),
+        ("no tokens", "vocab_size = 0: must be at least 1", _config(vocab_size=0)),
+        ("an unknown function", "hidden_act = 'gulu': must be", _config(hidden_act="gulu")),
+        ("unknown positions", "rope_type = 'x': must be", _config(rope_parameters=ROPE)),
         ("weights cut off", "cannot be opened", _altered(_cut)),
         ("weights that are text", "cannot be opened", _file("model.safetensors", b"hello " * 9)),
         ("weights that are no numbers", "finite", _altered(_nan)),

@@ -33,7 +33,7 @@ def test_a_profile_is_a_folder_or_one_of_the_books():
             r"its executor, no-such, must be installed: .* pip install snakemake",
         ),
         ("executor: [", "config.yaml: must be YAML: "),
-        ("- slurm", "config.yaml: must be YAML: "),
+        ("- slurm", "config.yaml: must be options of Snakemake"),
     ],
 )
 def test_a_profile_that_cannot_work_is_refused_in_one_line(tmp_path, content, message):

@@ -17,7 +17,7 @@ import pandas as pd
 from lib import provenance
 from lib.commands import advice, advised, imported, level, line
 from lib.commands.deciding import Rules
-from lib.commands.line import Line
+from lib.commands.line import Line, by_flags
 from lib.commands.subject import IN_SAMPLE, Subject, of_counts, of_trace
 from lib.measure import calibrate, records
 from lib.model import corpus, load, texts
@@ -69,6 +69,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 def profiled(a: argparse.Namespace) -> tuple[Subject, step.Model]:
     """A model on a little text, and its layer from its config."""
     net, tokenizer = load.open(a.subject, device=load.device("auto"))
+    spare(a, adapter.layers(net)[0].num_experts)
     chosen = texts.chosen(a.text, 8, field="text", split="test", allow_partial=True)
     documents = corpus.encode(chosen, tokenizer, 512)
     return of_trace(observe.trace(net, documents, name=a.subject)), shaped(net)
@@ -94,12 +95,13 @@ def counted(where: Path, a: argparse.Namespace) -> pd.DataFrame:
     try:
         return imported.counts(where, experts=a.experts, top_k=a.top_k)
     except ValueError as error:
-        flags = str(error).replace("counts_experts", "--experts").replace("counts_top_k", "--top-k")
-        raise ValueError(flags) from None
+        raise by_flags(error) from None
 
 
 def subject(a: argparse.Namespace) -> tuple[Subject, step.Model]:
     """What the command line names, and its layer; refused with one line."""
+    if not a.subject.strip():
+        raise ValueError("advise: '': must be a model, counts or a run")
     where, model = Path(a.subject), None
     if not where.exists() and where.suffix in FILES:
         raise ValueError(f"advise: {a.subject}: no such file")

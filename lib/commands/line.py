@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from lib.paper import intact, ranges
+from lib.paper import intact, ranges, rules
 
 # by name, in the words that --help shows
 COMMANDS = {
@@ -32,6 +32,12 @@ class Line(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Refuse."""
         raise ValueError(f"{self.prog.split()[-1]}: {message}")
+
+
+def by_flags(error: ValueError) -> ValueError:
+    """The same with the names that the command line has for what a file of counts leaves untold."""
+    told = str(error).replace("counts_experts", "--experts").replace("counts_top_k", "--top-k")
+    return ValueError(told)
 
 
 def written(where: str, file: Path, *read: object) -> None:
@@ -55,9 +61,14 @@ def checked(command: str, **given: object) -> None:
 
 
 def add(app: typer.Typer) -> None:
-    """Put the commands beside those of `app`."""
+    """Put the commands beside those of `app`, and have what parameters name looked at."""
+    rules.looks = _looks
     for name, words in COMMANDS.items():
         app.command(name, help=words, context_settings=WHOLE, add_help_option=False)(_calls(name))
+
+
+def _looks() -> dict[str, rules.Look]:
+    return importlib.import_module("lib.commands.looked").LOOKS
 
 
 def _calls(name: str):

@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import advice, advise, imported, placing
-from lib.commands.line import Line, written
+from lib.commands.line import Line, by_flags, written
 from lib.engines import exporting, importing
+from lib.model import load
 from lib.network import step
 from lib.paper import runs
 from lib.routing import others, trace
@@ -62,6 +63,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def counted(a: argparse.Namespace) -> tuple[pd.DataFrame, np.ndarray | None, str]:
     """(counts, steps [steps, layers, experts] where they were recorded, whence) of the subject."""
+    if not a.subject.strip():
+        raise ValueError("place: '': must be a recording, counts or a run")
     where, given = Path(a.subject), dict(experts=a.experts, top_k=a.top_k, layers=a.layers)
     if (where.is_file() or where.is_dir()) and where.suffix not in (".csv", ".npz"):
         found = importing.read(where, **given)
@@ -71,7 +74,13 @@ def counted(a: argparse.Namespace) -> tuple[pd.DataFrame, np.ndarray | None, str
                 print(f"{a.subject}: {found.experts} experts, the highest seen: --experts if more")
             return imported.table(found, where.stem), found.steps, found.source
     if where.is_file():
-        return imported.counts(where, **given), None, "counts"
+        try:
+            return imported.counts(where, **given), None, "counts"
+        except ValueError as error:
+            raise by_flags(error) from None
+    if a.subject in load.OURS or (where / "config.json").is_file():
+        rule = "must be a recording, counts or a run (`python -m lib run` profiles a model)"
+        raise ValueError(f"place: {a.subject}: is a model: {rule}")
     paths = sorted(runs.existing(a.subject).glob("01*/trace_*.npz"))
     if not paths:
         raise ValueError(f"place: {a.subject}: this run has no profile (chapter 01)")

@@ -16,7 +16,7 @@ from lib import provenance
 from lib.commands import asked
 from lib.commands.line import Line
 from lib.network import cluster, exchange, predecessor
-from lib.paper import chapters, plots_network, rules
+from lib.paper import chapters, plots_network, ranges, rules
 
 CHAPTER = "04_network"
 NAMES = (
@@ -42,13 +42,19 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
         one = default[0] if isinstance(default, list) else default
         line.add_argument(
             f"--{name}",
-            type=type(one),
+            type=_kind(name, one),
             nargs=None if one is default else "+",
             default=default,
             help=f"{meanings[name].replace('%', '%%')} (default: {default})",
         )
     line.add_argument("--output", type=Path, default=FOLDER, help=f"folder (default: {FOLDER})")
     return line.parse_args(arguments)
+
+
+def _kind(name: str, value: object) -> type:
+    """How a word is read: as the default, but with a fraction where the rule allows one."""
+    holds, _ = ranges.RANGES[name]
+    return float if type(value) is int and holds(value + 0.5) else type(value)
 
 
 def levels(p: SimpleNamespace) -> pd.DataFrame:

@@ -90,6 +90,12 @@ def told(folders: Sequence[Path], given: Sequence[dict], wanted: Sequence[str]) 
     return table.groupby("name", sort=False).filter(lambda own: own.value.nunique() > 1)
 
 
+def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
+    """The wanted values that a run does not have; other models may have other ones."""
+    known = {f"{chapter}.{name}" for chapter, name in compare.table(compare.records(folder)).index}
+    return [value for value in wanted if value not in known]
+
+
 def summary(table: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
     """Of told: a row per value and combination; over seeds, mean with interval and their number."""
     others = [name for name in along if name != "seed"]
@@ -140,8 +146,7 @@ def main(arguments: Sequence[str]) -> None:
     given, wanted = grid(along), runs.chosen(a.only)
     _of_chapters(a.value, wanted)
     places = [runs.place(f"{a.name}-{number:03d}") for number in range(len(given))]
-    for own in given:
-        rules.check(chapters.with_needs(wanted), own)
+    rules.check(chapters.with_needs(wanted), *given)
     failed = []
     for number, (where, own) in enumerate(zip(places, given, strict=True)):
         print(f"== {where.name} ({number + 1} of {len(given)}): {own}", file=sys.stderr)
@@ -149,6 +154,8 @@ def main(arguments: Sequence[str]) -> None:
             how = dict(jobs=a.jobs, origin=a.params, held=held, profile=profile)
             if not runner.execute(where, own, wanted, **how):
                 failed.append(where.name)
+        for value in _lacking(where, a.value):  # told now, not after all runs
+            print(f"sweep: --value {value}: {where.name} has no such value", file=sys.stderr)
     varied = [name for name, values in along.items() if len(values) > 1]
     table = summary(told(places, given, a.value), varied)
     target = SWEEPS / a.name

@@ -37,14 +37,21 @@ def low_latency(deepep: pd.DataFrame, fitted: Sequence[int]) -> pd.DataFrame:
     or leave none to test.
     """
     fast = deepep[deepep.kernel == "low latency"]
-    known = sorted(set(fast.devices))
-    if not set(fitted) < set(known) or len(set(fitted)) < LEAST:
-        raise ValueError(
-            f"published.low_latency: fitted = {list(fitted)}: must be at least {LEAST} of {known}, "
-            "not all"
-        )
+    parted(fast, fitted, LEAST)
     found = [_phase(own, own.devices.isin(fitted)) for _, own in fast.groupby("phase", sort=False)]
     return pd.concat(found, ignore_index=True)
+
+
+def parted(
+    table: pd.DataFrame, fitted: Sequence[int], least: int = 1, name: str = "fitted"
+) -> None:
+    """Refuse numbers of devices that the table does not have, fewer than `least`, or all of them,
+    which leaves none to test.
+    """
+    known = sorted(set(table.devices))
+    if not set(fitted) < set(known) or len(set(fitted)) < least:
+        rule = f"must be at least {least} of {known}, not all"
+        raise ValueError(f"published: {name} = {list(fitted)}: {rule}")
 
 
 def _phase(own: pd.DataFrame, fitted: pd.Series) -> pd.DataFrame:
@@ -79,11 +86,7 @@ def by_nodes(
     name.  Refused: `fitted` that leave none to fit or to test.
     """
     table = table[table.kernel == kernel]
-    known = set(table.devices)
-    if not set(fitted) or not set(fitted) < known:
-        raise ValueError(
-            f"published.by_nodes: fitted = {list(fitted)}: must be of {sorted(known)}, not all"
-        )
+    parted(table, fitted)
     large = kernel == "normal"
     model, start = (normal_s, START["normal"]) if large else (nodes_s, START["nodes"])
     found = []

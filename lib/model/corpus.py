@@ -122,6 +122,18 @@ def _packed(rows: pd.DataFrame, pack: Path) -> Iterator[str | None]:
         yield held[sha].decode() if sha in held else None
 
 
+def look(path: Path) -> None:
+    """Refuse a file that does not begin as those of `write_pack`, before all of it is read."""
+    try:
+        with lzma.open(path) as file:
+            first = file.readline(100).decode()
+    except (lzma.LZMAError, EOFError, UnicodeDecodeError):
+        first = ""
+    if not re.fullmatch(r"[0-9a-f]{64} [0-9]+\n", first):
+        rule = "must be a file that `make corpus` wrote"
+        raise ValueError(f"corpus: corpus_source = {str(path)!r}: {rule}")
+
+
 def write_pack(rows: pd.DataFrame, path: Path) -> None:
     """Write the texts of `rows` into one xz file, for a machine whose installation differs."""
     texts = [doc.text.encode() for doc in read(rows)]

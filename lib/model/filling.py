@@ -9,7 +9,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from lib.provenance import nearest
+
+WEIGHTS = ("*.safetensors", "*.bin")
 LAYERS = 10_000  # that a model may have at most
+SIZES = (  # of which none may be 0
+    *("vocab_size", "hidden_size", "intermediate_size", "moe_intermediate_size"),
+    *("num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings"),
+)
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # as configurations call them
 
 
@@ -61,6 +68,13 @@ def folder(name: str, path: Path, settings) -> None:
                 raise ValueError(f"{where}: weights of type {kind}: {key}: {rule}")
 
 
+def present(name: str, path: Path) -> None:
+    """Refuse a folder without weights."""
+    if path.is_dir() and not any(file.is_file() for kind in WEIGHTS for file in path.glob(kind)):
+        rule = f"must be in {' or '.join(WEIGHTS)}"
+        raise ValueError(f"load: model = {name!r}: the folder has no weights: {rule}")
+
+
 def stored(file: Path) -> dict[str, str]:
     """The number type of each tensor of a safetensors file, by its head; empty where that is not
     whole.
@@ -76,10 +90,13 @@ def stored(file: Path) -> dict[str, str]:
 
 
 def chooses(name: str, settings) -> None:
-    """Refuse a configuration by which a token takes more experts than there are, or none, or more
-    groups of them.
+    """Refuse a configuration with a size of 0, with heads that do not share keys evenly, with a
+    function or positions that transformers does not know, or by which a token takes more experts
+    than there are, or none, or more groups of them.
     """
     text = settings.get_text_config()
+    for problem in _built_of(text):
+        raise ValueError(f"load: model = {name!r}: {problem}")
     layers = getattr(text, "num_hidden_layers", None)
     if type(layers) is int and not 1 <= layers <= LAYERS:
         rule = f"must be from 1 to {LAYERS}"
@@ -96,3 +113,25 @@ def chooses(name: str, settings) -> None:
     if type(k) is int and experts is not None and not 1 <= k <= experts:
         rule = f"must be from 1 to {experts}, the experts"
         raise ValueError(f"load: model = {name!r}: num_experts_per_tok = {k}: {rule}")
+
+
+def _built_of(text) -> Iterator[str]:
+    """What no model can be built of, field by field."""
+    from transformers.activations import ACT2FN
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    for key in SIZES:
+        if type(size := getattr(text, key, None)) is int and size < 1:
+            yield f"{key} = {size}: must be at least 1"
+    heads, shared = (
+        getattr(text, f"num_{kind}_heads", None) for kind in ("attention", "key_value")
+    )
+    if type(heads) is int and type(shared) is int and heads % shared:
+        yield f"num_key_value_heads = {shared}: must divide {heads}, the attention heads"
+    act = getattr(text, "hidden_act", None)
+    if isinstance(act, str) and act not in ACT2FN:
+        yield f"hidden_act = {act!r}: must be one that transformers knows{nearest(act, [*ACT2FN])}"
+    rope = getattr(text, "rope_parameters", None)
+    kind = rope.get("rope_type") if isinstance(rope, dict) else None
+    if isinstance(kind, str) and kind not in (known := ["default", *ROPE_INIT_FUNCTIONS]):
+        yield f"rope_type = {kind!r}: must be one of {', '.join(known)}"

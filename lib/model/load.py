@@ -6,6 +6,7 @@ import copy
 import lzma
 import math
 import os
+import re
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -150,17 +151,38 @@ def open(
     """
     if name in ARMS:
         return embedded(name, device=device)
-    source, options, settings = configured(name, revision, code)
-    filling.chooses(name, settings)
-    filling.folder(name, Path(source), settings)
+    source, options, settings = checked(name, revision, code)
     options |= _quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
     need = one_line(name, lambda: spreading.needed(settings, kind, code=code == name))
     spreading.check(name, need, kind, torch.device(device))
+    filling.present(name, Path(source))
     spread = spreading.placed(need, torch.device(device))
     model = _pretrained(source, device, kind, **options, **spread)
     model.config.revision = getattr(settings, "_commit_hash", None) or revision
     return model, one_line(name, lambda: own_tokenizer(Path(source), source, options))
+
+
+def look(name: str, revision: str = "main", code: str = "") -> None:
+    """Refuse, without reading its weights, a model whose configuration, tokenizer or files of
+    weights `open` would refuse.
+    """
+    source, options, settings = checked(name, revision, code)
+    _quantisation(name, settings)
+    one_line(name, lambda: spreading.needed(settings, torch.float32, code=code == name))
+    filling.present(name, Path(source))
+    if Path(source).is_dir():
+        one_line(name, lambda: own_tokenizer(Path(source), source, options))
+
+
+def checked(
+    name: str, revision: str, code: str
+) -> tuple[str, dict[str, Any], transformers.PretrainedConfig]:
+    """`configured`, of a model that can be built and whose folder says no more than that."""
+    source, options, settings = configured(name, revision, code)
+    filling.chooses(name, settings)
+    filling.folder(name, Path(source), settings)
+    return source, options, settings
 
 
 def configured(
@@ -233,7 +255,12 @@ def one_line(name: str, action: Callable[[], Any]) -> Any:
         raise ValueError(f"load: model = {name!r}: {error}") from None
     except Exception as error:  # the libraries raise a dozen types here, each of many lines
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = (" ".join(lines[:2]) or type(error).__name__)[:200]
+        reason = " ".join(lines[:2])[:200]
+        if isinstance(error, LookupError | ArithmeticError | AttributeError) or not reason:
+            reason = f"{type(error).__name__}: {reason}"
+        if "does not recognize this architecture" in reason:
+            kind = "".join(re.findall(r"model type (`[^`]*`)", reason))
+            reason = f"model_type {kind} is none that transformers {transformers.__version__} knows"
         if "trust_remote_code" in str(error):
             reason = "it brings its own Python code, which runs only if the parameter remote_code "
             reason += "names this model"

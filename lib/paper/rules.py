@@ -7,13 +7,19 @@ creates the chapter: until there rules and relations are checked and nothing is 
 from __future__ import annotations
 
 import ast
+import inspect
 import io
+import itertools
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType
 
 from lib.paper import chapters, params, settings
 from lib.paper.ranges import Rule
+
+Look = Callable[..., None]  # takes parameters by their names, and refuses what they name
+# by parameter; what knows files and models sets it
+looks: Callable[[], Mapping[str, Look]] = dict
 
 
 def _body(chapter: str) -> list[ast.stmt]:
@@ -66,10 +72,38 @@ def refused(chapter: str, given: dict) -> list[str]:
     return []
 
 
-def check(names: list[str], given: dict) -> None:
-    """Refuse parameters, before anything runs, that one of the chapters would refuse."""
-    if lines := [line for chapter in names for line in refused(chapter, given)]:
-        raise ValueError("\n".join(f"run: {line}" for line in lines))
+def check(names: list[str], *given: dict) -> None:
+    """Refuse parameters of one run or of several, before anything runs, that one of the chapters
+    would refuse, and then what they name, by `looks`.
+    """
+    lines = [line for one in given for chapter in names for line in refused(chapter, one)]
+    if lines := lines or looked(names, given):
+        raise ValueError("\n".join(f"run: {line}" for line in dict.fromkeys(lines)))
+
+
+def looked(names: list[str], given: Sequence[dict]) -> list[str]:
+    """What `looks` refuse of the parameters that are given to chapters, a line each; what several
+    chapters or runs get alike is looked at once.
+    """
+    told: dict[str, str] = {}
+    by_name = looks() if any(given) else {}
+    for chapter, one in itertools.product(names, given):
+        own = settings.own(chapter, one)
+        known = chapters.defaults(chapter) | own
+        for look in dict.fromkeys(by_name[name] for name in own if name in by_name):
+            wanted = [name for name in inspect.signature(look).parameters if name in known]
+            key = repr((look, [known[name] for name in wanted]))
+            if key not in told:
+                told[key] = _said(look, {name: known[name] for name in wanted})
+    return [line for line in told.values() if line]
+
+
+def _said(look: Look, known: Mapping[str, object]) -> str:
+    try:
+        look(**known)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return ""
 
 
 def meanings(chapter: str) -> dict[str, str]:

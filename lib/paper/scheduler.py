@@ -37,7 +37,8 @@ PATIENCE_S = 120.0  # in which Snakemake must have cancelled its jobs
 
 def profile(name: str) -> Path:
     """The folder of a profile, by its path or its name below notebooks/profiles; refused: one
-    without Snakemake's config.yaml, and one whose executor is not installed.
+    without Snakemake's config.yaml, one that says what is no option of it, and one whose executor
+    is not installed.
     """
     places = (Path(name), PROFILES / name)
     found = next((place for place in places if (place / "config.yaml").is_file()), None)
@@ -47,12 +48,19 @@ def profile(name: str) -> Path:
             f"run: --profile {name or repr(name)}: must be a folder with a config.yaml, "
             f"or one of notebooks/profiles{hint}"
         )
+    where = f"run: --profile {name}: config.yaml"
     try:
         content = yaml.safe_load((found / "config.yaml").read_text()) or {}
-        executor = str(content.get("executor", "local"))
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"run: --profile {name}: config.yaml: must be YAML: {reason}") from None
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        raise ValueError(f"{where}: must be YAML: {line}{reason}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{where}: must be options of Snakemake with their values")
+    executor = str(content.get("executor", "local"))
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", executor):
+        raise ValueError(f"{where}: executor: {executor!r}: must be the name of a plugin")
     package = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
     if executor not in ("local", "dryrun", "touch") and not importlib.util.find_spec(package):
         pinned = found / "requirements.txt"
@@ -61,7 +69,20 @@ def profile(name: str) -> Path:
             f"run: --profile {name}: its executor, {executor}, must be installed: "
             f"{sys.executable} -m pip install {what}"
         )
+    known = _options()
+    for key in content:
+        if key not in known:
+            hint = provenance.nearest(str(key), sorted(known))
+            raise ValueError(f"{where}: {key}: must be an option of Snakemake{hint}")
     return found.resolve()
+
+
+def _options() -> set[str]:
+    """What a profile may say: Snakemake's options and those of its installed plugins."""
+    from snakemake.cli import get_argument_parser
+
+    actions = get_argument_parser()._actions
+    return {option.lstrip("-") for action in actions for option in action.option_strings}
 
 
 def gpus(chapter: str, given: dict) -> int:

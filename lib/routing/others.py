@@ -38,7 +38,7 @@ def read(path: Path, experts: int = 0, top_k: int = 0) -> pd.DataFrame:
     try:
         return checked(recorded.rows(path), path, experts, top_k)
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
         raise ValueError(f"others.read: {path}: cannot be read as counts: {reason}") from None
 
 
