@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -121,7 +122,9 @@ def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure
         reference=0,
     )
     for ax in fig.axes if not alone else []:
-        drawn = [line for line in ax.lines if len(line.get_xdata()) and line.get_marker() != "None"]
+        drawn = [
+            line for line in ax.lines if np.size(line.get_xdata()) and line.get_marker() != "None"
+        ]
         for after, line in enumerate(reversed(drawn)):
             line.set(linewidth=1.3 + 1.7 * after, markersize=5 + 2 * after)
     return fig
