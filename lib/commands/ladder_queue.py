@@ -144,11 +144,11 @@ def _shapes(p: SimpleNamespace) -> list[Job]:
 
 def _sizes(p: SimpleNamespace) -> list[Job]:
     """About 4, 113 and 715 million parameters; of all seeds but the first the gain alone."""
-    some, both = p.SIZE_SEEDS, ("profile", "prefix")
-    found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, both, some)
-    found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, both, some)
+    some, own = p.SIZE_SEEDS, ("profile",)
+    found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, own, some)
+    found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, own, some)
     large = shaped(64, 8, 768, 12, 384)
-    return found + _both("size-715m", p, large, 5e-4, ("profile",), p.LARGE_SEEDS)
+    return found + _both("size-715m", p, large, 5e-4, own, p.LARGE_SEEDS)
 
 
 QUEUES = {

@@ -16,6 +16,11 @@ from lib.commands.ladder_results import Results
 
 REFERENCE = ("all", "switch", 0.1)  # the repair beside whose balance others are told
 LAST = ["max_violation", "memory_gb", "checkpoints"]
+SIZES = {"4m": "size-4m-", "8m": "", "113m": "size-113m-", "715m": "size-715m-"}
+BETWEEN = [
+    *("part", "smaller_m", "larger_m", "smaller_pairs", "larger_pairs", "gain_least", "gain_most"),
+    *("more", "more_low", "more_high", "p"),
+]
 ENDS = ("low_all", "high_all")
 SHOWN = ["trained", "coefficient", "faster", "max_violation", "price"]
 
@@ -82,32 +87,42 @@ def sizes(results: Results) -> pd.DataFrame:
 
 def between(results: Results) -> pd.DataFrame:
     """By how much pairs of one size gain more from a loss from the start than those of the next
-    larger one: part (its name), more with its 95 % interval by Welch's t over pairs, p of the
-    one-sided test that it is not above 0.  A part of fewer than two pairs of a size is missing.
+    larger one: part (the larger one's name), both sizes in million parameters and their pairs, what
+    the larger ones gain at least and at most, more with its 95 % interval by Welch's t over pairs,
+    p of the one-sided test that it is not above 0.  A part of fewer than two pairs of a size is
+    missing.
     """
-    gains = [_gains(results, size) for size in ("size-4m-", "", "size-113m-", "size-715m-")]
-    rows = []
-    for part, (smaller, larger) in zip(("8m", "113m", "715m"), pairwise(gains), strict=True):
+    rows: list[dict] = []
+    for before, part in pairwise(SIZES):
+        smaller, larger = (_gains(results, SIZES[name]) for name in (before, part))
         if min(len(smaller), len(larger)) < 2:
             continue
-        test = scipy.stats.ttest_ind(smaller, larger, equal_var=False, alternative="greater")
-        both = scipy.stats.ttest_ind(smaller, larger, equal_var=False).confidence_interval()
-        more = dict(more=smaller.mean() - larger.mean(), more_low=both.low, more_high=both.high)
-        rows.append({"part": part} | more | {"p": test.pvalue})
-    return pd.DataFrame(rows, columns=["part", "more", "more_low", "more_high", "p"])
+        test = scipy.stats.ttest_ind(smaller.gain, larger.gain, equal_var=False)
+        one = scipy.stats.ttest_ind(
+            smaller.gain, larger.gain, equal_var=False, alternative="greater"
+        )
+        ends = test.confidence_interval()
+        about = dict(smaller_m=smaller.parameters_m[0], larger_m=larger.parameters_m[0])
+        about |= dict(smaller_pairs=len(smaller), larger_pairs=len(larger))
+        about |= dict(gain_least=larger.gain.min(), gain_most=larger.gain.max())
+        more = dict(more=smaller.gain.mean() - larger.gain.mean(), p=one.pvalue)
+        more |= dict(more_low=ends.low, more_high=ends.high)
+        rows.append({"part": part} | about | more)
+    return pd.DataFrame(rows, columns=BETWEEN)
 
 
-def _gains(results: Results, size: str) -> np.ndarray:
-    """Nats per token that a Switch loss from the start gains, of each pair of a size."""
+def _gains(results: Results, size: str) -> pd.DataFrame:
+    """Of each pair of a size, what a Switch loss from the start gains: gain (nats per token),
+    parameters_m.
+    """
     found = ladder_results.pairs(results, f"{size}none", f"{size}switch", "gain")
-    return np.array([ladder_results.gain(*pair)[0] for pair in found])
+    rows = [(ladder_results.gain(*pair)[0], pair[0]["parameters"] / 1e6) for pair in found]
+    return pd.DataFrame(rows, columns=["gain", "parameters_m"])
 
 
 def ends(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `sizes` the smallest and the largest model, without how many they are: end ("smallest",
-    "largest").
-    """
-    return table.iloc[[0, -1]].drop(columns="checkpoints").assign(end=["smallest", "largest"])
+    """Of `sizes` the smallest and the largest model: end ("smallest", "largest")."""
+    return table.iloc[[0, -1]].assign(end=["smallest", "largest"])
 
 
 def price_without(results: Results) -> pd.DataFrame:
