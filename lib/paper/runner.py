@@ -41,16 +41,16 @@ def execute(
     results that the chapters need are the published ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = jobs or (1 if profile else _at_once())
-    threads = scheduler.THREADS if profile else max(1, _cores() // jobs)
     content: dict = {"name": folder.name, "parameters": given, "parameters_file": origin}
-    content |= {"chapters": only, "threads": threads, "published": published}
+    content |= {"chapters": only, "published": published}
     content |= {"profile": str(profile)} if profile else {}
     with provenance.writing(folder / "run.json") as part:
         part.write_text(json.dumps(content, indent=1) + "\n")
     missing = _missing(folder, given, only if published else chapters.with_needs(only))
     if not missing:
         return True
+    jobs = jobs or (1 if profile else min(_at_once(), len(missing)))
+    threads = scheduler.THREADS if profile else max(1, _cores() // jobs)
     for chapter in missing:
         _log(folder, chapter).unlink(missing_ok=True)
     environment = provenance.environment(
@@ -63,12 +63,24 @@ def execute(
     where = _profiled(profile, jobs) if profile else _local(jobs * threads)
     command = [*_snakemake(folder), *where, "--forcerun"]
     command += [f"{chapter}.ipynb" for chapter in missing]
-    command += ["--prioritize", *(f"{chapter}.ipynb" for chapter in missing[:2])]  # to be read soon
+    command += [
+        "--config",
+        f"threads={threads}",
+        "--prioritize",
+        *(f"{chapter}.ipynb" for chapter in _first(missing)),
+    ]
     if profile:
         code = scheduler.run(folder, command, held, environment)
     else:
         code = _alone(command, environment, held)
     return _ended(folder, missing, code)
+
+
+def _first(missing: list[str]) -> list[str]:
+    """What is begun first: two chapters to be read soon, and the longest, which else would run
+    alone at the end.
+    """
+    return list(dict.fromkeys([*missing[:2], max(missing, key=chapters.budget_s)]))
 
 
 def _at_once() -> int:
