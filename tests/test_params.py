@@ -1,6 +1,7 @@
 """Parameters: every bad one named in one line, before anything runs; one rule for each name."""
 
 import ast
+import inspect
 import io
 import math
 import tokenize
@@ -8,6 +9,7 @@ import tokenize
 import pytest
 
 from lib import provenance
+from lib.commands import looked
 from lib.model import load
 from lib.network import synthetic
 from lib.paper import chapters, params, ranges, rules, settings
@@ -106,3 +108,9 @@ def test_nearest():
         == " (did you mean num_experts?)"
     )
     assert provenance.nearest("zzz", ["num_tokens"]) == ""
+
+
+@pytest.mark.parametrize("name, look", looked.LOOKS.items())
+def test_what_is_looked_at_first_is_told_all_it_asks_for(name, look):
+    having = [own for own in map(chapters.defaults, chapters.names()) if name in own]
+    assert having and all(inspect.signature(look).parameters.keys() <= own.keys() for own in having)

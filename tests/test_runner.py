@@ -10,7 +10,7 @@ import psutil
 import pytest
 import small
 
-from lib.paper import chapters, compare, runner, settings
+from lib.paper import chapters, compare, runner, runs, settings
 
 CHAPTERS = ("00_first", "01_second")
 
@@ -304,3 +304,22 @@ def test_a_changed_statement_and_a_changed_file_are_computed_again(repository, d
     again = compute(repository, "default")
     assert small.ran(again) == ["00_first (1 of 2)", "01_second (2 of 2)"]
     assert small.ran(compute(repository, "default")) == []
+
+
+@pytest.mark.parametrize("wanted, cores", [(["05"], 2), (["02", "05"], 1)])
+def test_a_chapter_alone_has_all_cores(tmp_path, monkeypatch, wanted, cores):
+    started: list[list[str]] = []
+    monkeypatch.setattr(runner, "_cores", lambda: 2)
+    monkeypatch.setattr(runner, "_at_once", lambda: 2)
+    monkeypatch.setattr(runner.reuse, "due", lambda *_: True)
+    monkeypatch.setattr(runner.reuse, "take", lambda *_: "")
+    monkeypatch.setattr(runner, "_alone", lambda command, *_: started.append(command) or 0)
+    monkeypatch.setattr(runner, "_ended", lambda *_: True)
+    assert runner.execute(tmp_path / "run", {}, runs.chosen(wanted))
+    assert f"threads={cores}" in started[0]
+
+
+def test_the_longest_chapter_is_begun_early():
+    first = runner._first(chapters.names())
+    assert first[:2] == chapters.names()[:2] and len(first) == 3
+    assert chapters.budget_s(first[2]) == max(map(chapters.budget_s, chapters.names()))
