@@ -67,6 +67,16 @@ def test_the_table_over_seeds_by_hand(tmp_path):
         sweep.told(places, given, ["04.slower"])
 
 
+def test_a_value_is_read_with_its_interval_and_a_path_by_its_name():
+    rows = [("04.x", "/a/b", 2.0, 1.0, 3.0, 3), ("04.y", "/a/b", 7.0, 7.0, 7.0, 3)]
+    columns = ["name", "model", "value", "value_low", "value_high", sweep.OVER]
+    shown = sweep.readable(pd.DataFrame(rows, columns=columns))
+    assert shown.value.tolist() == ["2 [1, 3]", "7"] and shown.model.tolist() == ["b", "b"]
+    assert "value_low" not in shown
+    plain = pd.DataFrame({"name": ["04.z"], "value": [0.123456]})
+    assert sweep.readable(plain).value.tolist() == ["0.1235"]
+
+
 def test_the_page_stands_alone_and_escapes():
     text = sweep.page(pd.DataFrame({"name": ["<b>"], "value": [1]}), "a<b")
     assert "a&lt;b" in text and "&lt;b&gt;" in text and "<script" not in text

@@ -113,14 +113,30 @@ def summary(table: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", *others, "value", "value_low", "value_high", OVER])
 
 
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `summary`, as people read it: a value with its interval in one cell, of a path its name;
+    what differs over nothing, as a value that no seed moves, has no interval.
+    """
+    ends = "value_low", "value_high"
+    cells = []
+    for row in table.to_dict("records"):
+        low, high = (row.get(end, float("nan")) for end in ends)
+        number = isinstance(row["value"], int | float)
+        cell = f"{row['value']:.4g}" if number else str(row["value"])
+        cells.append(cell + (f" [{low:.4g}, {high:.4g}]" if low < high else ""))
+    shown = table.drop(columns=[end for end in ends if end in table]).assign(value=cells)
+    return shown.map(provenance.portable)
+
+
 def page(table: pd.DataFrame, title: str) -> str:
     """The table as one HTML page that stands alone."""
     style = (chapters.ROOT / "book/_static/paper.css").read_text()
+    body = compare.to_html(readable(table), title)
     return (
         "<!doctype html><html lang='en'><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width'>"
         f"<title>{html.escape(title)}</title><style>{style}</style>"
-        f"<main><h1>{html.escape(title)}</h1>{compare.to_html(table, title)}</main></html>"
+        f"<main><h1>{html.escape(title)}</h1>{body}</main></html>"
     )
 
 
@@ -164,7 +180,7 @@ def main(arguments: Sequence[str]) -> None:
         table.to_csv(part, index=False)
     with provenance.writing(target / "index.html") as part:
         part.write_text(page(table, f"Sweep: {a.name}"))
-    print(table.to_string(index=False) if len(table) else "sweep: no number differs")
+    print(readable(table).to_string(index=False) if len(table) else "sweep: no number differs")
     print(target / "table.csv", target / "index.html", sep="\n")
     if failed:
         raise RuntimeError(f"sweep: failed: {', '.join(failed)}; their folders hold the reason")
