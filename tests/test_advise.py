@@ -264,3 +264,16 @@ def test_a_placement_that_ages_is_made_anew():
     assert words.endswith(
         "imbalance then takes 10.0% of a layer's time instead of 30.0%, 1.0% while it is new."
     )
+
+
+@pytest.mark.parametrize(
+    "after, words",
+    [
+        (0.2496, "Change the router: no placement takes off what imbalance takes of a layer's"),
+        (0.1, "Change the router. Until then place experts by their load: imbalance then takes"),
+    ],
+)
+def test_the_router_is_what_is_advised_where_no_placement_suffices(after, words):
+    left = {"in order": 0.2499, "packed": after}
+    prices = pd.DataFrame({"nats": [], "start": []})
+    assert deciding.told("router", left, 1.0, deciding.Rules(), prices).startswith(words)

@@ -185,10 +185,13 @@
     const way = { pack: PACKED, copy: COPIED }[action] || best;
     const rest = `imbalance then takes ${percent(left[way])} of a layer's time instead of ${before}`;
     if (action !== "router") return `${words}: ${rest}.`;
+    const [cheapest] = known.prices.filter((row) => !row.start).sort((a, b) => a.nats - b.nats);
+    const price = cheapest ? ` (${priced(cheapest)})` : "";
+    if (percent(left[way]) === before) {
+      return `${words}${price}: no placement takes off what imbalance takes of a layer's time, ${before}.`;
+    }
     const placed = { [PACKED]: known.actions.pack, [COPIED]: known.actions.copy }[way];
-    const [price] = known.prices.filter((row) => !row.start).sort((a, b) => a.nats - b.nats);
-    return `${placed || "Leave the experts where they are"}: ${rest}. `
-      + `For the rest the router must change${price ? ` (${priced(price)})` : ""}.`;
+    return `${words}${price}. Until then ${placed.replace("Place", "place")}: ${rest}.`;
   }
 
   function priced(row) {

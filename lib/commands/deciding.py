@@ -22,7 +22,7 @@ ACTIONS = {
     "pack": "Place experts by their load",
     "copy": "Place experts by their load, copies of the busiest in spare slots",
     "rebalance": "Place experts by their load with copies, anew when the text changes",
-    "router": "Change the router for what no placement takes off",
+    "router": "Change the router",
 }
 # who loads or does it, as `place` and the engines' own options say; "" where none is known
 OFFERED = {
@@ -31,7 +31,7 @@ OFFERED = {
     "pack": "SGLang, TensorRT-LLM",
     "copy": "SGLang, TensorRT-LLM",
     "rebalance": "SGLang, TensorRT-LLM, vLLM",
-    "router": "a placement alone: SGLang, TensorRT-LLM",
+    "router": "no engine; a placement until then: SGLang, TensorRT-LLM",
 }
 ORDER, PACKED, COPIED = "in order", "packed", "replicated"
 DOES = {PACKED: "pack", COPIED: "copy"}
@@ -125,12 +125,14 @@ def told(
         if fresh and action == "rebalance":
             new = f", {min(fresh.values()):.1%} while it is new"
         return f"{words}: {_left(left[way], before)}{new}."
-    anew = ", anew when the text changes" if best != ORDER and drift > rules.lasting else ""
-    start = "Leave the experts where they are" if best == ORDER else ACTIONS[DOES[best]]
-    placed = f"{start}{anew}: {_left(left[best], before)}"
     known = prices[~prices.start.astype(bool)].sort_values("nats")
     price = "" if known.empty else f" ({priced(known.iloc[0])})"
-    return f"{placed}. For the rest the router must change{price}."
+    if f"{left[best]:.1%}" == f"{before:.1%}":
+        rest = f"no placement takes off what imbalance takes of a layer's time, {before:.1%}"
+        return f"{words}{price}: {rest}."
+    anew = ", anew when the text changes" if drift > rules.lasting else ""
+    placed = ACTIONS[DOES[best]].replace("Place", "place", 1)
+    return f"{words}{price}. Until then {placed}{anew}: {_left(left[best], before)}."
 
 
 def _left(after: float, before: float) -> str:

@@ -70,7 +70,7 @@ def check(study: Study) -> None:
 
 def settings(study: Study) -> pd.Series:
     """What a reader is told of a study: left_out, numbers of devices that divide the experts of
-    none of its models; and of the case that `ends` tells: step_shape, step_devices, step_level,
+    none of its models, None where there is none; and of the case that `ends` tells: step_shape, step_devices, step_level,
     step_tokens_least and step_tokens_most.
     """
     model, devices, _ = next(study.cases())
@@ -78,14 +78,14 @@ def settings(study: Study) -> pd.Series:
     most = synthetic.highest_level(model.shape.experts, model.shape.k)
     left = [str(count) for count in study.devices if count not in used]
     known = dict(
-        left_out=", ".join(left) or "none",
+        left_out=", ".join(left) or None,
         step_shape=model.name,
         step_devices=devices,
         step_level=max(level for level in study.levels if level < most),
         step_tokens_least=min(study.tokens),
         step_tokens_most=max(study.tokens),
     )
-    return pd.Series(known)
+    return pd.Series(known, dtype=object)
 
 
 def drawn(

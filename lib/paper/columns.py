@@ -49,16 +49,17 @@ def fmt(name: Hashable, value: object) -> str:
 
 
 def cell(row: dict, name: str) -> str:
-    """One cell of a table for readers: the value, and in brackets its interval; a checkpoint or a
-    loss by its words.
+    """One cell of a table for readers: the value, and in brackets its interval unless its ends read
+    alike; a checkpoint or a loss by its words.
     """
     value, limits = row[name], intervals.of(row, name)
     if not isinstance(value, str) and pd.isna(value):
         return NONE
     if name in NAMED:
         return words_of(value)
-    text, ends = show(value, fmt(name, value)), [show(v, known(name).fmt) for v in limits or ()]
-    return f"{text} [{', '.join(ends)}]" if ends else text
+    text = show(value, fmt(name, value))
+    ends = list(dict.fromkeys(show(v, known(name).fmt) for v in limits or ()))
+    return f"{text} [{', '.join(ends)}]" if len(ends) > 1 else text
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

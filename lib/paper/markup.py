@@ -22,14 +22,13 @@ Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as
 
 
 def value(known: dict) -> str:
-    """A published value as text, with its unit and interval."""
+    """A published value as text, with its unit and interval, unless its ends read alike."""
     if known["value"] is None:
         return known["text"]
     limits = known["interval"] or []
-    edges = ", ".join(columns.show(edge, known["fmt"]) for edge in limits)
-    return " ".join(
-        part for part in (known["text"], known["unit"], f"[{edges}]" * bool(limits)) if part
-    )
+    edges = list(dict.fromkeys(columns.show(edge, known["fmt"]) for edge in limits))
+    interval = f"[{', '.join(edges)}]" if len(edges) > 1 else ""
+    return " ".join(part for part in (known["text"], known["unit"], interval) if part)
 
 
 def resolved(text: str, told: Told) -> str:

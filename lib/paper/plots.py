@@ -104,6 +104,13 @@ def line(ax: Axes, part: pd.DataFrame, x: str, y: str, look: Style, **options) -
     ax.plot(part[x], part[y], **(drawn | dict(markevery=every) | options))
 
 
+def nested(ax: Axes) -> None:
+    """Lines the thinner the later they were drawn, so that each is seen where they coincide."""
+    drawn = [line for line in ax.lines if np.size(line.get_xdata()) and line.get_marker() != "None"]
+    for after, line in enumerate(reversed(drawn)):
+        line.set(linewidth=1.3 + 1.7 * after, markersize=5 + 2 * after)
+
+
 def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
     """A mark per row of a table, the first on top, with its interval where it has one."""
     needs("plots.dots", table, x, f"{x}_low", f"{x}_high", names=[by])
@@ -150,15 +157,17 @@ def key(words: str, look: Style, **options) -> Line2D:
 
 
 def legend(fig: Figure, keys: Sequence, place: Any = "outside upper center") -> None:
-    """One legend for all panels, outside of them, in as many columns as there is room for."""
+    """One legend for all panels, outside of them, in as many columns as there is room for, read row
+    by row.
+    """
     if not keys:
         return
-    widths, columns = [0.62 + _inches(str(entry.get_label())) for entry in keys], len(keys)
-    while sum(max(part) for part in np.array_split(widths, columns)) > fig.get_figwidth():
-        columns -= 1
-        if columns == 1:
+    for columns in range(len(keys), 0, -1):
+        parts = [keys[start::columns] for start in range(columns)]  # which matplotlib fills first
+        widths = [max(0.62 + _inches(str(entry.get_label())) for entry in part) for part in parts]
+        if sum(widths) <= fig.get_figwidth():
             break
-    fig.legend(handles=list(keys), loc=place, ncols=columns)
+    fig.legend(handles=[entry for part in parts for entry in part], loc=place, ncols=columns)
 
 
 def plain(axis: Axis, base: float = 10) -> None:

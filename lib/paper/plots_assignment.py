@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import conditions, figure, key, legend, lines, needs, plain
+from lib.paper.plots import conditions, figure, key, legend, lines, needs, nested, plain
 from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 NAMED = 7  # strategies that one figure names
@@ -99,7 +98,7 @@ def prices(table: pd.DataFrame) -> Figure:
     """The correlation of the fitted bias with minus the prices against the layer (columns arm,
     layer, price_correlation), a line per checkpoint.
     """
-    words = "correlation of bias and price"
+    words = "correlation of bias and −price"
     return lines(table, "layer", "price_correlation", by="arm", xlabel="layer", ylabel=words)
 
 
@@ -122,9 +121,5 @@ def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure
         reference=0,
     )
     for ax in fig.axes if not alone else []:
-        drawn = [
-            line for line in ax.lines if np.size(line.get_xdata()) and line.get_marker() != "None"
-        ]
-        for after, line in enumerate(reversed(drawn)):
-            line.set(linewidth=1.3 + 1.7 * after, markersize=5 + 2 * after)
+        nested(ax)
     return fig

@@ -20,6 +20,7 @@ from lib.paper.plots import (
     line,
     lines,
     needs,
+    nested,
     panels,
     plain,
     rows,
@@ -27,6 +28,8 @@ from lib.paper.plots import (
     ticks,
 )
 from lib.paper.plots_style import DARK, GREY, STYLES, label, style
+
+OWN = ("same domain", "packed for")  # whose text a placement was made for, or of its kind
 
 
 def level_times(table: pd.DataFrame) -> Figure:
@@ -215,13 +218,14 @@ def anatomy(table: pd.DataFrame) -> Figure:
 
 def placements(table: pd.DataFrame, xlabel: str) -> Figure:
     """Mean ρ per placement, by the text it was made for (columns group, placement, where, rho, and
-    where there is a band rho_low and rho_high), a panel per group; filled where `where` is the
-    first of its names, else hollow.
+    where there is a band rho_low and rho_high), a panel per group, all to one scale; filled
+    where it was made for text of the same kind (`OWN`), else hollow.
     """
     needs("plots_network.placements", table, "rho", names=["group", "placement", "where"])
     names, where = list(dict.fromkeys(table.placement)), list(dict.fromkeys(table["where"]))
     looks = {place: replace(style(place), dash="") for place in where}
-    fills = {n: looks[n].colour if n == where[0] else "none" for n in where}
+    fills = {n: looks[n].colour if n in OWN else "none" for n in where}
+    ends = table[[name for name in ("rho", "rho_high") if name in table]].max().max()
     titles, parts = zip(*conditions(table, "group"), strict=True)
     fig, axes = panels(titles, xlabel, "", 0.9 + 0.28 * len(names), across=2, sharey=True)
     for ax, own in zip(axes, parts, strict=True):
@@ -230,8 +234,7 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
             ax.plot(part.rho, heights, look.mark, color=look.colour, mfc=fills[place])
             if "rho_low" in part:
                 ax.hlines(heights, part.rho_low, part.rho_high, color=look.colour, lw=1)
-        furthest = own[[name for name in ("rho", "rho_high") if name in own]].max().max()
-        ax.set_xlim(0.95, 1.04 * furthest if furthest == furthest else None)
+        ax.set_xlim(0.95, 1.04 * ends if ends == ends else None)
         ax.axvline(1, color=GREY, lw=1)
         rows(ax, names)
     legend(fig, [key(label(n), look, mfc=fills[n]) for n, look in looks.items()])
@@ -259,7 +262,9 @@ def scaling(table: pd.DataFrame) -> Figure:
     for ax in (left, right):
         ax.set(xscale="log", yscale="log")
         ticks(ax, table.devices)
+    nested(left)
     plain(left.yaxis, 2)
     keys = [key(label(fabric), replace(look, dash="-")) for fabric, look in looks.items()]
-    legend(fig, [*keys, key("bound", ways["bound_s"]), key("exact", ways["exact_s"])])
+    right_keys = [key(f"right: {way}", ways[f"{way}_s"]) for way in ("bound", "exact")]
+    legend(fig, [*keys, *right_keys])
     return fig

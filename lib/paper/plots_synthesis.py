@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import absent, conditions, lines, needs, panels
+from lib.paper.plots import absent, conditions, figure, key, legend, lines, needs, panels
 from lib.paper.plots_style import DARK, GREY, label, style
 
 NEAR = (0.1, 0.06)  # parts of the axes within which marks share one label
@@ -44,16 +45,29 @@ def pareto(table: pd.DataFrame) -> Figure:
 
 
 def prices(table: pd.DataFrame) -> Figure:
-    """The price of balancing at inference in every pair (columns seed, price, arm)."""
-    words = "added nats per token"
-    return lines(table, "seed", "price", by="arm", xlabel="pair", ylabel=words)
+    """The price of balancing at inference in every pair (columns seed, price, arm): two marks, and
+    how far they lie apart.
+    """
+    needs("plots_synthesis.prices", table, "seed", "price", names=["arm"])
+    fig, axes = figure(height=2.9)
+    ax, looks = axes[0][0], {arm: style(arm) for arm in dict.fromkeys(table.arm)}
+    for seed, pair in table.groupby("seed"):
+        ax.vlines(seed, pair.price.min(), pair.price.max(), color=GREY, lw=1)
+    for arm, own in table.groupby("arm", sort=False):
+        ax.plot(own.seed, own.price, looks[arm].mark, color=looks[arm].colour)
+    ax.set(xlabel="pair of models", ylabel="added nats per token", ylim=(0, None))
+    ax.set_xticks(sorted(set(table.seed)))
+    legend(fig, [key(label(arm), replace(look, dash="")) for arm, look in looks.items()])
+    return fig
 
 
 def path(table: pd.DataFrame) -> Figure:
     """Gini against training of a model without a balance loss (columns tokens_m, gini)."""
     words = "million tokens of training"
     own = table.assign(arm="without")
-    return lines(own, "tokens_m", "gini", by="arm", xlabel=words, ylabel="Gini", log="x")
+    return lines(
+        own, "tokens_m", "gini", by="arm", xlabel=words, ylabel="Gini", log="x", ylim=(0, 1)
+    )
 
 
 def _wider(low: float, high: float) -> tuple[float, float]:

@@ -28,7 +28,8 @@ def training(curves: pd.DataFrame) -> Figure:
     if len(table):
         loss.set_ylim(None, table.nats.quantile(0.97))  # the first steps would flatten the rest
     gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, 1))
-    legend(fig, [key(label(arm), look) for arm, look in looks.items()])
+    keys = [key(label(arm), look) for arm, look in looks.items()]
+    legend(fig, [*keys, key("hollow: held-out text", Style(GREY, "o", "none"), mfc="none")])
     return fig
 
 
@@ -82,8 +83,8 @@ def front(table: pd.DataFrame) -> Figure:
         ax.hlines(part[y], part[f"{x}_low"], part[f"{x}_high"], color=look.colour, lw=0.8)
         ax.vlines(part[x], part[f"{y}_low"], part[f"{y}_high"], color=look.colour, lw=0.8)
         ax.plot(part[x], part[y], "-", marker=look.mark, color=look.colour, lw=1.2)
-    ax.set_xlabel("95th percentile of MaxVio over held-out batches")
-    ax.set_ylabel("held-out nats per token")
+    ax.set_xlabel("95th percentile of MaxVio over held-out batches (left: more even)")
+    ax.set_ylabel("held-out nats per token (lower: better)")
     legend(fig, [key(label(loss), Style(look.colour, look.mark)) for loss, look in looks.items()])
     return fig
 
@@ -121,7 +122,7 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
         ends = [row["difference_low"], row["difference_high"]]
         ax.plot(ends, [place, place], "-", color=look.colour, lw=1)
         ax.plot(
-            row["difference"], place, "o^s"[ways.index(row["way"]) % 3], color=look.colour, ms=3
+            row["difference"], place, "o^s"[ways.index(row["way"]) % 3], color=look.colour, ms=4
         )
         ax.set_title(f"{row['metric']}\n{row['level']}", fontsize="small")
     for ax in axes.flat:
@@ -129,8 +130,7 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
         ax.axvline(0, color=style("switch").colour, lw=1)
         ax.set_xlim(-5 * margin, 5 * margin)
         ax.tick_params(axis="x", labelrotation=45)
-    for ax in axes[-1]:
-        ax.set_xlabel("nats above Switch")
+    fig.supxlabel("nats per token above Switch (grey: counts as equal)", fontsize="medium")
     rows(axes[0][0], losses)
     marks = zip(ways, "o^s", strict=False)
     legend(fig, [key(way, Style("black", mark, "none")) for way, mark in marks])
@@ -152,4 +152,5 @@ def router_states(table: pd.DataFrame) -> Figure:
         for value in start[column]:
             ax.axvline(value, color=GREY, ls=":")
         ax.set_xlabel(xlabel)
+    legend(fig, [key(label("start"), Style(GREY, "", ":"))] if len(start) else [])
     return fig

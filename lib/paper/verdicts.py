@@ -63,6 +63,7 @@ def _claim(record: dict, claim: dict, published: str | None, value: Value) -> st
     verdict = claim["verdict"]
     differs = published is not None and published != verdict
     because = "" if verdict == "not run" else decided(record, claim["predicate"], value)
+    because = f"asked: {because}" if verdict in ("not supported", "undecided") else because
     return (
         f'<li class="paper-verdict-{verdict.replace(" ", "-")}">'
         f"<strong>{verdict.capitalize()}:</strong> {markup.inline(claim['text'])} "
