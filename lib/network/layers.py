@@ -70,8 +70,8 @@ def check(study: Study) -> None:
 
 def settings(study: Study) -> pd.Series:
     """What a reader is told of a study: left_out, numbers of devices that divide the experts of
-    none of its models, None where there is none; and of the case that `ends` tells: step_shape, step_devices, step_level,
-    step_tokens_least and step_tokens_most.
+    none of its models, None where there is none; and of the case that `ends` tells: step_shape,
+    step_devices, step_level, step_tokens_least and step_tokens_most.
     """
     model, devices, _ = next(study.cases())
     used = {count for _, count, _ in study.cases()}
