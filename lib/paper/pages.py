@@ -123,11 +123,15 @@ def _anchor(cell: dict) -> list[dict]:
 
 
 def note(source: str, text: str, kind: str = "warning") -> str:
-    """A notebook with a warning, or another kind of box, below its title."""
+    """A notebook with a warning below its title, or another kind of box below its first words: the
+    question comes before what is said of the page.
+    """
     notebook = json.loads(source)
     first = notebook["cells"][0]
     title, _, rest = "".join(first["source"]).partition("\n")
-    first["source"] = f"{title}\n\n:::{{{kind}}}\n{text}\n:::\n{rest}"
+    box = f":::{{{kind}}}\n{text}\n:::\n"
+    parts = (title, "\n", box, rest) if kind == "warning" else (title, rest, "\n", box)
+    first["source"] = "\n".join(parts)
     return json.dumps(notebook)
 
 
