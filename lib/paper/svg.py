@@ -9,8 +9,10 @@ from __future__ import annotations
 import html
 import io
 import re
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # which takes the command line a second to import
+    from matplotlib.figure import Figure
 
 FRAME = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
 GROUND = re.compile(r'(<g id="patch_\d+">\s*<path d="[^"]*"[^>]*style="fill: )#ffffff')
