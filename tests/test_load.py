@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lib import provenance
-from lib.model import corpus, load, spreading, vocabulary
+from lib.model import corpus, filling, load, spreading, vocabulary
 
 
 def test_the_shipped_checkpoints_are_the_declared_model():
@@ -175,7 +175,7 @@ def test_quantisation_is_refused_or_undone(tmp_path):
         load.open(name)
     refused(error, "quantised by bitsandbytes, which leaves fused experts at 16 bits")
     settings = load.config(quantization_config={"quant_method": "mxfp4"})
-    assert load._quantisation("x", settings)["quantization_config"].dequantize is True
+    assert filling.quantisation("x", settings)["quantization_config"].dequantize is True
 
 
 def test_memory_is_weighed_before_anything_is_loaded(tmp_path, monkeypatch):

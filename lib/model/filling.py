@@ -135,3 +135,22 @@ def _built_of(text) -> Iterator[str]:
     kind = rope.get("rope_type") if isinstance(rope, dict) else None
     if isinstance(kind, str) and kind not in (known := ["default", *ROPE_INIT_FUNCTIONS]):
         yield f"rope_type = {kind!r}: must be one of {', '.join(known)}"
+
+
+def quantisation(name: str, settings) -> dict:
+    """What must be said at loading of a quantised checkpoint, so that its experts are seen by the
+    adapter.
+    """
+    known = getattr(settings, "quantization_config", None) or {}
+    told = known.get("quant_method", "") if isinstance(known, dict) else known.quant_method
+    method = str(told).lower()
+    if "bitsandbytes" in method or "bnb" in method:
+        raise ValueError(
+            f"load: model = {name!r}: is quantised by bitsandbytes, which leaves fused experts at "
+            "16 bits, so that it is no smaller and not what is served: take the original checkpoint"
+        )
+    if "mxfp4" in method:  # its kernels route by themselves, past every hook
+        from transformers.utils.quantization_config import Mxfp4Config
+
+        return {"quantization_config": Mxfp4Config(dequantize=True)}
+    return {}

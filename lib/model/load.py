@@ -152,7 +152,7 @@ def open(
     if name in ARMS:
         return embedded(name, device=device)
     source, options, settings = checked(name, revision, code)
-    options |= _quantisation(name, settings)
+    options |= filling.quantisation(name, settings)
     kind = dtype_of(name, dtype, settings, device)
     need = one_line(name, lambda: spreading.needed(settings, kind, code=code == name))
     spreading.check(name, need, kind, torch.device(device))
@@ -168,7 +168,7 @@ def look(name: str, revision: str = "main", code: str = "") -> None:
     weights `open` would refuse.
     """
     source, options, settings = checked(name, revision, code)
-    _quantisation(name, settings)
+    filling.quantisation(name, settings)
     one_line(name, lambda: spreading.needed(settings, torch.float32, code=code == name))
     filling.present(name, Path(source))
     if Path(source).is_dir():
@@ -265,25 +265,6 @@ def one_line(name: str, action: Callable[[], Any]) -> Any:
             reason = "it brings its own Python code, which runs only if the parameter remote_code "
             reason += "names this model"
         raise OSError(f"load: model = {name!r}: cannot be opened: {reason}") from None
-
-
-def _quantisation(name: str, settings) -> dict:
-    """What must be said at loading of a quantised checkpoint, so that its experts are seen by the
-    adapter.
-    """
-    known = getattr(settings, "quantization_config", None) or {}
-    told = known.get("quant_method", "") if isinstance(known, dict) else known.quant_method
-    method = str(told).lower()
-    if "bitsandbytes" in method or "bnb" in method:
-        raise ValueError(
-            f"load: model = {name!r}: is quantised by bitsandbytes, which leaves fused experts at "
-            "16 bits, so that it is no smaller and not what is served: take the original checkpoint"
-        )
-    if "mxfp4" in method:  # its kernels route by themselves, past every hook
-        from transformers.utils.quantization_config import Mxfp4Config
-
-        return {"quantization_config": Mxfp4Config(dequantize=True)}
-    return {}
 
 
 def dtype_of(name: str, wanted: str, settings, device: torch.device | str) -> torch.dtype:

@@ -91,7 +91,9 @@ def looked(names: list[str], given: Sequence[dict]) -> list[str]:
         own = settings.own(chapter, one)
         known = chapters.defaults(chapter) | own
         for look in dict.fromkeys(by_name[name] for name in own if name in by_name):
-            wanted = [name for name in inspect.signature(look).parameters if name in known]
+            wanted = inspect.signature(look).parameters.keys()
+            if not wanted <= known.keys():
+                continue
             key = repr((look, [known[name] for name in wanted]))
             if key not in told:
                 told[key] = _said(look, {name: known[name] for name in wanted})
