@@ -232,8 +232,9 @@ def test_the_trade_off_names_few_strategies_and_draws_all():
     table = made({"arm": NEW, "family": tuple(families)}, p95=1, delta=0.5).assign(causal=True)
     table["p95"], table["delta"] = 2.0, [i / 10 for i in range(12)] * 2
     fig = plots_assignment.trade_off(table)
-    told = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert sorted(told) == sorted([*families[: plots_assignment.NAMED], "others"])
+    told, columns = [text.get_text() for text in fig.legends[0].get_texts()], fig.legends[0]._ncols
+    named = [*families[: plots_assignment.NAMED], "others"]  # read row by row, filled by columns
+    assert told == [name for start in range(columns) for name in named[start::columns]]
     assert set(table.delta.round(9)) <= numbers(fig)
     words = fig.axes[0].texts[0].get_text().splitlines()  # what lies above the panel
     assert words == ["above:", *(f"strategy {i} {i / 10:.1f}" for i in range(9, 12))]
