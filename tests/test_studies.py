@@ -108,7 +108,7 @@ def test_devices_that_divide_no_experts_are_told():
         match=r"levels = \[0.9\]: one must be below the highest level of OLMoE-1B-7B, 0.875",
     ):
         layers.check(dataclasses.replace(study, levels=[0.9]))
-    assert layers.settings(LEVELS).left_out == "none"
+    assert layers.settings(LEVELS).left_out is None
 
 
 def hand_made() -> pd.DataFrame:

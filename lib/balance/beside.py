@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO, cast
 
 import torch
 
@@ -87,15 +88,15 @@ class _Share:
 
     def serve(self, worker: subprocess.Popen[str]) -> bool:
         """Let a worker do one run after the other; False where it ended by itself."""
-        assert worker.stdin and worker.stdout
+        told, answered = cast(IO[str], worker.stdin), cast(IO[str], worker.stdout)
         while self.waiting and self.spent + self.slowest <= self.budget_s:
             started, (stride, job) = self.spent, self.waiting.pop(0)
             try:
-                worker.stdin.write(json.dumps([stride, asdict(job)]) + "\n")
-                worker.stdin.flush()
+                told.write(json.dumps([stride, asdict(job)]) + "\n")
+                told.flush()
             except BrokenPipeError:
                 return False
-            if not worker.stdout.readline():
+            if not answered.readline():
                 return False
             self.slowest = max(self.slowest, self.spent - started)
         return True
@@ -119,8 +120,7 @@ def _started(folder: Path, study: Study, threads: int) -> subprocess.Popen[str]:
         stdout=pipe,
         text=True,
     )
-    assert worker.stdin
-    worker.stdin.write(json.dumps(asdict(study)) + "\n")
+    cast(IO[str], worker.stdin).write(json.dumps(asdict(study)) + "\n")
     return worker
 
 

@@ -111,6 +111,11 @@ def between(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=BETWEEN)
 
 
+def readable(between: pd.DataFrame) -> pd.DataFrame:
+    """The same for readers: sizes stand for the parts."""
+    return between.drop(columns="part")
+
+
 def _gains(results: Results, size: str) -> pd.DataFrame:
     """Of each pair of a size, what a Switch loss from the start gains: gain (nats per token),
     parameters_m.

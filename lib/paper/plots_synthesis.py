@@ -10,15 +10,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.paper.plots import absent, conditions, figure, key, legend, lines, needs, panels
-from lib.paper.plots_style import DARK, GREY, label, style
+from lib.paper.plots_style import DARK, GREY, Style, label, style
 
+WAYS = {
+    "beaten by none": Style("#D55E00", "D", ""),
+    "beaten in both": Style("#0072B2", "o", ""),
+}
 NEAR = (0.1, 0.06)  # parts of the axes within which marks share one label
 
 
 def pareto(table: pd.DataFrame) -> Figure:
     """Busiest device over the mean against nats per token lost, a panel per group, a mark per way
     with its interval and name; hollow marks are not causal; the grey line, the same in all panels,
-    is the frontier, whose marks are named in bold; in brackets the simulated slowdown of a layer.
+    is the frontier: what no other way beats in both; in brackets the simulated slowdown of a layer.
 
     Columns: group, way, causal, nats, nats_low, nats_high, rho, slowdown, frontier.
     """
@@ -27,7 +31,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     parts = conditions(table, "group")
     words = "busiest device / mean"
     titles = [title for title, _ in parts]
-    fig, axes = panels(titles, "nats per token lost", words, 2.2, 1, sharex=True, sharey=True)
+    fig, axes = panels(titles, "nats per token lost", words, 2.5, 1, sharex=True, sharey=True)
     best = table[table.frontier.astype(bool)].sort_values("nats")
     ends = table[["nats", "nats_low"]].min().min(), table[["nats", "nats_high"]].max().max()
     excess = table.rho.max() - 1
@@ -39,8 +43,10 @@ def pareto(table: pd.DataFrame) -> Figure:
         if own.empty:
             absent(ax)
             continue
-        ax.set(ylim=(1 - 0.24 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
+        ax.set(ylim=(1 - 0.1 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
         _names(ax, own, best.nats.max())
+    marks = [key(words, look) for words, look in WAYS.items()]
+    legend(fig, [*marks, key("not causal", WAYS["beaten in both"], mfc="white")])
     return fig
 
 
@@ -78,14 +84,21 @@ def _wider(low: float, high: float) -> tuple[float, float]:
 
 def _mark(ax: Axes, row: dict) -> None:
     """One way: its mark and interval."""
-    look = style(str(row["way"]).rpartition(" ")[0] or row["way"])
+    look = WAYS["beaten by none" if row["frontier"] else "beaten in both"]
     ax.hlines(row["rho"], row["nats_low"], row["nats_high"], color=look.colour, lw=1)
     fill = look.colour if row["causal"] else "white"
-    ax.plot(row["nats"], row["rho"], look.mark or "o", color=look.colour, mfc=fill)
+    ax.plot(
+        row["nats"],
+        row["rho"],
+        look.mark,
+        color=look.colour,
+        mfc=fill,
+        zorder=3 if row["frontier"] else 2,
+    )
 
 
 def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
-    """The name of each mark at its right, below the line of the frontier where that goes on to
+    """The name of each mark at its right, above the line of the frontier where that goes on to
     `end`; of marks close together one text.
     """
     size = [high - low for low, high in (ax.get_xlim(), ax.get_ylim())]
@@ -101,12 +114,12 @@ def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
         left = [row for row in left if row not in near]
         ends = [value for row in near for value in (row["nats"], row["nats_high"])]
         x = max(value for value in ends if value == value) + 0.015 * size[0]
-        under = any(row["frontier"] for row in near) and x < end
-        y = first["rho"] - 0.03 * size[1] if under else sum(row["rho"] for row in near) / len(near)
+        over = any(row["frontier"] for row in near) and x < end
+        y = first["rho"] + 0.03 * size[1] if over else sum(row["rho"] for row in near) / len(near)
         names = [_called(row) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
         weight = "bold" if all(row["frontier"] for row in near) else "normal"
-        va: Any = "top" if under else "center"
+        va: Any = "bottom" if over else "center"
         ax.text(x, y, text, fontsize="x-small", color=DARK, weight=weight, va=va)
 
 

@@ -51,19 +51,20 @@ def loss_curves(table: pd.DataFrame) -> Figure:
 
 
 def layer_gini(table: pd.DataFrame) -> Figure:
-    """Held-out Gini per layer, a line per loss with its band (columns loss, layer, gini, gini_low,
-    gini_high).
+    """Held-out Gini of each layer, a row per loss (columns loss, layer, gini), the least even on
+    top; their mean as a bar.
     """
-    return lines(
-        table,
-        "layer",
-        "gini",
-        by="loss",
-        xlabel="layer",
-        ylabel="Gini of the held-out load",
-        ylim=(0, None),
-        height=2.9,
-    )
+    needs("plots_training.layer_gini", table, "gini", names=["loss", "layer"])
+    means = table.groupby("loss", sort=False).gini.mean().sort_values(ascending=False)
+    fig, axes = figure(height=0.3 * len(means) + 1.1)
+    ax, dot, bar = axes[0][0], Style("#009E73", "o", ""), Style("#000000", "|", "")
+    place = table.loss.map(list(means.index).index)
+    ax.plot(table.gini, place, dot.mark, color=dot.colour, alpha=0.6)
+    ax.plot(means, range(len(means)), bar.mark, color=bar.colour, ms=14, mew=2)
+    rows(ax, means.index)
+    ax.set(xlabel="Gini of the held-out load", xlim=(0, None))
+    legend(fig, [key("one layer", dot), key("mean over layers", bar)])
+    return fig
 
 
 def front(table: pd.DataFrame) -> Figure:
