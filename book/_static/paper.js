@@ -56,6 +56,24 @@
     anchor.scrollIntoView();
   }
 
+  // cells of code alone stand under one mark with the cell that they lead to
+  function codes() {
+    for (const cell of document.querySelectorAll(".bd-article div.cell")) {
+      const next = cell.nextElementSibling?.matches(".paper-anchor") ? cell.nextElementSibling.nextElementSibling : cell.nextElementSibling;
+      const [from, to] = [cell, next].map((one) => one?.matches("div.cell") && one.querySelector(":scope > details.hide"));
+      if (!from || !to || cell.querySelector(".cell_output")) continue;
+      to.querySelector("summary").after(...from.querySelectorAll(".cell_input"));
+      cell.remove();
+    }
+  }
+
+  // on a phone a figure is enlarged, and made small again, by a touch
+  function figures() {
+    for (const figure of document.querySelectorAll(".paper-figure > svg:not(.paper-drawing)")) {
+      figure.addEventListener("click", () => figure.classList.toggle("paper-large"));
+    }
+  }
+
   function plots() {
     const all = document.querySelectorAll(".paper-plot");
     if (!all.length) return;
@@ -104,6 +122,6 @@
     }
   }
 
-  function start() { values(); reveal(); plots(); edges(); addEventListener("hashchange", reveal); }
+  function start() { values(); codes(); figures(); reveal(); plots(); edges(); addEventListener("hashchange", reveal); }
   if (document.readyState === "loading") addEventListener("DOMContentLoaded", start); else start();
 })();
