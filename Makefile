@@ -31,8 +31,8 @@ published: $(READY)
 times: $(READY)
 	@$(BIN)/python -m lib times $(ARGS)
 
-# whole files, the longest first, to as many processes as a machine has cores, two at most: the book is built in one
-PROCESSES ?= $(shell n=$$(nproc); echo $$(( n < 2 ? n : 2 )))
+# whole files, the longest first, to one process more than a machine has cores, three at most: many tests wait
+PROCESSES ?= $(shell n=$$(nproc); echo $$(( n < 2 ? 2 : 3 )))
 test: $(TESTED)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -136,13 +136,16 @@ def browser(chromium):
         started.close()
 
 
-def violations(page) -> list[str]:
-    """What axe-core 4.12.1 finds serious on a page: contrast, labels, order, names of regions."""
+def violations(page, rules: str = "") -> list[str]:
+    """What axe-core 4.12.1 finds serious on a page, by all rules or those named: contrast, labels,
+    order, names of regions.
+    """
     import axe_playwright_python
 
     script = Path(axe_playwright_python.__file__).with_name("axe.min.js")
     page.add_script_tag(content=script.read_text())
-    asked = "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)"
+    only = f", runOnly: ['{rules}']" if rules else ""
+    asked = f"axe.run(document, {{resultTypes: ['violations']{only}}}).then(r => r.violations)"
     return [
         f"{found['id']}: {found['nodes'][0]['html'][:160]}"
         for found in page.evaluate(asked)

@@ -114,8 +114,7 @@ def wide(tiny_run):
 def test_only_what_changed_runs_again_is_compared_and_is_what_papermill_gives(
     tiny_run, wide, tmp_path
 ):
-    again = command("run", "--name", "tests-wide", *flags())
-    assert again.returncode == 0 and "==" not in again.stderr and "Execut" not in again.stderr
+    assert runner._missing(wide, settings.parse(TINY), chapters.names()) == []
     given = ("num_tokens=2048", "num_experts=64", "imbalance_levels=[0.0,0.3,0.6,0.9]")
     changed = command("run", "--name", "tests-wide", *flags(*given))
     ran = [line for line in changed.stderr.splitlines() if line.startswith("==")]
@@ -357,31 +356,3 @@ def shown(folder, given):
         str(folder / "04_network.ipynb"),
         json.dumps(given | {"run_dir": str(folder)}),
     )
-
-
-def test_another_model_is_profiled_and_its_routes_go_on(tiny_model, tmp_path):
-    """A folder with a model of any size; what the book says of the embedded pair is then not
-    available.
-    """
-    from lib.model import load
-
-    resized = tiny_model.resize_token_embeddings(load.VOCABULARY) and tiny_model
-    load.save(resized, tmp_path / "model")
-    load.tokenizer().save(str(tmp_path / "model/tokenizer.json"))
-    folder = ROOT / "_build/runs/other"
-    try:
-        done = command(
-            "run", "--name", "other", "--only", "04", *flags(f"model={tmp_path / 'model'}")
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        made = json.loads((folder / "01_profile/values.json").read_text())["values"]
-        assert "gini_model" in made and "gini_without" not in made and made["experts"]["value"] == 8
-        network = json.loads((folder / "04_network/values.json").read_text())
-        assert network["values"]["slowdown_trace_model"]["value"] >= 1
-        read = {name.split("/")[-1] for name in network["provenance"]["files"]}
-        assert {name for name in read if name.startswith("trace")} == {"trace_model.npz"}
-        intro = (folder / "book/_build/html/book/intro.html").read_text()
-        assert "not available" not in intro  # sentences about the published pair are left out
-        assert "paper-elsewhere" in intro  # chapters that were not run are told in grey
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -18,6 +18,8 @@ COMMANDS = [
     if line.startswith("python -m lib ")
 ]
 TOY = ["batches=20", "null_draws=20", "locality_draws=20", "cost_repeats=5", "cost_tokens=32"]
+TOY += ["seeds=20", "num_tokens=256", "step_seeds=8", "exact_up_to=8", "placement_tokens=32"]
+TOY += ["device_tokens=[4, 64]", "step_levels=[0.0, 0.3]", "scale_devices=[8, 16]", "scale_exact=8"]
 
 
 @pytest.fixture(scope="module")
@@ -57,17 +59,27 @@ def test_one_answer(line, mine, tmp_path):
     assert len(done.stdout.splitlines()) > 3
 
 
-def test_one_chapter_about_it(mine):
+def test_one_chapter_about_it_and_its_routes_go_on(mine):
+    """The page's command, and with it the network, which takes that profile's routes."""
     name = "tests-your-model"
+    folder = ROOT / "_build/runs" / name
     try:
         words = called(COMMANDS[2], mine)
         words[words.index("mine")] = name
-        done = command(*words, *(part for item in TOY for part in ("-p", item)))
+        given = (part for item in TOY for part in ("-p", item))
+        done = command(*words, "--only", "04", *given)
         assert done.returncode == 0, done.stderr[-2000:]
         shown = command("show", name).stdout
         assert "gini_model" in shown and "gini_without" not in shown
-        place = ROOT / "_build/runs" / name / "book/_build/html/notebooks/01_profile.html"
-        page = place.read_text()
+        html = folder / "book/_build/html"
+        page = (html / "notebooks/01_profile.html").read_text()
         assert "The router of this model" in page and "not available" not in page.split("<table")[0]
+        intro = (html / "book/intro.html").read_text()
+        assert "not available" not in intro  # sentences about the published pair are left out
+        assert "paper-elsewhere" in intro  # chapters that were not run are told in grey
+        network = json.loads((folder / "04_network/values.json").read_text())
+        assert network["values"]["slowdown_trace_model"]["value"] >= 1
+        read = {name.split("/")[-1] for name in network["provenance"]["files"]}
+        assert {name for name in read if name.startswith("trace")} == {"trace_model.npz"}
     finally:
         command("clean", name)
