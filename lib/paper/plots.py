@@ -7,7 +7,7 @@ looks as `style` says and is called as `label` says; a band of y is its columns 
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,18 @@ def figure(
     return fig, fig.subplots(rows, columns, squeeze=False, **options)
 
 
+def in_order(names: Iterable[Hashable]) -> list:
+    """Each name once, in its order; the model without a balance loss first, its twin after it."""
+    return sorted(dict.fromkeys(names), key=lambda name: {"without": 0, "with": 1}.get(name, 2))
+
+
 def conditions(table: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
     """The title and the rows of each panel, numbers in their order, names in that of the table; of
     an empty one a single panel without a title.
     """
     if column is None or not len(table):
         return [("", table)]
-    names = list(dict.fromkeys(table[column]))
+    names = in_order(table[column])
     names = sorted(names) if pd.api.types.is_numeric_dtype(table[column]) else names
     titles = [label(name) if isinstance(name, str) else f"{column} {name:g}" for name in names]
     parts = [table[table[column] == name] for name in names]
@@ -265,7 +270,7 @@ def _refuse(table: pd.DataFrame, x: str, y: str, groups: list[str], log: str) ->
 def _looks(names: pd.Series) -> dict[Hashable, Style]:
     """The style of each name of a column; of numbers a scale from dark, the least, to light."""
     if not pd.api.types.is_numeric_dtype(names):
-        return {name: style(name) for name in dict.fromkeys(names)}
+        return {name: style(name) for name in in_order(names)}
     order = sorted(set(names))
     scale = [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.2, 0.85, len(order)))]
     return {name: Style(colour, ".") for name, colour in zip(order, scale, strict=True)}

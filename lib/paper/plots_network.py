@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ from lib.paper.plots import (
     stacked,
     ticks,
 )
-from lib.paper.plots_style import DARK, GREY, STYLES, label, style
+from lib.paper.plots_style import GREY, STYLES, label, style
 
 OWN = ("same domain", "packed for")  # whose text a placement was made for, or of its kind
 
@@ -119,13 +118,12 @@ def _over_even(table: pd.DataFrame) -> pd.DataFrame:
 def step_levels(table: pd.DataFrame) -> Figure:
     """Time of a layer over that of even routes against the level with its band (columns shape,
     devices, tokens, level, slowdown, slowdown_low, slowdown_high), a panel per shape: on its most
-    devices a line per number of tokens, the darker the fewer; grey: on fewer devices.
+    devices a line per number of tokens, the darker the fewer.
     """
     own = _over_even(table)
     needs("plots_network.step_levels", own, "level", names=["shape", "devices", "tokens"])
-    most, fewer = _most_devices(own)
-    fig = lines(
-        most,
+    return lines(
+        _most_devices(own),
         "level",
         "time",
         by="tokens",
@@ -135,20 +133,16 @@ def step_levels(table: pd.DataFrame) -> Figure:
         ylabel="time / even",
         reference=1,
     )
-    _behind(fig, fewer, most, "shape", ["devices", "tokens"], ("level", "time"))
-    return fig
 
 
 def betas(table: pd.DataFrame) -> Figure:
     """Elasticity against tokens per device with its interval (columns fabric, shape, devices,
-    tokens, beta, beta_low, beta_high), a panel per fabric: on its most devices a line per shape;
-    grey: on fewer devices.
+    tokens, beta, beta_low, beta_high), a panel per fabric: on its most devices a line per shape.
     """
     names = ["fabric", "shape", "devices", "tokens"]
     needs("plots_network.betas", table, "beta", names=names)
-    most, fewer = _most_devices(table)
-    fig = lines(
-        most,
+    return lines(
+        _most_devices(table),
         "tokens",
         "beta",
         by="shape",
@@ -159,36 +153,11 @@ def betas(table: pd.DataFrame) -> Figure:
         reference=0,
         height=2.9,
     )
-    _behind(fig, fewer, most, "fabric", ["shape", "devices"], ("tokens", "beta"))
-    return fig
 
 
-def _most_devices(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of each shape on its most devices, and the rest."""
-    most = table.devices == table.groupby("shape").devices.transform("max")
-    return table[most], table[~most]
-
-
-def _behind(
-    fig: Figure,
-    rest: pd.DataFrame,
-    shown: pd.DataFrame,
-    panel: str,
-    by: list[str],
-    place: tuple[str, str],
-) -> None:
-    """Thin grey lines of the rest behind the lines of a figure, and what they are in its corner."""
-    x, y = place
-    for ax, (_, part) in zip(fig.axes, conditions(shown, panel), strict=True):
-        own = rest[rest[panel].isin(part[panel])]
-        for _, line_ in own.groupby(by, sort=False):
-            line_ = line_.sort_values(x)
-            ax.plot(line_[x], line_[y], color="#BBBBBB", lw=0.9, zorder=1)
-    if len(rest):
-        at: dict[str, Any] = dict(
-            transform=fig.axes[0].transAxes, va="top", fontsize="x-small", color=DARK
-        )
-        fig.axes[0].text(0.03, 0.98, "grey: fewer devices", **at).set_in_layout(False)
+def _most_devices(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each shape on its most devices."""
+    return table[table.devices == table.groupby("shape").devices.transform("max")]
 
 
 def anatomy(table: pd.DataFrame) -> Figure:

@@ -59,7 +59,7 @@ def coactivation(maps: Mapping[str, np.ndarray]) -> Figure:
         ax.set(xticks=[], yticks=[])
     axes[0][0].set_ylabel("expert")
     bar = fig.colorbar(
-        axes[0][0].collections[0], ax=axes, label="observed / expected", extend="both"
+        axes[0][0].collections[0], ax=axes, label="chosen together / by chance", extend="both"
     )
     bar.set_ticks([-4, -2, 0, 2, 4], labels=["1/16", "1/4", "1", "4", "16"])
     return fig
@@ -140,7 +140,7 @@ def sampling(table: pd.DataFrame) -> Figure:
         panel="of",
         log="x",
         xlabel="documents",
-        ylabel="of the sample",
+        ylabel="as the sample tells",
         ylim=(0, None),
         sharey=False,
     )

@@ -134,6 +134,8 @@ NAMES = {
     "z": "z-loss",
     "bias": "loss-free bias",
     "start": "before training",
+    "second": "the token's other expert",
+    "before": "its expert a layer before",
 }
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import absent, conditions, figure, key, legend, lines, needs, panels
+from lib.paper.plots import absent, conditions, figure, in_order, key, legend, lines, needs, panels
 from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 WAYS = {
@@ -31,7 +31,8 @@ def pareto(table: pd.DataFrame) -> Figure:
     parts = conditions(table, "group")
     words = "busiest device / mean"
     titles = [title for title, _ in parts]
-    fig, axes = panels(titles, "nats per token lost", words, 2.5, 1, sharex=True, sharey=True)
+    xlabel = "nats per token lost (in brackets: time of a layer over even)"
+    fig, axes = panels(titles, xlabel, words, 2.5, 1, sharex=True, sharey=True)
     best = table[table.frontier.astype(bool)].sort_values("nats")
     ends = table[["nats", "nats_low"]].min().min(), table[["nats", "nats_high"]].max().max()
     excess = table.rho.max() - 1
@@ -46,7 +47,8 @@ def pareto(table: pd.DataFrame) -> Figure:
         ax.set(ylim=(1 - 0.1 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
         _names(ax, own, best.nats.max())
     marks = [key(words, look) for words, look in WAYS.items()]
-    legend(fig, [*marks, key("not causal", WAYS["beaten in both"], mfc="white")])
+    hollow = key("hollow: not causal", Style(DARK, "o", ""), mfc="white")
+    legend(fig, [*marks, hollow, key("the best of all panels", Style(GREY, ""), lw=2)])
     return fig
 
 
@@ -56,12 +58,12 @@ def prices(table: pd.DataFrame) -> Figure:
     """
     needs("plots_synthesis.prices", table, "seed", "price", names=["arm"])
     fig, axes = figure(height=2.9)
-    ax, looks = axes[0][0], {arm: style(arm) for arm in dict.fromkeys(table.arm)}
+    ax, looks = axes[0][0], {arm: style(arm) for arm in in_order(table.arm)}
     for seed, pair in table.groupby("seed"):
         ax.vlines(seed, pair.price.min(), pair.price.max(), color=GREY, lw=1)
     for arm, own in table.groupby("arm", sort=False):
         ax.plot(own.seed, own.price, looks[arm].mark, color=looks[arm].colour)
-    ax.set(xlabel="pair of models", ylabel="added nats per token", ylim=(0, None))
+    ax.set(xlabel="pair of models, each re-routed", ylabel="nats per token added", ylim=(0, None))
     ax.set_xticks(sorted(set(table.seed)))
     legend(fig, [key(label(arm), replace(look, dash="")) for arm, look in looks.items()])
     return fig

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import dots, figure, key, legend, line, lines, needs, rows
-from lib.paper.plots_style import GREY, Style, label, style
+from lib.paper.plots import dots, figure, in_order, key, legend, line, lines, needs, rows
+from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 
 def training(curves: pd.DataFrame) -> Figure:
@@ -17,7 +18,7 @@ def training(curves: pd.DataFrame) -> Figure:
     table = curves.assign(million=curves.tokens / 1e6)
     fig, axes = figure(1, 2)
     loss, gini = axes[0]
-    looks = {arm: style(arm) for arm in dict.fromkeys(table.arm)}
+    looks = {arm: style(arm) for arm in in_order(table.arm)}
     for arm, part in table.groupby("arm", sort=False):
         look = looks[arm]
         line(loss, part, "million", "nats", look, lw=0.8, alpha=0.7, marker="")
@@ -99,8 +100,16 @@ def matched(table: pd.DataFrame, margin: float) -> Figure:
     ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
     ax.axvline(0, color=style("switch").colour, lw=1)
     dots(ax, table, "difference", "loss")
+    for place, value in enumerate(table.difference):
+        if value != value:
+            _not_reached(ax, place)
     ax.set_xlabel("nats per token above Switch (grey: counts as equal)")
     return fig
+
+
+def _not_reached(ax: Axes, place: float) -> None:
+    """Say in a row that its loss is never as even as what is compared."""
+    ax.text(0, place, "never so even", ha="center", va="center", fontsize="x-small", color=DARK)
 
 
 def surface(table: pd.DataFrame, margin: float) -> Figure:
@@ -125,7 +134,10 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
         ax.plot(
             row["difference"], place, "o^s"[ways.index(row["way"]) % 3], color=look.colour, ms=4
         )
-        ax.set_title(f"{row['metric']}\n{row['level']}", fontsize="small")
+        ax.set_title(f"{row['metric']}\nlevel: {row['level']}", fontsize="small")
+    for (metric, level, loss), own in table.groupby(["metric", "level", "loss"], sort=False):
+        if not own.difference.notna().any():
+            _not_reached(axes[metrics.index(metric)][levels.index(level)], losses.index(loss))
     for ax in axes.flat:
         ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
         ax.axvline(0, color=style("switch").colour, lw=1)
