@@ -87,3 +87,13 @@ def test_no_sentence_is_of_one_s_own_model_and_of_this_book_s_pair(path):
         ends = {part for name in names for part in name.split("_")}
         assert not ("model" in ends and ends & {"with", "without"}), sentence
         assert not names >= {"own_shape", "published_shapes"}, sentence
+
+
+def test_a_span_of_equal_ends_is_one_number():
+    def told(_, name):
+        return {"a": "7%", "b": "7%", "c": "9%"}[name]
+
+    same, other = "{val}`04.a` to {val}`04.b`", "{val}`04.a` to\n{val}`04.c`"
+    assert markup_prose.once(f"It takes {same} longer.", told) == "It takes {val}`04.a` longer."
+    assert markup_prose.once(f"It takes {other} longer.", told) == f"It takes {other} longer."
+    assert markup_prose.once(f"It goes from {same}.", told) == f"It goes from {same}."

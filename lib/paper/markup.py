@@ -5,20 +5,19 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pandas as pd
 from IPython.display import HTML
 
 from lib.paper import columns, markup_prose, svg
-from lib.paper.markup_prose import ROLE, WORD
+from lib.paper.markup_prose import ROLE, WORD, Told
 
 OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
 HEADING = re.compile(r"^#{2,6} +(.+)$", re.MULTILINE)
 BOX = re.compile(r"```\{\w+\}([^\n]*)\n(?::\w+:[^\n]*\n)*(.*)\n```", re.DOTALL)
 NUMBER = re.compile(r"[−+≤≥<>-]?\d[\d.,e−+-]*( ?[%×])?( \[.*\])?$")  # a cell that is a number
 MISSING = "not available"  # how a value is told that is not there
-Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as text
 
 
 def value(known: dict) -> str:
@@ -33,6 +32,7 @@ def value(known: dict) -> str:
 
 def resolved(text: str, told: Told) -> str:
     """A text with the role of every value replaced by that value, of every word by that word."""
+    text = markup_prose.once(text, told)
     text = WORD.sub(lambda found: markup_prose.word(told(found[1], found[2]), found[3]), text)
     return ROLE.sub(lambda found: told(found[1], found[2]), text)
 

@@ -9,7 +9,10 @@ from collections.abc import Callable
 
 ROLE = re.compile(r"\{val\}`(\d\d)\.([^`]+)`")
 WORD = re.compile(r"\{word\}`(\d\d)\.(\S+) ([^`]+)`")
+# "<least> to <most>", but not what goes from one to the other
+SPAN = re.compile(rf"(?<!from )({ROLE.pattern})\s+to\s+{ROLE.pattern}")
 SIGNS = re.compile(r"^([^\[]*?)(?: \[(.+), (.+)\])?$")
+Told = Callable[[str, str], str]  # (number of a chapter, name) → the value as text
 Has = Callable[[str, str], bool]  # (number of a chapter, name): whether the run has this value
 ENDS = re.compile(r"(?:(?<=[.!?])|(?<=[.!?]\*\*))\s+(?=[\"“*_({\[A-Z$])")
 ITEM = re.compile(r"^(?=- )", re.MULTILINE)
@@ -56,6 +59,16 @@ def kept(text: str, has: Has) -> str:
         return text
     blocks = (_block(block, has) for block in text.split("\n\n"))
     return "\n\n".join(block for block in blocks if block.strip())
+
+
+def once(text: str, told: Told) -> str:
+    """A text in which a span from the least to the most is one number where both are told alike."""
+
+    def span(found: re.Match) -> str:
+        least, most = told(found[2], found[3]), told(found[4], found[5])
+        return found[1] if least == most else found[0]
+
+    return SPAN.sub(span, text)
 
 
 def _block(block: str, has: Has) -> str:

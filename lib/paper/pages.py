@@ -38,7 +38,11 @@ def fresh(copy: str, cells: list[dict]) -> str:
 
 
 def page(
-    source: str, has: markup_prose.Has, name: str = "", led: Callable[[str], str] = str
+    source: str,
+    has: markup_prose.Has,
+    name: str = "",
+    led: Callable[[str], str] = str,
+    told: markup_prose.Told | None = None,
 ) -> str:
     """The text of an executed notebook as the book shows it: papermill's own cells hidden, progress
     bars left out.
@@ -46,13 +50,15 @@ def page(
     All code is folded.  The two parameter cells become one folded table, and below it stands a link
     to the executed notebook, where its `name` is told.  A failed notebook keeps its traceback.
     Before each code cell stands an anchor.  has: the numbers that there are, without which
-    sentences drop out.  led: what the HTML of an output goes through (`leads.led`).
+    sentences drop out.  led: what the HTML of an output goes through (`leads.led`).  told: the
+    values as text, by which a span of equal ends is one number.
     """
     notebook = json.loads(source)
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
-            cell["source"] = markup_prose.kept("".join(cell["source"]), has)
+            text = markup_prose.kept("".join(cell["source"]), has)
+            cell["source"] = markup_prose.once(text, told) if told else text
     given = [cell for cell in notebook["cells"] if _tags(cell) & PARAMETERS]
     if given:
         place = notebook["cells"].index(given[0])

@@ -55,8 +55,9 @@ logger = logging.getLogger(__name__)
 
 def _read(app: Sphinx, docname: str, source: list[str]) -> None:
     path, run = Path(app.srcdir) / f"{docname}.ipynb", Path(app.config.paper_run)
+    told = roles.told(run)
     if not path.is_file():
-        source[0] = markup_prose.kept(source[0], compare.told(run))
+        source[0] = markup_prose.once(markup_prose.kept(source[0], compare.told(run)), told)
     if not path.is_file() or path.parent.name != "notebooks":
         return
     copy, record = pages.executed(path.stem, run), roles.records(run).get(path.stem[:2])
@@ -64,8 +65,8 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
     fresh = pages.fresh(_pictured(copy, run, path.stem), chapters.cells(path.stem))
-    led = partial(leads.led, told=roles.told(run))
-    source[0] = pages.page(fresh, compare.told(run), path.stem, led)
+    led = partial(leads.led, told=told)
+    source[0] = pages.page(fresh, compare.told(run), path.stem, led, told)
     if record is None:
         source[0] = pages.note(
             source[0], "This chapter failed in this run; what it had computed until then is shown."
