@@ -21,6 +21,7 @@ LIMITS = '<span class="paper-limits">'
         ("0.21 [-0.19, 0.24]", "Gini", f"<span>0.21</span> {LIMITS}[−0.19, 0.24]</span>"),
         ("1e-05 [2e-06, 3e-05]", "s", f"<span>1·10⁻⁵</span> {LIMITS}[2·10⁻⁶, 3·10⁻⁵]</span>"),
         ("drop_position 1.25", "setting", "drop position 1.25"),
+        ("torch/_dynamo/cache_size.py", "document", "torch/_dynamo/cache_size.py"),
         ("-7%", "lean", "−7%"),
         ("gpt-oss-20b", "model", "gpt-oss-20b"),
         ("TensorRT-LLM 1.3.0rc20", "engine", "TensorRT-LLM 1.3.0rc20"),
@@ -31,6 +32,13 @@ LIMITS = '<span class="paper-limits">'
 )
 def test_a_cell(text, head, wanted):
     assert markup_tables.cell(text, head) == wanted
+
+
+def test_a_text_stays_as_it_was_written():
+    text = "def cache_size(n=-1e-05): return the_size if n_bytes is None else 1"
+    known = {"caption": "A table.", "link": "x.csv", "number": "1.1"}
+    page = markup_tables.told(markup.table("x", pd.DataFrame({"original": [text]}), known))
+    assert f">{text}<" in page
 
 
 def test_of_a_long_table_eight_rows_are_shown_and_none_is_lost():

@@ -30,7 +30,7 @@ CELLS = {  # of the readers' table: format of each column that is written with i
     "stale_over_fresh": ".2f",
 }
 
-READ = [*KEYS, "rho_both", *CELLS, "price", "offered", "action"]
+READ = [*KEYS, "action", "rho_both", *CELLS, "price", "offered"]
 
 
 @dataclass(frozen=True)

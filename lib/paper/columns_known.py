@@ -290,7 +290,7 @@ COLUMNS = {
     "queued_us": Column("queued (µs)", unit="µs"),
     "alpha": Column("skew α", "g"),
     "before_ms": Column("time before (ms)"),
-    "error_gain": Column("gain over it", "+.1%"),
+    "error_gain": Column("errs more by", "+.1%"),
     "error_rival": Column("error of the rival", ".1%"),
     "kernels_p95": Column("apart by, P95"),
     "lean": Column("leaning by, median", "+.0%"),

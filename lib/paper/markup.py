@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pandas as pd
 from IPython.display import HTML
 
-from lib.paper import columns, markup_prose, svg
+from lib.paper import columns, markup_prose, markup_tables, svg
 from lib.paper.markup_prose import ROLE, WORD, Told
 
 OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
@@ -123,7 +123,7 @@ def scroll(label: str, body: str) -> str:
 def table(name: str, shown: pd.DataFrame, known: dict) -> str:
     """A table of texts with its caption; columns of numbers at the right, long cells may wrap."""
     texts = shown.astype(str)
-    wide = any(len(cell) > 48 for cell in texts.to_numpy().flat)
+    wide = any(len(cell) > markup_tables.LONG for cell in texts.to_numpy().flat)
     right = [texts.iloc[:, i].map(_number).all() for i in range(texts.shape[1])]
     rows = [_row(texts.columns, right, "th"), *(_row(row, right) for row in texts.to_numpy())]
     body = (

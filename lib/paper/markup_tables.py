@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 
 SHOWN = 8  # rows of a table that a page shows; the rest is folded
+LONG = 48  # characters above which a cell is a text, which stays as it was written
 WIDE = 8  # columns above which a table is set smaller
 TABLE = re.compile(
     r'<table class="paper-table[^"]*"><thead>(?P<head>.*?)</thead><tbody>(?P<body>.*?)</tbody>'
@@ -17,6 +18,7 @@ ROW = re.compile(r"<tr>.*?</tr>", re.DOTALL)
 CELL = re.compile(r"(<td[^>]*>)(.*?)(</td>)", re.DOTALL)
 POWER = re.compile(r"(?<![\w.])([-−]?\d(?:\.\d+)?)e([+-])(\d+)(?![\w.])")
 LINE = re.compile(r"(?<=[A-Za-z])_(?=[A-Za-z0-9])")
+PATH = re.compile(r"[/.][A-Za-z]")  # in the name of a file
 LIMITS = re.compile(r"^(.*?) (\[[^\]]*\])$")
 NUMBER = re.compile(r"[-−+]?[\d.,]+")
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -40,13 +42,14 @@ def _power(found: re.Match) -> str:
 
 
 def cell(text: str, head: str = "") -> str:
-    """The content of one cell below its head: names without underscores, words for what a program
-    calls true or missing, a p-value below 0.0001 as no more than that, an interval kept together.
+    """The content of one cell below its head: names, but those of files, without underscores, words
+    for what a program calls true or missing, a p-value below 0.0001 as no more than that, an
+    interval kept together.
     """
     text = WORDS.get(text, text)
     if re.match(r"p($|\W)", head) and _below(text):
         return f"&lt;&nbsp;{SMALL:.4f}"
-    text = powers(LINE.sub(" ", text))
+    text = powers(text if PATH.search(text) else LINE.sub(" ", text))
     return LIMITS.sub(r'<span>\1</span> <span class="paper-limits">\2</span>', text)
 
 
@@ -89,6 +92,7 @@ def _row(row: str, heads: list[str], named: bool) -> str:
     def told(part: re.Match) -> str:
         name = next(names, "")
         opened = part[1].replace("<td", f'<td data-head="{name}"', 1) if named else part[1]
-        return f"{opened}{cell(part[2], name)}{part[3]}"
+        quoted = len(part[2]) > LONG
+        return f"{opened}{part[2] if quoted else cell(part[2], name)}{part[3]}"
 
     return CELL.sub(told, row)
