@@ -90,7 +90,9 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_collection_modifyitems(items):
-    """Files that may take longest come first, so that processes end together."""
+    """Files that may take longest come first, so that processes end together; those that need the
+    tiny run after the one that makes it has had time to.
+    """
     told = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["budgets"]
     items.sort(key=lambda item: -told.get(item.path.stem, told["default"]))
 
