@@ -243,6 +243,25 @@ def test_an_interactive_figure_has_a_static_twin(browser, html):
     without.context.close()
 
 
+BARE = """[...document.querySelectorAll('.bd-article div.cell')].filter(cell =>
+  !cell.querySelector('.cell_output') && cell.nextElementSibling?.matches('.paper-anchor')
+  && cell.nextElementSibling.nextElementSibling?.matches('div.cell:has(> details.hide)')).length"""
+
+
+@pytest.mark.browser
+def test_on_a_phone_a_touch_enlarges_a_figure_and_code_alone_joins_the_next_cell(browser, html):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((html / "notebooks/04_network.html").as_uri())
+    assert page.evaluate(BARE) == 0
+    figure = page.locator(".paper-figure > svg:not(.paper-drawing)").first
+    small = figure.bounding_box()["width"]
+    figure.click(position={"x": 20, "y": 20})
+    assert small <= 390 and figure.bounding_box()["width"] > 1.5 * small
+    figure.click(position={"x": 20, "y": 20})
+    assert figure.bounding_box()["width"] == small
+    page.close()
+
+
 def test_values_in_prose_are_those_of_the_run(tiny_run, html):
     made = json.loads((tiny_run / "01_profile/values.json").read_text())
     page = (html / "book/intro.html").read_text()
