@@ -233,7 +233,9 @@ def test_drift_by_hand():
         ((0.2, 0.0, 0.0), 0.05, 1, 65, "pack"),
         ((0.2, 0.04, 0.02), 0.5, np.nan, 64, "copy"),
         ((0.2, 0.02, 0.02), 0.5, 1.2, 64, "rebalance"),
-        ((0.2, 0.1, 0.04), 0.5, 1, 64, "router"),
+        ((0.2, 0.1, 0.04), 0.5, 1, 64, "copy"),  # what leaves least, though more than counts
+        ((0.2, 0.18, 0.17), 0.5, 1, 64, "router"),
+        ((0.2, 0.18, 0.169), 0.5, 1.2, 64, "rebalance"),
     ],
 )
 def test_what_is_decided(left, beta, drift, tokens, action):
@@ -246,7 +248,7 @@ def test_the_thresholds_are_settings_that_are_shown(tmp_path):
     rules = deciding.Rules(enough=0.9)
     _, row = advice.answer(own, rules, PRICES, of.parts)
     assert row.action == "nothing"
-    assert any("up to 0.9 of a layer" in line for line in advised.sentences(own, row, of, rules))
+    assert any("more than 0.9 of a layer" in line for line in advised.sentences(own, row, of, rules))
     with pytest.raises(ValueError, match="--enough 1.0: must be from 0 to below 1"):
         advise.case(advise.parsed([counts(tmp_path), "--enough", "1"]))
 
@@ -256,24 +258,46 @@ def test_a_placement_that_ages_is_made_anew():
     left = {"in order": 0.3, "packed": 0.2, "replicated": 0.1}
     fresh = {"in order": 0.3, "packed": 0.1, "replicated": 0.01}
     rules, prices = deciding.Rules(), pd.DataFrame({"nats": [], "start": []})
-    assert deciding.decided(left, 1.0, 1.5, 4096, rules) == "router"
-    assert deciding.decided(left, 1.0, 1.5, 4096, rules, left) == "router"
-    action = deciding.decided(left, 1.0, 1.5, 4096, rules, fresh)
+    assert deciding.decided(left, 1.0, 1.05, 4096, rules) == "copy"
+    assert deciding.decided(left, 1.0, 1.05, 4096, rules, left) == "copy"
+    action = deciding.decided(left, 1.0, 1.05, 4096, rules, fresh)
     assert action == "rebalance"
-    words = deciding.told(action, left, 1.5, rules, prices, fresh)
+    words = deciding.told(action, left, rules, prices, fresh)
     assert words.endswith(
         "imbalance then takes 10.0% of a layer's time instead of 30.0%, 1.0% while it is new."
     )
+    # of no use once the text has changed, and of much use before
+    useless = left | {"replicated": 0.29, "packed": 0.31}
+    assert deciding.decided(useless, 1.0, 1.05, 4096, rules) == "router"
+    assert deciding.decided(useless, 1.0, 1.05, 4096, rules, fresh) == "rebalance"
+
+
+PRICED = " (b cost 0.100 [0.000, 0.200] nats per token in 8 small models)"
 
 
 @pytest.mark.parametrize(
-    "after, words",
+    "action, after, words",
     [
-        (0.2496, "Change the router: no placement takes off what imbalance takes of a layer's"),
-        (0.1, "Change the router. Until then place experts by their load: imbalance then takes"),
+        (
+            "router",
+            0.2496,
+            f"Change the router{PRICED}: imbalance takes 25.0% of a layer's time, 25.0% under the "
+            "best placement.",
+        ),
+        (
+            "pack",
+            0.1,
+            "Place experts by their load: imbalance then takes 10.0% of a layer's time instead of "
+            f"25.0%. Only a change of the router takes off more{PRICED}.",
+        ),
+        (
+            "pack",
+            0.02,
+            "Place experts by their load: imbalance then takes 2.0% of a layer's time instead of "
+            "25.0%.",
+        ),
     ],
 )
-def test_the_router_is_what_is_advised_where_no_placement_suffices(after, words):
+def test_what_is_left_is_told_with_the_price_of_taking_it_off(action, after, words):
     left = {"in order": 0.2499, "packed": after}
-    prices = pd.DataFrame({"nats": [], "start": []})
-    assert deciding.told("router", left, 1.0, deciding.Rules(), prices).startswith(words)
+    assert deciding.told(action, left, deciding.Rules(), PRICES) == words

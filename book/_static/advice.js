@@ -170,28 +170,33 @@
   const ceiling = (slowdown) => 1 - 1 / (1 + slowdown);
   const percent = (part) => `${(100 * part).toFixed(1)}%`;
 
+  function taken(left, rules) { // the placement
+    const ways = [PACKED, COPIED].filter((name) => name in left);
+    return ways.find((name) => left[name] <= rules.enough) ?? ways.reduce((a, b) => (left[b] < left[a] ? b : a));
+  }
+
   function decided(left, beta, tokens, rules) {
     if (left[ORDER] <= rules.enough) return "nothing";
     if (tokens <= rules.few_tokens && beta < rules.small_beta) return "fewer";
-    if (left[PACKED] <= rules.enough) return "pack";
-    return (left[COPIED] ?? Infinity) <= rules.enough ? "copy" : "router";
+    const way = taken(left, rules);
+    if (left[ORDER] - left[way] <= rules.enough) return "router";
+    return way === PACKED ? "pack" : "copy";
   }
 
   function told(action, left, known) {
     const words = known.actions[action], before = percent(left[ORDER]);
     if (action === "nothing") return `${words}: perfect balance would take ${before} off a layer's time.`;
     if (action === "fewer") return `${words}: at so few tokens a device the busiest one hardly sets the pace.`;
-    const best = Object.keys(left).reduce((a, b) => (left[b] < left[a] ? b : a));
-    const way = { pack: PACKED, copy: COPIED }[action] || best;
-    const rest = `imbalance then takes ${percent(left[way])} of a layer's time instead of ${before}`;
-    if (action !== "router") return `${words}: ${rest}.`;
     const [cheapest] = known.prices.filter((row) => !row.start).sort((a, b) => a.nats - b.nats);
     const price = cheapest ? ` (${priced(cheapest)})` : "";
-    if (percent(left[way]) === before) {
-      return `${words}${price}: no placement takes off what imbalance takes of a layer's time, ${before}.`;
+    if (action === "router") {
+      const least = percent(Math.min(...Object.values(left)));
+      return `${words}${price}: imbalance takes ${before} of a layer's time, ${least} under the best placement.`;
     }
-    const placed = { [PACKED]: known.actions.pack, [COPIED]: known.actions.copy }[way];
-    return `${words}${price}. Until then ${placed.replace("Place", "place")}: ${rest}.`;
+    const after = left[taken(left, known.rules)];
+    const takes = `imbalance then takes ${percent(after)} of a layer's time instead of ${before}`;
+    const more = after > known.rules.enough ? `. Only a change of the router takes off more${price}` : "";
+    return `${words}: ${takes}${more}.`;
   }
 
   function priced(row) {

@@ -240,7 +240,7 @@ def answer(
         received_mb=of.received_mb[ORDER],
         drift=drift,
     )
-    words = deciding.told(action, left, drift, rules, known, fresh)
+    words = deciding.told(action, left, rules, known, fresh)
     return table, pd.Series({**told, **price, "action": action, "advice": words})
 
 

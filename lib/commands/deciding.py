@@ -2,7 +2,8 @@
 decision table and the page for one's own model.
 
 The order is that of what it costs: nothing, fewer experts, experts placed by their load, copies,
-the same anew when the text changes, and the router last, whose change costs quality.
+the same anew when the text changes, and the router last, whose change costs quality: only where no
+placement takes off anything that counts.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ OFFERED = {
     "pack": "SGLang, TensorRT-LLM",
     "copy": "SGLang, TensorRT-LLM",
     "rebalance": "SGLang, TensorRT-LLM, vLLM",
-    "router": "no engine; a placement until then: SGLang, TensorRT-LLM",
+    "router": "no engine",
 }
 ORDER, PACKED, COPIED = "in order", "packed", "replicated"
 DOES = {PACKED: "pack", COPIED: "copy"}
@@ -41,8 +42,8 @@ DOES = {PACKED: "pack", COPIED: "copy"}
 class Rules:
     """Thresholds, each a setting.
 
-    enough: share of a layer's time that perfect balance could take off, up to which an imbalance is
-    left alone.  lasting: busiest device under a stale over that under a fresh placement, up to
+    enough: share of a layer's time that counts: an imbalance is left alone that perfect balance
+    would take no more off, and so is a placement that takes no more off.  lasting: busiest device under a stale over that under a fresh placement, up to
     which a placement lasts.  small_beta: elasticity below which, while decoding, balance does not
     pay.
     """
@@ -57,7 +58,7 @@ class Rules:
 
     def __str__(self) -> str:
         return (
-            f"left alone: up to {self.enough:.3g} of a layer's time; a placement lasts: busiest "
+            f"what counts: more than {self.enough:.3g} of a layer's time; a placement lasts: busiest "
             f"device, stale over fresh, up to {self.lasting:.3g}; small elasticity while decoding "
             f"({declared.FEW_TOKENS} tokens a device at most): below {self.small_beta:.3g}"
         )
@@ -89,22 +90,30 @@ def decided(
 
     left: by placement (`ORDER`, `PACKED`, `COPIED`) the ceiling that is left under it; fresh: where
     it is made for the very text that it serves, if `left` is of another.  drift: ρ of stale over
-    fresh placements, NaN where there is one text alone, which then counts as lasting.
+    fresh placements, NaN where there is one text alone, which then counts as lasting.  Of the
+    placements the first that leaves no more than `rules.enough`, else the one that leaves least.
     """
     if left[ORDER] <= rules.enough:
         return "nothing"
     if tokens <= declared.FEW_TOKENS and beta < rules.small_beta:
         return "fewer"
-    way = next((name for name in DOES if left.get(name, np.inf) <= rules.enough), "")
-    if not way:
-        return "rebalance" if min((fresh or left).values()) <= rules.enough else "router"
-    return "rebalance" if drift > rules.lasting else DOES[way]
+    way, fresh = _way(left, rules), fresh or left
+    stale, anew = left[way], fresh[_way(fresh, rules)]
+    if left[ORDER] - min(stale, anew) <= rules.enough:
+        return "router"
+    return "rebalance" if drift > rules.lasting or stale - anew > rules.enough else DOES[way]
+
+
+def _way(left: Mapping[str, float], rules: Rules) -> str:
+    """The placement that is taken, be it one that takes off nothing."""
+    ways = [name for name in DOES if name in left]
+    suffices = (name for name in ways if left[name] <= rules.enough)
+    return next(suffices, min(ways, key=lambda name: left[name]))
 
 
 def told(
     action: str,
     left: Mapping[str, float],
-    drift: float,
     rules: Rules,
     prices: pd.DataFrame,
     fresh: Mapping[str, float] | None = None,
@@ -118,26 +127,19 @@ def told(
         return f"{words}: perfect balance would take {before:.1%} off a layer's time."
     if action == "fewer":
         return f"{words}: at so few tokens a device the busiest one hardly sets the pace."
-    best = min(left, key=lambda name: left[name])
-    if action != "router":
-        way = {"pack": PACKED, "copy": COPIED}.get(action, best)
-        new = ""
-        if fresh and action == "rebalance":
-            new = f", {min(fresh.values()):.1%} while it is new"
-        return f"{words}: {_left(left[way], before)}{new}."
     known = prices[~prices.start.astype(bool)].sort_values("nats")
     price = "" if known.empty else f" ({priced(known.iloc[0])})"
-    if f"{left[best]:.1%}" == f"{before:.1%}":
-        rest = f"no placement takes off what imbalance takes of a layer's time, {before:.1%}"
-        return f"{words}{price}: {rest}."
-    anew = ", anew when the text changes" if drift > rules.lasting else ""
-    placed = ACTIONS[DOES[best]].replace("Place", "place", 1)
-    return f"{words}{price}. Until then {placed}{anew}: {_left(left[best], before)}."
-
-
-def _left(after: float, before: float) -> str:
-    """What imbalance then costs, beside what it costs now."""
-    return f"imbalance then takes {after:.1%} of a layer's time instead of {before:.1%}"
+    if action == "router":
+        least = min([*left.values(), *(fresh or {}).values()])
+        takes = f"imbalance takes {before:.1%} of a layer's time"
+        return f"{words}{price}: {takes}, {least:.1%} under the best placement."
+    after, new = left[_way(left, rules)], ""
+    takes = f"imbalance then takes {after:.1%} of a layer's time instead of {before:.1%}"
+    if fresh and action == "rebalance":
+        after = fresh[_way(fresh, rules)]
+        new = f", {after:.1%} while it is new"
+    more = f". Only a change of the router takes off more{price}" * (after > rules.enough)
+    return f"{words}: {takes}{new}{more}."
 
 
 def priced(row: pd.Series) -> str:

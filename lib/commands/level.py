@@ -117,7 +117,7 @@ def answer(case: Case, rules: Rules, prices: pd.DataFrame) -> dict[str, float | 
         found |= {name: middle, f"{name}_low": low, f"{name}_high": high}
     found |= {"slowdown_packed": slow[PACKED], "slowdown_copied": slow.get(COPIED, np.nan)}
     action = deciding.decided(left, beta, np.nan, case.tokens, rules)
-    return found | {"action": action, "advice": deciding.told(action, left, np.nan, rules, prices)}
+    return found | {"action": action, "advice": deciding.told(action, left, rules, prices)}
 
 
 def known(model: step.Model, net: Fabric, machine: step.Machine, tokens: int, level: float) -> Case:
