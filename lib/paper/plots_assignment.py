@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from lib.paper.plots import conditions, figure, key, legend, lines, needs, nested, plain
 from lib.paper.plots_style import DARK, GREY, Style, label, style
 
-NAMED = 7  # strategies that one figure names
-TINY = 1e-3  # nats per token that count as nothing
+# what models are trained or served with, which one figure names
+NAMED = ("native", "drop", "reroute", "biased", "expert_choice")
+REST = Style("#BBBBBB", "o", "")
 
 
 def trade_off(table: pd.DataFrame) -> Figure:
@@ -21,21 +22,22 @@ def trade_off(table: pd.DataFrame) -> Figure:
     p95, delta, delta_low, delta_high), a panel per arm side by side: a mark per setting, settings
     of one strategy joined in the order of the table; hollow marks are not causal in a stream.
 
-    Named are the strategies that come nearest to the least cost of their balance, at most `NAMED`;
-    the rest is grey, and where it costs more than the panel shows, told in words at its top.
+    Named are those of `NAMED` (else the first as many); the rest is grey, and where it costs more
+    than the panel shows, told in words at its top.
     """
     numbers = ("causal", "p95", "delta", "delta_low", "delta_high")
     needs("plots_assignment.trade_off", table, *numbers, names=["arm", "family"])
-    parts, named = conditions(table, "arm"), nearest(table)
+    parts, families = conditions(table, "arm"), list(table.family.unique())
+    named = [name for name in families if name in NAMED] or families[: len(NAMED)]
     fig, axes = figure(1, len(parts), height=4.3, sharex=True, sharey=True)
     most = table[table.family.isin(named)][["delta", "delta_high"]].max(axis=None)
     top = 1.08 * most if most > 0 else 1
     for ax, (title, own) in zip(axes[0], parts, strict=True):
         rest = own[~own.family.isin(named)]
-        for _, part in rest.groupby("family", sort=False):
-            _settings(ax, part, Style("#BBBBBB", "o"))
+        for _, part in rest[rest.delta <= top].groupby("family", sort=False):
+            _settings(ax, part, REST)
         for family, part in own[own.family.isin(named)].groupby("family", sort=False):
-            _settings(ax, part, style(family))
+            _settings(ax, part, style(family), 9 - named.index(family))
         _above(ax, rest[rest.delta > top])
         ax.axhline(0, color=GREY, lw=1)
         ax.set(title=title, xscale="log", ylim=(-0.03 * top, top))
@@ -48,58 +50,40 @@ def trade_off(table: pd.DataFrame) -> Figure:
         for name in named
     ]
     if set(table.family) - set(named):
-        keys.append(key("others", Style("#BBBBBB", "o", "")))
+        keys.append(key("others", REST))
     legend(fig, keys)
     return fig
 
 
-def nearest(table: pd.DataFrame) -> list[str]:
-    """The strategies of which some setting costs least among those as balanced, at most `NAMED` of
-    them, the next nearest where there are fewer, in the order of the table.
-
-    A setting is compared within its arm, a causal one with causal ones.
-    """
-    ratio: dict[str, float] = {}
-    for _, own in table.groupby("arm", sort=False):
-        for row in own.to_dict("records"):
-            others = own[own.causal | (not row["causal"])]
-            least = others[others.p95 <= row["p95"]].delta.min()
-            over = (row["delta"] + TINY) / (max(least, 0) + TINY)
-            ratio[row["family"]] = min(over, ratio.get(row["family"], over))
-    best = sorted(ratio, key=lambda family: ratio[family])[:NAMED]
-    return [family for family in dict.fromkeys(table.family) if family in best]
-
-
 def _above(ax: Axes, rest: pd.DataFrame) -> None:
     """What costs more than a panel shows, in words at its top."""
-    costs = rest.groupby("family", sort=False).delta.agg(["min", "max"])
-    lines_ = [
-        f"{label(name)} {low:.1f}" + (f" to {high:.1f}" if f"{low:.1f}" != f"{high:.1f}" else "")
-        for name, low, high in costs.itertuples()
-    ]
-    if lines_:
-        words = "\n".join(["above:", *lines_])
-        place: dict[str, Any] = dict(
-            transform=ax.transAxes, ha="right", va="top", fontsize="x-small"
-        )
-        ax.text(0.99, 0.99, words, color=DARK, linespacing=1.1, **place)
+    if len(rest):
+        words = f"{len(rest)} more above, up to {rest.delta.max():.1f}"
+        place: dict[str, Any] = dict(transform=ax.transAxes, ha="right", va="top")
+        ax.text(0.99, 0.99, words, color=DARK, fontsize="x-small", **place)
 
 
-def _settings(ax: Axes, part: pd.DataFrame, look: Style) -> None:
-    """The settings of one strategy: marks with bars, joined by a thin line."""
-    colour = look.colour
+def _settings(ax: Axes, part: pd.DataFrame, look: Style, size: float = 6) -> None:
+    """The settings of one strategy: marks with bars, joined by a thin line where each is more even
+    than the one before it.
+    """
+    falls = part.p95.is_monotonic_increasing or part.p95.is_monotonic_decreasing
+    colour, line = look.colour, "-" if look.dash and falls else "none"
     ax.vlines(part.p95, part.delta_low, part.delta_high, color=colour, lw=1)
-    ax.plot(part.p95, part.delta, "-", color=colour, lw=1)
     fill = colour if part.causal.all() else "white"
-    ax.plot(part.p95, part.delta, look.mark, color=colour, ms=6, mew=1.4, mfc=fill)
+    made = dict(color=colour, marker=look.mark, ms=size, mew=1.4, mfc=fill, lw=1, ls=line)
+    ax.plot(part.p95, part.delta, **made)
 
 
 def prices(table: pd.DataFrame) -> Figure:
-    """The correlation of the fitted bias with minus the prices against the layer (columns arm,
-    layer, price_correlation), a line per checkpoint.
+    """How well the fitted bias follows what a place at an expert is worth, minus its price, in each
+    layer (columns arm, layer, price_correlation), a line per checkpoint.
     """
-    words = "correlation of bias and −price"
-    return lines(table, "layer", "price_correlation", by="arm", xlabel="layer", ylabel=words)
+    words = "correlation of the fitted bias\nwith what a place is worth"
+    low = min(0, table.price_correlation.min())
+    y = "price_correlation"
+    shown: dict[str, Any] = dict(xlabel="layer", ylabel=words, ylim=(low, 1), height=2.4)
+    return lines(table, "layer", y, by="arm", **shown)
 
 
 def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure:
