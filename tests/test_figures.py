@@ -237,7 +237,7 @@ def test_the_trade_off_names_few_strategies_and_tells_of_the_rest():
     assert told == [name for start in range(columns) for name in named[start::columns]]
     assert {i / 10 for i in range(5)} <= numbers(fig)
     words = fig.axes[0].texts[0].get_text()  # what lies above the panel
-    assert words == "7 more above, up to 1.1"
+    assert words == "3 more above, up to 1.1"
     known = table.replace({"family": {"strategy 3": "biased", "strategy 7": "drop"}})
     told = plots_assignment.trade_off(known).legends[0].get_texts()
     assert [text.get_text() for text in told] == ["biased", "drop", "others"]
