@@ -18,7 +18,7 @@ class Column:
 
 COLUMNS = {
     "estimate": Column("estimate", ".4f"),
-    "p": Column("p", ".4f"),
+    "p": Column("p", ".2g"),
     "checkpoints": Column("models", "d"),
     "more": Column("gains more by", ".3f"),
     "smaller_m": Column("smaller models (million)", ".1f", "million"),
@@ -153,7 +153,7 @@ COLUMNS = {
     "level": Column("level", ".2f"),
     "locality": Column("locality", ".2f"),
     "locality_null": Column("with permuted labels", ".2f"),
-    "locality_p": Column("p", ".4f"),
+    "locality_p": Column("p", ".2g"),
     "makespan_error": Column("makespan", ".1e"),
     "mass_over_native": Column("mass over native", ".4f", "nats/token"),
     "max_time_us": Column("time (µs)", ".2f"),
