@@ -22,6 +22,7 @@ from lib.commands import (
     ladder_profile,
     ladder_queue,
     ladder_results,
+    ladder_run,
     ladder_summary,
 )
 from lib.model import corpus
@@ -269,3 +270,9 @@ def test_what_a_placement_is_held_against_a_bias_on():
     assert (made.sum(2) == 2 * 2 * p.WINDOW).all() and (native != biased).any()
     kept = ladder_measure.placed(model, text, ladder_queue.numbers(vars(p) | {"BIAS_COST": -9.0}))
     assert kept["scale"] == 0.0 and kept["biased"] == kept["native"]
+
+
+def test_a_command_is_kept_as_it_is_typed():
+    line = "--queue sizes --corpus /a/b/corpus.xz --pack /c/out --claims /d --deadline 9.5"
+    wanted = "python -m lib.commands.ladder --queue sizes --corpus corpus.xz --pack out"
+    assert ladder_run.typed(line.split()) == wanted

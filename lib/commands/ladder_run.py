@@ -10,7 +10,7 @@ import json
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,8 +85,21 @@ def facts(device: torch.device, began: float, trained_at: float) -> dict:
     known.pop("parameters")
     return known | {
         "evaluation_s": round(time.monotonic() - trained_at, 1),
-        "command": "python -m lib.commands.ladder " + " ".join(sys.argv[2:]),
+        "command": typed(sys.argv[2:]),
     }
+
+
+def typed(arguments: Sequence[str]) -> str:
+    """The command as a user types it: without what one process hands another, files of absolute
+    paths by their names.
+    """
+    kept, words = [], iter(arguments)
+    for word in words:
+        if word in ("--claims", "--deadline"):
+            next(words)
+        else:
+            kept.append(Path(word).name if word.startswith("/") else word)
+    return " ".join(["python -m lib.commands.ladder", *kept])
 
 
 def precision(device: torch.device) -> str:
