@@ -248,7 +248,9 @@ def test_the_thresholds_are_settings_that_are_shown(tmp_path):
     rules = deciding.Rules(enough=0.9)
     _, row = advice.answer(own, rules, PRICES, of.parts)
     assert row.action == "nothing"
-    assert any("more than 0.9 of a layer" in line for line in advised.sentences(own, row, of, rules))
+    assert any(
+        "more than 0.9 of a layer" in line for line in advised.sentences(own, row, of, rules)
+    )
     with pytest.raises(ValueError, match="--enough 1.0: must be from 0 to below 1"):
         advise.case(advise.parsed([counts(tmp_path), "--enough", "1"]))
 

@@ -42,10 +42,10 @@ DOES = {PACKED: "pack", COPIED: "copy"}
 class Rules:
     """Thresholds, each a setting.
 
-    enough: share of a layer's time that counts: an imbalance is left alone that perfect balance
-    would take no more off, and so is a placement that takes no more off.  lasting: busiest device under a stale over that under a fresh placement, up to
-    which a placement lasts.  small_beta: elasticity below which, while decoding, balance does not
-    pay.
+    enough: share of a layer's time that counts: an imbalance is left alone where perfect balance
+    takes no more off, and so is a placement that takes no more off.  lasting: busiest device under
+    a stale over that under a fresh placement, up to which a placement lasts.  small_beta:
+    elasticity below which, while decoding, balance does not pay.
     """
 
     enough: float = 0.03
@@ -58,9 +58,9 @@ class Rules:
 
     def __str__(self) -> str:
         return (
-            f"what counts: more than {self.enough:.3g} of a layer's time; a placement lasts: busiest "
-            f"device, stale over fresh, up to {self.lasting:.3g}; small elasticity while decoding "
-            f"({declared.FEW_TOKENS} tokens a device at most): below {self.small_beta:.3g}"
+            f"what counts: more than {self.enough:.3g} of a layer's time; a placement lasts: "
+            f"busiest device, stale over fresh, up to {self.lasting:.3g}; small elasticity while "
+            f"decoding ({declared.FEW_TOKENS} tokens a device at most): below {self.small_beta:.3g}"
         )
 
 

@@ -71,7 +71,9 @@ def _settings(ax: Axes, part: pd.DataFrame, look: Style, size: float = 6) -> Non
     colour, line = look.colour, "-" if look.dash and falls else "none"
     ax.vlines(part.p95, part.delta_low, part.delta_high, color=colour, lw=1)
     fill = colour if part.causal.all() else "white"
-    made = dict(color=colour, marker=look.mark, ms=size, mew=1.4, mfc=fill, lw=1, ls=line)
+    made: dict[str, Any] = dict(
+        color=colour, marker=look.mark, ms=size, mew=1.4, mfc=fill, lw=1, ls=line
+    )
     ax.plot(part.p95, part.delta, **made)
 
 
