@@ -2,6 +2,9 @@
 
 import re
 
+from conftest import ROOT
+
+from lib.commands import declared, synthesis
 from lib.paper import chapters, compare, roles, verdicts
 
 
@@ -37,3 +40,10 @@ def test_where_the_published_run_decided_otherwise_it_is_said():
     page = verdicts.page(run("supported"), run("undecided"), value)
     assert "<em>The published run: undecided.</em>" in page and "<em>holds</em>" in page
     assert verdicts.totals(run("not run")) == "1 claims: 1 not run."
+
+
+def test_the_declared_hypotheses_are_said_alike_everywhere():
+    page = (ROOT / "book/claims.md").read_text()
+    assert list(synthesis.SAYS) == list(declared.FAMILY)
+    for name, words in synthesis.SAYS.items():
+        assert f"| {name} | {words} |" in page

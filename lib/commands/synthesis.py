@@ -25,6 +25,17 @@ SLUGS = {
     "entropy": "entropy_over_switch",
     "gini": "gini_over_switch",
 }
+# as the page of the claims says them too
+SAYS = {
+    "H1": "Without a balance loss, domains cancel more than half of each other's imbalance.",
+    "H2a": "Dropping costs more than re-routing, with the router's own weights.",
+    "H2b": "A frozen bias costs less than its best rival.",
+    "H3": "Entropy and Gini cost what Switch costs.",
+    "H4": "Measured times follow the busiest device, not the Gini of experts.",
+    "H5": "Balancing at inference costs an unbalanced model more, in other router shapes too.",
+    "H6a": "A placement beats the frozen bias in the time of a step.",
+    "H6b": "While decoding, activated experts tell times better than tokens alone.",
+}
 FROM_START = ("entropy", "gini", "max", "bias", "stock", "switch_z")
 
 
@@ -90,6 +101,17 @@ def _on_layers(parts: pd.DataFrame) -> pd.DataFrame:
     own = pd.DataFrame(rows, index=["verdict", "p"]).T.rename(index=str.upper)
     own = own.rename(index={"H6B": "H6b"})
     return own.assign(p=own.p.astype(float))
+
+
+def in_words(family: pd.DataFrame) -> pd.DataFrame:
+    """`family` for readers: what each says, and no number of models where it rests on machines."""
+    models = family.checkpoints.where(family.checkpoints > 0)
+    says = family.hypothesis.map(SAYS)
+    return (
+        family.drop(columns="p")
+        .assign(checkpoints=models)
+        .assign(says=says)[["hypothesis", "says", "verdict", "p_holm", "checkpoints"]]
+    )
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
