@@ -105,7 +105,7 @@ def test_own_prices_go_before_those_of_small_models():
     own = decision.own_prices(told)
     row = decision.table([router()], asked(own=own)).iloc[0]
     assert (row.way, row.nats, row.kind_price, row.causal) == (
-        "reroute 1.25",
+        "re-route at γ 1.25",
         0.1,
         "measured",
         False,
@@ -120,7 +120,7 @@ def test_every_cell_says_what_it_is_in_words_for_readers():
     rows = decision.table([router("without")], asked(own=decision.own_prices(told)))
     shown = decision.readable(rows)
     assert set(shown.router) == {"without balance loss"} == set(decision.sentences(rows).router)
-    assert shown.price[0] == "0.100 [0.000, 0.200] (m), expanded drop 1.25, not causal"
+    assert shown.price[0] == "0.100 [0.000, 0.200] (m), expanded drop at γ 1.25, not causal"
     assert decision.ends(rows)["where"].str.startswith("without balance loss, ").all()
     cells = shown.drop(columns=[*decision.KEYS, "price"]).to_numpy().ravel()
     ends = (*(f" ({letter})" for letter in decision.LETTERS.values()), decision.NOT_YET)

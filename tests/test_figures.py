@@ -240,7 +240,7 @@ def test_the_trade_off_names_few_strategies_and_tells_of_the_rest():
     assert words == "3 more above, up to 1.1"
     known = table.replace({"family": {"strategy 3": "biased", "strategy 7": "drop"}})
     told = plots_assignment.trade_off(known).legends[0].get_texts()
-    assert [text.get_text() for text in told] == ["biased", "drop", "others"]
+    assert [text.get_text() for text in told] == ["frozen bias", "drop", "others"]
 
 
 def test_layers_are_drawn_on_their_most_devices_alone():

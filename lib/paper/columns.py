@@ -20,7 +20,9 @@ from lib.paper.plots_style import label as words_of
 
 ZERO = re.compile(r"-0(\.0*)?%?")  # what rounds to nothing has no sign
 NONE = "–"  # in a table, where there is no number
-NAMED = ("arm", "loss")  # columns whose content has words of its own
+# columns whose content has words of its own
+NAMED = ("arm", "loss", "setting", "family", "between", "source", "shape", "machine", "card")
+NAMED += ("hypothesis", "part")
 
 
 def known(name: Hashable) -> Column:
@@ -50,13 +52,13 @@ def fmt(name: Hashable, value: object) -> str:
 
 def cell(row: dict, name: str) -> str:
     """One cell of a table for readers: the value, and in brackets its interval unless its ends read
-    alike; a checkpoint or a loss by its words.
+    alike; a checkpoint, a loss, a machine and the like by its words.
     """
     value, limits = row[name], intervals.of(row, name)
     if not isinstance(value, str) and pd.isna(value):
         return NONE
     if name in NAMED:
-        return words_of(value)
+        return " and ".join(map(words_of, str(value).split(" and ")))
     text = show(value, fmt(name, value))
     ends = list(dict.fromkeys(show(v, known(name).fmt) for v in limits or ()))
     return f"{text} [{', '.join(ends)}]" if len(ends) > 1 else text

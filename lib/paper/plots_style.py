@@ -5,6 +5,7 @@ any name, so that a new strategy, loss, model or fabric needs no row here.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +137,21 @@ NAMES = {
     "start": "before training",
     "second": "the token's other expert",
     "before": "its expert a layer before",
+    "trace_without": "without balance loss",
+    "trace_with": "with balance loss",
+    "reroute": "re-route",
+    "drop_position": "drop by position",
+    "biased": "frozen bias",
+    "held_out": "held out",
+    "h4": "H4",
+    "h6b": "H6b",
 }
+# what the number of a setting is
+CAPPED = ("drop", "drop_position", "expanded_drop", "reroute", "optimal")
+NUMBERS = {"biased": " × ", "least_loaded": " of "} | dict.fromkeys(CAPPED, " at γ ")
+SETTING = re.compile(r"([a-z_]+) (\d+(?:\.\d+)?)")
+MACHINE = re.compile(r"nvidia-([a-z]+\d+)(.*?)-x(\d+)(?:-seed(\d+))?")
+CARD = re.compile(r"g?[abh]\d{3}")
 
 
 def style(name: Hashable) -> Style:
@@ -149,5 +164,16 @@ def style(name: Hashable) -> Style:
 
 
 def label(name: Hashable) -> str:
-    """Words for a name: those of NAMES, else its own with spaces for underscores."""
-    return NAMES.get(str(name)) or str(name).replace("_", " ")
+    """Words for a name: those of NAMES; a setting of a strategy, a machine and a card as people
+    write them; else its own with spaces for underscores.
+    """
+    text = str(name)
+    if (found := SETTING.fullmatch(text)) and found[1] in NUMBERS:
+        return f"{label(found[1])}{NUMBERS[found[1]]}{found[2]}"
+    if found := MACHINE.fullmatch(text):
+        card, rest, number, seed = found.groups()
+        words = f"{number} × {(card + rest).upper().replace('-', ' ')}"
+        return f"{words}, seed {seed}" if seed else words
+    if CARD.fullmatch(text):
+        return text.upper()
+    return NAMES.get(text) or text.replace("_", " ")
