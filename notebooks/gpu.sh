@@ -18,7 +18,7 @@
 #   notebooks/gpu.sh bench OUT     the training loop against the Trainer (then move OUT/training to data/measured), and how many
 #                                  small matrices the network engine bounds in a second
 #   notebooks/gpu.sh bars OUT      what 01, 02 and 03 take of a GPU's memory on a model of 13 GB (random weights of a real shape,
-#                                  for cost only), as a table
+#                                  for cost only), as a table (then move OUT/memory.csv to data/measured/bars)
 #   notebooks/gpu.sh train OUT     00 with retrain=True, one arm per GPU where there are two, then adopt OUT/model
 # OUT receives the executed copies and what they write.  Environment:
 #   CORPUS       a packed corpus (make corpus), where the installed packages are not the pinned ones; default: auto
@@ -112,7 +112,7 @@ elif [ "$mode" = bars ]; then
   wait
   for folder in "$out"/0*/; do mv "$folder" "$out/part" && cp -r "$out/part/." "$out" && rm -r "$out/part"; done
   rm -r "$giant"
-  python3 -m lib.commands.bars "$out" | tee "$out/bars.txt"
+  python3 -m lib.commands.bars "$out" "$out/memory.csv"
 elif [ "$mode" = execute ]; then
   for notebook in "$root"/notebooks/[0-9][0-9]_*.ipynb; do
     chapter=$(basename "$notebook" .ipynb)

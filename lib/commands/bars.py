@@ -1,4 +1,4 @@
-"""``python -m lib.commands.bars FOLDER``: what each chapter of a run took of a GPU's memory."""
+"""``python -m lib.commands.bars FOLDER [CSV]``: the GPU memory that each chapter of a run took."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from lib.paper import compare
 
 # GB that a chapter may take with a model of 13 GB, of 80
 MOST = {"01": 16, "02": 24, "03": 24}
+SEEN = ("hardware", "commit", "date")
 
 
 def table(folder: Path) -> pd.DataFrame:
-    """By chapter: seconds, peak GB on one GPU, the bar and whether it is kept; NaN where a chapter
-    did not end.
+    """By chapter: seconds, peak GB on one GPU, the bar and whether it is kept, and on what it was
+    seen; NaN where a chapter did not end.
     """
     known, rows = compare.records(folder), []
     for chapter, most in MOST.items():
@@ -28,10 +29,14 @@ def table(folder: Path) -> pd.DataFrame:
                 "peak_gb": round(peak, 2),
                 "most_gb": most,
                 "kept": peak <= most,
+                **{name: facts.get(name) for name in SEEN},
             }
         )
     return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":
-    print(table(Path(sys.argv[1])).to_string(index=False))
+    found = table(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        found.to_csv(sys.argv[2], index=False)
+    print(found.drop(columns=[*SEEN]).to_string(index=False))
