@@ -59,3 +59,13 @@ def test_a_table_of_many_columns_is_set_smaller():
         shown = pd.DataFrame({f"c{i}": ["1"] for i in range(columns)})
         page = markup_tables.told(markup.table("x", shown, {"caption": "A table."}))
         assert ("paper-wide" in page) == (columns > 8)
+
+
+def test_of_a_provenance_the_long_rows_are_folded():
+    facts = dict(commit="c" * 40, run=dict(name="r", parameters_file=""), hardware="h", date="d")
+    facts |= dict(versions=dict(torch="2"), parameters=dict(seed=0), files={}, seconds=1)
+    page = markup_tables.told(markup.provenance(facts | dict(peak_memory_bytes=1)))
+    first, _, rest = page.partition('<tbody class="paper-rest">')
+    assert all(f"<th>{name}</th>" in first for name in ("commit", "run", "hardware", "time"))
+    assert all(f"<th>{name}</th>" in rest for name in markup_tables.FOLDED)
+    assert page.endswith("<summary>versions, parameters, data</summary></details>")

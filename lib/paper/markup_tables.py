@@ -14,6 +14,8 @@ TABLE = re.compile(
     r"</table></div>",
     re.DOTALL,
 )
+ABOUT = re.compile(r'<table class="paper-table paper-provenance">(.*?)</table></div>', re.DOTALL)
+FOLDED = ("versions", "parameters", "data (SHA-256)")  # rows of the provenance
 ROW = re.compile(r"<tr>.*?</tr>", re.DOTALL)
 CELL = re.compile(r"(<td[^>]*>)(.*?)(</td>)", re.DOTALL)
 POWER = re.compile(r"(?<![\w.])([-−]?\d(?:\.\d+)?)e([+-])(\d+)(?![\w.])")
@@ -61,8 +63,20 @@ def _below(text: str) -> bool:
 
 
 def told(page: str) -> str:
-    """A piece of a page with its tables as people read them."""
-    return TABLE.sub(_table, page)
+    """A piece of a page: tables as people read them, long rows of a provenance folded."""
+    return ABOUT.sub(_about, TABLE.sub(_table, page))
+
+
+def _about(found: re.Match) -> str:
+    rows = re.findall(r"<tr.*?</tr>", found[1], re.DOTALL)
+    long = [row for row in rows if any(f"<th>{head}</th>" in row for head in FOLDED)]
+    first = "".join(row for row in rows if row not in long)
+    return (
+        f'<table class="paper-table paper-provenance"><tbody>{first}</tbody>'
+        f'<tbody class="paper-rest">{"".join(long)}</tbody></table></div>'
+        '<details class="paper-more paper-about"><summary>versions, parameters, data</summary>'
+        "</details>"
+    )
 
 
 def _table(found: re.Match) -> str:
