@@ -9,7 +9,7 @@ import recomputed
 import unpacked
 
 from lib import stats
-from lib.commands import ladder_profile, popularity, synthesis
+from lib.commands import hypotheses, ladder_profile, popularity, synthesis
 from lib.network import counts as counts_of
 from lib.network import transfer
 from lib.routing import locality, parts, profile, sampling, serving, trace
@@ -117,8 +117,7 @@ def test_what_packing_keeps_is_of_one_model_and_has_no_interval():
 
 
 def test_holm_over_all_that_was_declared(results):
-    hypotheses = synthesis.hypotheses(results, 20)
-    table = synthesis.family(hypotheses, results)
+    table = hypotheses.family(synthesis.hypotheses(results, 20), results)
     assert (table.p.isna() == (table.verdict == "not run")).all()
     entered = table.p.fillna(1.0).tolist()
     assert len(entered) == 8 and table.p_holm.tolist() == pytest.approx(recomputed.holm(entered))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from lib import stats
-from lib.commands import declared, ladder_profile, ladder_results, synthesis
+from lib.commands import declared, hypotheses, ladder_profile, ladder_results, synthesis
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_holm_counts_what_was_not_run(results):
             | dict(hypothesis="H1", part="Φ", n=8, p=0.001, verdict="supported"),
         ]
     )
-    found = synthesis.family(table, results).set_index("hypothesis")
+    found = hypotheses.family(table, results).set_index("hypothesis")
     assert found.index.tolist() == list(declared.FAMILY)
     assert found.p_holm["H1"] == pytest.approx(0.001 * len(declared.FAMILY))
     assert found.verdict["H4"] == "not run" and found.p_holm["H4"] == 1
@@ -64,7 +64,7 @@ def test_what_the_validation_decides_is_no_longer_not_run(results):
         )
     )
     table = pd.DataFrame(columns=["hypothesis", "part", *ladder_results_columns()])
-    found = synthesis.family(table, results, parts).set_index("hypothesis")
+    found = hypotheses.family(table, results, parts).set_index("hypothesis")
     assert found.verdict[["H4", "H6b", "H6a"]].tolist() == ["undecided", "supported", "not run"]
     assert found.p[["H4", "H6b"]].tolist() == [0.6, 2e-6] and found.checkpoints["H6b"] == 0
 

@@ -4,7 +4,7 @@ import re
 
 from conftest import ROOT
 
-from lib.commands import declared, synthesis
+from lib.commands import declared, hypotheses
 from lib.paper import chapters, compare, roles, verdicts
 
 
@@ -44,6 +44,6 @@ def test_where_the_published_run_decided_otherwise_it_is_said():
 
 def test_the_declared_hypotheses_are_said_alike_everywhere():
     page = (ROOT / "book/claims.md").read_text()
-    assert list(synthesis.SAYS) == list(declared.FAMILY)
-    for name, words in synthesis.SAYS.items():
+    assert list(hypotheses.SAYS) == list(declared.FAMILY)
+    for name, words in hypotheses.SAYS.items():
         assert f"| {name} | {words} |" in page

@@ -26,7 +26,6 @@ COLUMNS = {
     "price": Column("price of balancing", ".3f"),
     "gini_after": Column("Gini with", ".3f"),
     "gini_before": Column("Gini without", ".3f"),
-    "says": Column("what it says"),
     "times_plain": Column("time over a plain pass", ".3f"),
     "judge_s": Column("SimGrid (s)", ".3g", "s"),
     "exact_s": Column("exact (s)", ".3g", "s"),

@@ -50,7 +50,7 @@ def page(
     All code is folded.  The two parameter cells become one folded table, and below it stands a link
     to the executed notebook, where its `name` is told.  A failed notebook keeps its traceback.
     Before each code cell stands an anchor.  has: the numbers that there are, without which
-    sentences drop out.  led: what the HTML of an output goes through (`leads.led`).  told: the
+    sentences drop out.  led: what the HTML of an output goes through.  told: the
     values as text, by which a span of equal ends is one number.
     """
     notebook = json.loads(source)

@@ -31,6 +31,7 @@ from sphinx.util.docutils import SphinxDirective
 from lib import provenance
 from lib.paper import (
     architecture,
+    asides,
     chapters,
     citing,
     claimed,
@@ -65,8 +66,7 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = pages.note(source[0], "This chapter was not computed in this run.")
         return
     fresh = pages.fresh(_pictured(copy, run, path.stem), chapters.cells(path.stem))
-    led = partial(leads.led, told=told)
-    source[0] = pages.page(fresh, compare.told(run), path.stem, led, told)
+    source[0] = pages.page(fresh, compare.told(run), path.stem, partial(_output, told=told), told)
     if record is None:
         source[0] = pages.note(
             source[0], "This chapter failed in this run; what it had computed until then is shown."
@@ -83,6 +83,11 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = pages.note(source[0], pages.confirmed(record, later), "note")
     if run != chapters.PUBLISHED:
         source[0] = pages.beside(source[0], record)
+
+
+def _output(text: str, told: markup.Told) -> str:
+    """The HTML of an output as its page shows it."""
+    return asides.folded(leads.led(text, told))
 
 
 class Fig(SphinxDirective):
