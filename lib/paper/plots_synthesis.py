@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -120,12 +121,11 @@ def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
         y = first["rho"] + 0.03 * size[1] if over else sum(row["rho"] for row in near) / len(near)
         names = [_called(row) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
-        weight = "bold" if all(row["frontier"] for row in near) else "normal"
         va: Any = "bottom" if over else "center"
-        ax.text(x, y, text, fontsize="x-small", color=DARK, weight=weight, va=va)
+        ax.text(x, y, text, fontsize="x-small", color=DARK, va=va)
 
 
 def _called(row: dict) -> str:
-    """A way by its name, and how much slower a layer is with it."""
-    slower = row["slowdown"]
-    return label(row["way"]) + (f" (+{slower:.0%})" if slower == slower and slower >= 0 else "")
+    """A way by its name, without its setting, and how much slower a layer is with it."""
+    slower, name = row["slowdown"], re.sub(r" [\d.]+$", "", row["way"])
+    return label(name) + (f" (+{slower:.0%})" if slower == slower and slower >= 0 else "")

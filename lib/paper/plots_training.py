@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -109,7 +111,8 @@ def matched(table: pd.DataFrame, margin: float) -> Figure:
 
 def _not_reached(ax: Axes, place: float) -> None:
     """Say in a row that its loss is never as even as what is compared."""
-    ax.text(0, place, "never so even", ha="center", va="center", fontsize="x-small", color=DARK)
+    look: dict[str, Any] = dict(ha="right", va="center", fontsize="x-small", color=DARK)
+    ax.text(0.98, place, "never so even", transform=ax.get_yaxis_transform(), **look)
 
 
 def surface(table: pd.DataFrame, margin: float) -> Figure:
