@@ -47,3 +47,11 @@ def test_the_declared_hypotheses_are_said_alike_everywhere():
     assert list(hypotheses.SAYS) == list(declared.FAMILY)
     for name, words in hypotheses.SAYS.items():
         assert f"| {name} | {words} |" in page
+
+
+def test_a_claim_in_a_chapter_has_the_colour_of_its_verdict():
+    text = '<p class="paper-claim"><strong>Not supported:</strong> that it is <em>so</em>.</p>'
+    wanted = text.replace('"paper-claim"', '"paper-claim paper-verdict-not-supported"')
+    assert verdicts.marked(text) == wanted and verdicts.marked("<p>Supported:</p>") == (
+        "<p>Supported:</p>"
+    )

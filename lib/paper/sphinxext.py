@@ -87,7 +87,7 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def _output(text: str, told: markup.Told) -> str:
     """The HTML of an output as its page shows it."""
-    return asides.folded(leads.led(text, told))
+    return verdicts.marked(asides.folded(leads.led(text, told)))
 
 
 class Fig(SphinxDirective):

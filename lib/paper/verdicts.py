@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from lib.paper import chapters, markup, markup_tables
 
+CLAIM = re.compile(r'<p class="paper-claim">(?=<strong>([^<:]+):)')
 VERDICTS = ("supported", "not supported", "undecided", "not run")
 SIGNS = {"<=": "≤", ">=": "≥", "==": "=", "!=": "≠", "*": "×", "-": "−"}
 PART = re.compile(r"<=|>=|==|!=|[A-Za-z_]\w*|[-*<>/+()]|[\d.]+(?:e-?\d+)?")
@@ -59,13 +60,22 @@ def page(run: dict[str, dict], other: dict[str, dict], value: Value) -> str:
     return "".join(parts)
 
 
+def marked(text: str) -> str:
+    """The HTML of an output whose claim has the colour of its verdict."""
+    return CLAIM.sub(lambda found: f'<p class="paper-claim {_named(found[1])}">', text)
+
+
+def _named(verdict: str) -> str:
+    return f"paper-verdict-{verdict.lower().replace(' ', '-')}"
+
+
 def _claim(record: dict, claim: dict, published: str | None, value: Value) -> str:
     verdict = claim["verdict"]
     differs = published is not None and published != verdict
     because = "" if verdict == "not run" else decided(record, claim["predicate"], value)
     because = f"asked: {because}" if verdict in ("not supported", "undecided") else because
     return (
-        f'<li class="paper-verdict-{verdict.replace(" ", "-")}">'
+        f'<li class="{_named(verdict)}">'
         f"<strong>{verdict.capitalize()}:</strong> {markup.inline(claim['text'])} "
         f'<span class="paper-because">{because}</span>'
         + (f" <em>The published run: {published}.</em>" if differs else "")
