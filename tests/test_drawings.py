@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from conftest import ROOT
 
-from lib.paper import drawings
+from lib.paper import drawings, svg
 
 WIDTH = 342  # pixels that a figure has on a screen of 390
 
@@ -61,3 +61,10 @@ def test_the_book_shows_each_drawing_once():
     assert sorted(re.findall(r"\{drawing\} (\w+)", pages)) == sorted(drawings.DRAWINGS)
     with pytest.raises(ValueError, match="drawing: other: must be one of router, "):
         drawings.figure("other")
+
+
+def test_what_is_too_dark_for_a_dark_page_has_a_lighter_colour_there():
+    drawing = svg.told('<svg x="1"><path style="fill: #882255"/><path style="fill: #0072b2"/>', "a")
+    assert "fill: var(--paper-plum, #882255)" in drawing and "fill: #0072b2" in drawing
+    sheet = (ROOT / "book/_static/paper.css").read_text()
+    assert all(f"--paper-{name}: #" in sheet for name in svg.DEEP.values())

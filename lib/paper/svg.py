@@ -25,6 +25,15 @@ THEME = {
     "#e5e5e5": "var(--paper-grid, #e5e5e5)",
 }
 
+# too dark for a dark page, where the style sheet has lighter ones under these names
+DEEP = {
+    "#882255": "plum",
+    "#332288": "indigo",
+    "#8b1a1a": "maroon",
+    "#1b4f72": "navy",
+    "#6a3d9a": "violet",
+}
+
 
 def drawn(fig: Figure, name: str) -> str:
     """The figure as one <svg> of the width it is given; its ids begin with `name`, which must be no
@@ -54,5 +63,9 @@ def _short(number: re.Match) -> str:
 
 
 def told(drawing: str, alt: str) -> str:
-    """The drawing as an image of a page, with its alternative text."""
+    """The drawing as an image of a page, with its alternative text, deep colours as the theme has
+    them.
+    """
+    for colour, name in DEEP.items():
+        drawing = drawing.replace(colour, f"var(--paper-{name}, {colour})")
     return drawing.replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
