@@ -274,6 +274,25 @@ def test_a_placement_that_ages_is_made_anew():
     assert deciding.decided(useless, 1.0, 1.05, 4096, rules, fresh) == "rebalance"
 
 
+def test_what_chance_alone_costs_is_laid_to_no_router():
+    """Batches of so few tokens are uneven under a perfect router too."""
+    left, rules = {"in order": 0.25, "packed": 0.24}, deciding.Rules()
+    assert deciding.decided(left, 1.5, 1.0, 64, rules, chance=0.21) == "router"
+    assert deciding.decided(left, 1.5, 1.0, 64, rules, chance=0.23) == "larger"
+    assert deciding.told("larger", left, rules, PRICES, chance=0.23) == (
+        "Serve larger batches: imbalance takes 25.0% of a layer's time, and under a perfect router "
+        "so few tokens would take 23.0% by chance alone."
+    )
+    assert deciding.told("pack", left, rules, PRICES, chance=0.22).endswith(
+        ". Under a perfect router as few tokens would take 22.0% by chance alone."
+    )
+    # 8 experts that get alike: what is left of 256 tokens is chance, and larger batches help
+    _, few = advice.answer(case([100] * 8, tokens=64), deciding.Rules(enough=0.001), PRICES)
+    _, many = advice.answer(case([100] * 8, tokens=8192), deciding.Rules(enough=0.001), PRICES)
+    assert few.action == "larger" and few.chance == pytest.approx(few.ceiling, rel=0.5)
+    assert many.ceiling < few.ceiling
+
+
 PRICED = " (b cost 0.100 [0.000, 0.200] nats per token in 8 small models)"
 
 

@@ -216,9 +216,10 @@ def answer(
     parts: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[pd.DataFrame, pd.Series]:
     """(`summary`, one row of the decision table): rho_p50 and rho_p95 of experts in order; beta;
-    ceiling; memory_gb of the copies; received_mb of the busiest device; drift between `parts`, the
-    counts of several texts; the cheapest of `known` prices for a router that stays (way, nats with
-    its interval, models, causal); action and its advice in words.
+    ceiling, and chance, what of it is there under a perfect router too; memory_gb of the copies;
+    received_mb of the busiest device; drift between `parts`, the counts of several texts; the
+    cheapest of `known` prices for a router that stays (way, nats with its interval, models,
+    causal); action and its advice in words.
     """
     rows = timed(case)
     table = summary(rows, case)
@@ -228,7 +229,9 @@ def answer(
     beta = deciding.elasticity(first.rho.to_numpy(), first.slowdown.to_numpy())
     drift = stale_over_fresh(parts or {}, case.devices, case.spare)
     fresh = None if case.judged is None else _ceilings(replace(case, load=case.judged))
-    action = deciding.decided(left, beta, drift, case.tokens, rules, fresh)
+    even = np.ones_like(case.load[:1])
+    chance = _ceilings(replace(case, load=even, judged=None))[ORDER]
+    action = deciding.decided(left, beta, drift, case.tokens, rules, fresh, chance)
     cheapest = known[~known.start.astype(bool)].sort_values("nats").head(1)
     price = cheapest.reindex(columns=PRICED).squeeze(axis=0) if len(cheapest) else NO_PRICE
     told = dict(
@@ -236,11 +239,12 @@ def answer(
         rho_p95=of.rho_p95[ORDER],
         beta=beta,
         ceiling=left[ORDER],
+        chance=chance,
         memory_gb=of.memory_gb.max(),
         received_mb=of.received_mb[ORDER],
         drift=drift,
     )
-    words = deciding.told(action, left, rules, known, fresh)
+    words = deciding.told(action, left, rules, known, fresh, chance)
     return table, pd.Series({**told, **price, "action": action, "advice": words})
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from lib.commands import advice, level
 from lib.commands.deciding import OFFERED, Rules
 from lib.commands.subject import Subject
+from lib.paper.plots_style import machines
 
 PRICE = "Price in quality, measured on small models of this book, not on yours:"
 HEADS = {
@@ -77,7 +78,8 @@ def sentences(
     )
     if place and not case.model.name:
         size += f" as in {level.MODEL}, as counts tell no sizes (--shape names others)"
-    moved = bool(place) and row.action not in ("nothing", "fewer")
+    machine = machines(case.machine.origin)
+    moved = bool(place) and row.action not in ("nothing", "fewer", "larger")
     return [
         row.advice,
         *[f"The placement, as the file that an engine loads: {place}"] * moved,
@@ -85,7 +87,7 @@ def sentences(
         f"{known.gini_null:.2f}), MaxVio {known.max_violation:.2f}, mean of {known.layers:.0f} "
         f"layers of {known.experts:.0f} experts, {case.counted:,} tokens{dead}.",
         f"Time of a layer over that of even routes, simulated: batches of {case.tokens} tokens a "
-        f"device drawn from counts, {case.devices} devices, {case.machine.origin}, a layer "
+        f"device drawn from counts, {case.devices} devices, {machine}, a layer "
         f"{size}. More than two devices, and other nodes, are extrapolated.",
         f"Placements are judged on {own.judged_on}. {drift}",
         f"Perfect balance would take {row.ceiling:.1%} off the time at most (elasticity "

@@ -3,7 +3,7 @@ decision table and the page for one's own model.
 
 The order is that of what it costs: nothing, fewer experts, experts placed by their load, copies,
 the same anew when the text changes, and the router last, whose change costs quality: only where no
-placement takes off anything that counts.
+placement takes off anything that counts, and chance alone would not cost a perfect router as much.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ ACTIONS = {
     "copy": "Place experts by their load, copies of the busiest in spare slots",
     "rebalance": "Place experts by their load with copies, anew when the text changes",
     "router": "Change the router",
+    "larger": "Serve larger batches",
 }
 # who loads or does it, as `place` and the engines' own options say; "" where none is known
 OFFERED = {
@@ -33,6 +34,7 @@ OFFERED = {
     "copy": "SGLang, TensorRT-LLM",
     "rebalance": "SGLang, TensorRT-LLM, vLLM",
     "router": "no engine",
+    "larger": "all",
 }
 ORDER, PACKED, COPIED = "in order", "packed", "replicated"
 DOES = {PACKED: "pack", COPIED: "copy"}
@@ -85,6 +87,7 @@ def decided(
     tokens: int,
     rules: Rules,
     fresh: Mapping[str, float] | None = None,
+    chance: float = 0.0,
 ) -> str:
     """The name in `ACTIONS` of what to do.
 
@@ -92,6 +95,7 @@ def decided(
     it is made for the very text that it serves, if `left` is of another.  drift: ρ of stale over
     fresh placements, NaN where there is one text alone, which then counts as lasting.  Of the
     placements the first that leaves no more than `rules.enough`, else the one that leaves least.
+    chance: the ceiling in batches as large of a router that loads all experts alike.
     """
     if left[ORDER] <= rules.enough:
         return "nothing"
@@ -100,7 +104,7 @@ def decided(
     way, fresh = _way(left, rules), fresh or left
     stale, anew = left[way], fresh[_way(fresh, rules)]
     if left[ORDER] - min(stale, anew) <= rules.enough:
-        return "router"
+        return "router" if left[ORDER] - chance > rules.enough else "larger"
     return "rebalance" if drift > rules.lasting or stale - anew > rules.enough else DOES[way]
 
 
@@ -117,6 +121,7 @@ def told(
     rules: Rules,
     prices: pd.DataFrame,
     fresh: Mapping[str, float] | None = None,
+    chance: float = 0.0,
 ) -> str:
     """A decision as a sentence: of the ceiling what is left, and of a router's change the price.
 
@@ -127,6 +132,9 @@ def told(
         return f"{words}: perfect balance would take {before:.1%} off a layer's time."
     if action == "fewer":
         return f"{words}: at so few tokens a device the busiest one hardly sets the pace."
+    if action == "larger":
+        lost = f"imbalance takes {before:.1%} of a layer's time, and under a perfect router"
+        return f"{words}: {lost} so few tokens would take {chance:.1%} by chance alone."
     known = prices[~prices.start.astype(bool)].sort_values("nats")
     price = "" if known.empty else f" ({priced(known.iloc[0])})"
     if action == "router":
@@ -135,10 +143,14 @@ def told(
         return f"{words}{price}: {takes}, {least:.1%} under the best placement."
     after, new = left[_way(left, rules)], ""
     takes = f"imbalance then takes {after:.1%} of a layer's time instead of {before:.1%}"
-    if fresh and action == "rebalance":
-        after = fresh[_way(fresh, rules)]
-        new = f", {after:.1%} while it is new"
-    more = f". Only a change of the router takes off more{price}" * (after > rules.enough)
+    anew = fresh[_way(fresh, rules)] if fresh else after
+    if action == "rebalance" and anew < after:
+        after, new = anew, f", {anew:.1%} while it is new"
+    more = ""
+    if after > rules.enough:
+        more = f". Only a change of the router takes off more{price}"
+        if after - chance <= rules.enough:
+            more = f". Under a perfect router as few tokens would take {chance:.1%} by chance alone"
     return f"{words}: {takes}{new}{more}."
 
 

@@ -22,6 +22,7 @@ from lib.commands.advice import placements
 from lib.commands.deciding import COPIED, ORDER, PACKED, Rules
 from lib.network import cost, placement, step, synthetic
 from lib.network.links import Fabric
+from lib.paper import plots_style
 
 ORDERS = 41  # random orders of the experts
 BAND = (2, 20, 38)  # of them, sorted: 5th, 50th and 95th percentile
@@ -168,10 +169,11 @@ def advised(rows: pd.DataFrame) -> list[str]:
 
 def rests(case: Case) -> str:
     """What the answer rests on, in words."""
+    machine = plots_style.machines(case.machine.origin)
     copies = case.spare * case.model.shape.expert_bytes * case.model.layers / 1e9
     return (
         f"{case.experts} experts, {case.k} of a token, Gini {case.level:g}, on "
-        f"{case.fabric.devices} devices with {case.tokens} tokens each ({case.machine.origin}), a "
+        f"{case.fabric.devices} devices with {case.tokens} tokens each ({machine}), a "
         f"layer as large as in {case.model.name}. A Gini fixes no busiest device: numbers are "
         "medians over orders of the experts, and between P5 and P95 lie nine in ten, for each way "
         "in which the load may fall off. Routes are the expected ones (synthetic), times "
@@ -207,7 +209,7 @@ def constants(
             "expert": dict(own.expert),
             "layer": dict(own.layer),
             "nic_bytes_per_s": own.nic_bytes_per_s,
-            "origin": own.origin,
+            "origin": plots_style.machines(own.origin),
         }
         for name, own in machines.items()
     }

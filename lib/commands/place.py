@@ -20,6 +20,7 @@ from lib.engines import exporting, importing
 from lib.model import load
 from lib.network import step
 from lib.paper import runs
+from lib.paper.plots_style import machines
 from lib.routing import others, trace
 
 LOADED = {
@@ -171,7 +172,7 @@ def tables(a: argparse.Namespace, asked: placing.Asked, own: advice.Case | str, 
     layer = f"{timed.model.shape.hidden} wide, {timed.model.shape.width} an expert"
     print(
         f"\nTimes, simulated: a layer {layer}, batches of {a.tokens} tokens a device drawn from "
-        f"these counts, {timed.machine.origin}; more than two devices are extrapolated."
+        f"these counts, {machines(timed.machine.origin)}; more than two devices are extrapolated."
     )
     print(*told(placing.moves(asked, timed), timed), sep="\n")
     if steps is not None and len(steps) >= 4:

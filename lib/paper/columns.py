@@ -17,12 +17,15 @@ import pandas as pd
 from lib.paper import intervals
 from lib.paper.columns_known import COLUMNS, Column
 from lib.paper.plots_style import label as words_of
+from lib.paper.plots_style import machines
 
 ZERO = re.compile(r"-0(\.0*)?%?")  # what rounds to nothing has no sign
 NONE = "–"  # in a table, where there is no number
 # columns whose content has words of its own
-NAMED = ("arm", "loss", "setting", "family", "between", "source", "shape", "machine", "card")
-NAMED += ("hypothesis", "part")
+NAMED = (
+    *("arm", "loss", "setting", "family", "between", "source", "shape", "machine", "card"),
+    *("hypothesis", "part"),
+)
 
 
 def known(name: Hashable) -> Column:
@@ -31,11 +34,13 @@ def known(name: Hashable) -> Column:
 
 
 def show(value: Any, fmt: str) -> str:
-    """A value in its format; texts as they are, booleans in words, missing numbers as such."""
+    """A value in its format; texts as they are, but machines by their words; booleans in words,
+    missing numbers as such.
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, str):
-        return value
+        return machines(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "not available"
     text = format(round(value) if fmt.endswith("d") else value, fmt)

@@ -150,7 +150,7 @@ NAMES = {
 CAPPED = ("drop", "drop_position", "expanded_drop", "reroute", "optimal")
 NUMBERS = {"biased": " × ", "least_loaded": " of "} | dict.fromkeys(CAPPED, " at γ ")
 SETTING = re.compile(r"([a-z_]+) (\d+(?:\.\d+)?)")
-MACHINE = re.compile(r"nvidia-([a-z]+\d+)(.*?)-x(\d+)(?:-seed(\d+))?")
+MACHINE = re.compile(r"nvidia-([a-z]+\d+)([\w-]*?)-x(\d+)(?:-seed(\d+))?\b")
 CARD = re.compile(r"g?[abh]\d{3}")
 
 
@@ -170,10 +170,19 @@ def label(name: Hashable) -> str:
     text = str(name)
     if (found := SETTING.fullmatch(text)) and found[1] in NUMBERS:
         return f"{label(found[1])}{NUMBERS[found[1]]}{found[2]}"
-    if found := MACHINE.fullmatch(text):
-        card, rest, number, seed = found.groups()
-        words = f"{number} × {(card + rest).upper().replace('-', ' ')}"
-        return f"{words}, seed {seed}" if seed else words
+    if MACHINE.fullmatch(text):
+        return machines(text)
     if CARD.fullmatch(text):
         return text.upper()
     return NAMES.get(text) or text.replace("_", " ")
+
+
+def machines(text: str) -> str:
+    """A text in which machines are called as people write them: "2 × H200, seed 17"."""
+    return MACHINE.sub(_machine, text)
+
+
+def _machine(found: re.Match) -> str:
+    card, rest, number, seed = found.groups()
+    words = f"{number} × {(card + rest).upper().replace('-', ' ')}"
+    return f"{words}, seed {seed}" if seed else words
