@@ -281,10 +281,10 @@ def test_what_chance_alone_costs_is_laid_to_no_router():
     assert deciding.decided(left, 1.5, 1.0, 64, rules, chance=0.23) == "larger"
     assert deciding.told("larger", left, rules, PRICES, chance=0.23) == (
         "Serve larger batches: imbalance takes 25.0% of a layer's time, and under a perfect router "
-        "so few tokens would take 23.0% by chance alone."
+        "batches of this size would take 23.0% by chance alone."
     )
     assert deciding.told("pack", left, rules, PRICES, chance=0.22).endswith(
-        ". Under a perfect router as few tokens would take 22.0% by chance alone."
+        ". Under a perfect router batches of this size would take 22.0% by chance alone."
     )
     # 8 experts that get alike: what is left of 256 tokens is chance, and larger batches help
     _, few = advice.answer(case([100] * 8, tokens=64), deciding.Rules(enough=0.001), PRICES)

@@ -134,7 +134,7 @@ def told(
         return f"{words}: at so few tokens a device the busiest one hardly sets the pace."
     if action == "larger":
         lost = f"imbalance takes {before:.1%} of a layer's time, and under a perfect router"
-        return f"{words}: {lost} so few tokens would take {chance:.1%} by chance alone."
+        return f"{words}: {lost} batches of this size would take {chance:.1%} by chance alone."
     known = prices[~prices.start.astype(bool)].sort_values("nats")
     price = "" if known.empty else f" ({priced(known.iloc[0])})"
     if action == "router":
@@ -150,7 +150,8 @@ def told(
     if after > rules.enough:
         more = f". Only a change of the router takes off more{price}"
         if after - chance <= rules.enough:
-            more = f". Under a perfect router as few tokens would take {chance:.1%} by chance alone"
+            rest = f"batches of this size would take {chance:.1%} by chance alone"
+            more = f". Under a perfect router {rest}"
     return f"{words}: {takes}{new}{more}."
 
 
