@@ -229,8 +229,9 @@ def test_drift_by_hand():
     "left, beta, drift, tokens, action",
     [
         ((0.03, 0.0, 0.0), 1, 1, 64, "nothing"),
-        ((0.2, 0.0, 0.0), 0.05, 1, 64, "fewer"),
-        ((0.2, 0.0, 0.0), 0.05, 1, 65, "pack"),
+        ((0.2, 0.18, 0.18), 0.05, 1, 64, "fewer"),
+        ((0.2, 0.18, 0.18), 0.05, 1, 65, "router"),
+        ((0.2, 0.0, 0.0), 0.05, 1, 64, "pack"),  # what costs nothing comes first
         ((0.2, 0.04, 0.02), 0.5, np.nan, 64, "copy"),
         ((0.2, 0.02, 0.02), 0.5, 1.2, 64, "rebalance"),
         ((0.2, 0.1, 0.04), 0.5, 1, 64, "copy"),  # what leaves least, though more than counts

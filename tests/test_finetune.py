@@ -343,7 +343,7 @@ def test_the_repaired_model_is_kept_and_opens_with_the_same_numbers(tmp_path, tr
 def test_what_is_not_trained_here_is_not_there(tmp_path):
     assert finetune.taken_home(tmp_path / "03", study()) == "none is kept"
     p = study(keep="none")
-    assert finetune.taken_home(tmp_path / "03", p).startswith("not there yet, as none_0_0 was not")
+    assert finetune.taken_home(tmp_path / "03", p).startswith("not there yet: the run")
     with pytest.raises(ValueError, match=r"keep = 'swich': .*did you mean switch"):
         repaired.check("swich", {"none": [0.0], "switch": [1.0]})
 

@@ -177,9 +177,10 @@
 
   function decided(left, beta, tokens, rules) {
     if (left[ORDER] <= rules.enough) return "nothing";
-    if (tokens <= rules.few_tokens && beta < rules.small_beta) return "fewer";
     const way = taken(left, rules);
-    if (left[ORDER] - left[way] <= rules.enough) return "router";
+    if (left[ORDER] - left[way] <= rules.enough) {
+      return tokens <= rules.few_tokens && beta < rules.small_beta ? "fewer" : "router";
+    }
     return way === PACKED ? "pack" : "copy";
   }
 

@@ -182,7 +182,7 @@ def taken_home(folder: Path, study: Study) -> str:
         return "none is kept"
     target = kept(place(folder, study.settings(study.strides[0])), study, job)
     if target is None or not target.is_dir():
-        return f"not there yet, as {job.name} was not trained here"
+        return "not there yet: the run that leaves it was not made here"
     return target.relative_to(folder.parent).as_posix()
 
 

@@ -180,7 +180,12 @@ class Loss:
 LOSSES = {
     "none": Loss(None, "nothing"),
     "switch": Loss(switch, "load times mean probability, layer by layer"),
-    "stock": Loss(stock, "the same of sums over all layers", whole_batch=False, pooled=True),
+    "stock": Loss(
+        stock,
+        "load times mean probability, of sums over all layers",
+        whole_batch=False,
+        pooled=True,
+    ),
     "cv2": Loss(cv2, "squared coefficient of variation of the mean probability"),
     "entropy": Loss(entropy, "entropy that the load lacks"),
     "gini": Loss(gini, "Gini coefficient of the load"),
@@ -189,7 +194,10 @@ LOSSES = {
     "switch_z": Loss(switch_z, "Switch, and a share of the z-loss"),
     "bias": Loss(None, "nothing; a bias on the choice moves a step per update", moves_bias=True),
     "falling_bias": Loss(
-        None, "nothing; the same with a step that falls to 0", moves_bias=True, bias_decays=True
+        None,
+        "nothing; a bias on the choice moves a step that falls to 0",
+        moves_bias=True,
+        bias_decays=True,
     ),
 }
 

@@ -1,9 +1,10 @@
 """What to do about an imbalance, by declared thresholds: the one decision of the advice, the
 decision table and the page for one's own model.
 
-The order is that of what it costs: nothing, fewer experts, experts placed by their load, copies,
-the same anew when the text changes, and the router last, whose change costs quality: only where no
-placement takes off anything that counts, and chance alone would not cost a perfect router as much.
+The order is that of what it costs: nothing; experts placed by their load, copies, the same anew
+when the text changes; and where no placement takes off anything that counts, fewer experts, larger
+batches, and the router last, whose change costs quality: only where chance alone would not cost a
+perfect router as much.
 """
 
 from __future__ import annotations
@@ -99,11 +100,11 @@ def decided(
     """
     if left[ORDER] <= rules.enough:
         return "nothing"
-    if tokens <= declared.FEW_TOKENS and beta < rules.small_beta:
-        return "fewer"
     way, fresh = _way(left, rules), fresh or left
     stale, anew = left[way], fresh[_way(fresh, rules)]
     if left[ORDER] - min(stale, anew) <= rules.enough:
+        if tokens <= declared.FEW_TOKENS and beta < rules.small_beta:
+            return "fewer"
         return "router" if left[ORDER] - chance > rules.enough else "larger"
     return "rebalance" if drift > rules.lasting or stale - anew > rules.enough else DOES[way]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pandas as pd
 from IPython.display import HTML
 
-from lib.paper import columns, markup_prose, markup_tables, svg
+from lib.paper import columns, markup_prose, markup_tables, plots_style, svg
 from lib.paper.markup_prose import ROLE, WORD, Told
 
 OTHER_ROLE = re.compile(r"\{[a-z]+\}`([^`]+)`")
@@ -27,7 +27,8 @@ def value(known: dict) -> str:
     limits = known["interval"] or []
     edges = list(dict.fromkeys(columns.show(edge, known["fmt"]) for edge in limits))
     interval = f"[{', '.join(edges)}]" if len(edges) > 1 else ""
-    return " ".join(part for part in (known["text"], known["unit"], interval) if part)
+    text = plots_style.strategy(known["text"])
+    return " ".join(part for part in (text, known["unit"], interval) if part)
 
 
 def resolved(text: str, told: Told) -> str:

@@ -145,12 +145,15 @@ NAMES = {
     "held_out": "held out",
     "h4": "H4",
     "h6b": "H6b",
+    "embedded": "Switch, the embedded pair",
+    "switch_z": "Switch with the z-loss",
+    "falling_bias": "loss-free bias, its step falling",
 }
 # what the number of a setting is
 CAPPED = ("drop", "drop_position", "expanded_drop", "reroute", "optimal")
 NUMBERS = {"biased": " × ", "least_loaded": " of "} | dict.fromkeys(CAPPED, " at γ ")
 SETTING = re.compile(r"([a-z_]+) (\d+(?:\.\d+)?)")
-MACHINE = re.compile(r"nvidia-([a-z]+\d+)([\w-]*?)-x(\d+)(?:-seed(\d+))?\b")
+MACHINE = re.compile(r"(?<![\w/])nvidia-([a-z]+\d+)([\w-]*?)-x(\d+)(?:-seed(\d+))?\b")
 CARD = re.compile(r"g?[abh]\d{3}")
 
 
@@ -175,6 +178,12 @@ def label(name: Hashable) -> str:
     if CARD.fullmatch(text):
         return text.upper()
     return NAMES.get(text) or text.replace("_", " ")
+
+
+def strategy(text: str) -> str:
+    """The words of a strategy that is published as a text; any other text as it is."""
+    known = text in NUMBERS or (text.isidentifier() and "_" in text and text.islower())
+    return label(text) if known else text
 
 
 def machines(text: str) -> str:

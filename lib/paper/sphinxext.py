@@ -42,6 +42,7 @@ from lib.paper import (
     markup,
     markup_prose,
     pages,
+    plots_style,
     publish,
     roles,
     slides,
@@ -49,6 +50,7 @@ from lib.paper import (
     verdicts,
 )
 
+WORDS = re.compile(r">[^<>]+<")  # between tags
 CODE = re.compile(r"<(pre|code)\b.*?</\1>", re.DOTALL)
 RAW_ROLE = re.compile(r"\{(?:val|word|fig|cite|doc|ref)[a-z:]*\}`[^`]*`")
 logger = logging.getLogger(__name__)
@@ -86,7 +88,8 @@ def _read(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def _output(text: str, told: markup.Told) -> str:
-    """The HTML of an output as its page shows it."""
+    """The HTML of an output as its page shows it, machines by their words."""
+    text = WORDS.sub(lambda found: plots_style.machines(found[0]), text)
     return verdicts.marked(asides.folded(leads.led(text, told)))
 
 
