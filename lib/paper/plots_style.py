@@ -147,7 +147,7 @@ NAMES = {
     "h6b": "H6b",
     "embedded": "Switch, the embedded pair",
     "switch_z": "Switch with the z-loss",
-    "falling_bias": "loss-free bias, its step falling",
+    "falling_bias": "loss-free bias with a falling step",
 }
 # what the number of a setting is
 CAPPED = ("drop", "drop_position", "expanded_drop", "reroute", "optimal")
