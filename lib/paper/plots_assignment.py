@@ -78,10 +78,10 @@ def _settings(ax: Axes, part: pd.DataFrame, look: Style, size: float = 6) -> Non
 
 
 def prices(table: pd.DataFrame) -> Figure:
-    """How well the fitted bias follows what a place at an expert is worth, minus its price, in each
-    layer (columns arm, layer, price_correlation), a line per checkpoint.
+    """How well the fitted bias matches the prices of places at the experts, with their sign turned,
+    in each layer (columns arm, layer, price_correlation), a line per checkpoint.
     """
-    words = "correlation of the fitted bias\nwith what a place is worth"
+    words = "match of the learned bias with\nideal prices (correlation)"
     low = min(0, table.price_correlation.min())
     y = "price_correlation"
     shown: dict[str, Any] = dict(xlabel="layer", ylabel=words, ylim=(low, 1), height=2.4)
