@@ -13,7 +13,7 @@ def shown(name: str) -> str:
 
 def test_an_aside_is_below_a_line_that_says_what_it_holds():
     text = asides.folded(shown("worst"))
-    assert text.startswith('<details class="paper-aside"><summary>Measured ')
+    assert text.startswith('<details class="paper-aside"><summary>Table 5.1: Measured ')
     assert text.endswith("</details>") and shown("worst") in text and "CSV</summary>" not in text
 
 

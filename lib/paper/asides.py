@@ -16,7 +16,7 @@ from lib import provenance
 FILE = provenance.repository() / "book" / "asides.yml"
 TABLE = re.compile(
     r'<div id="tab-([^"]+)">.*<p class="paper-caption">'
-    r'<a class="paper-number" [^>]*>Table (\d+)\.\d+</a>(.*?)</p>',
+    r'<a class="paper-number" [^>]*>(Table (\d+)\.\d+)</a>(.*?)</p>',
     re.DOTALL,
 )
 LINK = re.compile(r'<a class="paper-data".*?</a>', re.DOTALL)
@@ -31,8 +31,8 @@ def written() -> frozenset[str]:
 def folded(text: str) -> str:
     """The HTML of an output; its table, if it is an aside, below a line that says what it holds."""
     found = TABLE.search(text)
-    if not found or f"{int(found[2]):02d}.{found[1]}" not in written():
+    if not found or f"{int(found[3]):02d}.{found[1]}" not in written():
         return text
-    words = html.unescape(re.sub(r"<[^>]+>", "", LINK.sub("", found[3]))).strip()
-    line = f"<summary>{html.escape(words)}</summary>"
+    words = html.unescape(re.sub(r"<[^>]+>", "", LINK.sub("", found[4]))).strip()
+    line = f"<summary>{found[2]}: {html.escape(words)}</summary>"
     return f'<details class="paper-aside">{line}{text}</details>'

@@ -27,7 +27,7 @@ def value(known: dict) -> str:
     limits = known["interval"] or []
     edges = list(dict.fromkeys(columns.show(edge, known["fmt"]) for edge in limits))
     interval = f"[{', '.join(edges)}]" if len(edges) > 1 else ""
-    text = plots_style.strategy(known["text"])
+    text = plots_style.machines(plots_style.strategy(known["text"]))
     return " ".join(part for part in (text, known["unit"], interval) if part)
 
 

@@ -107,6 +107,8 @@ def _row(row: str, heads: list[str], named: bool) -> str:
         name = next(names, "")
         opened = part[1].replace("<td", f'<td data-head="{name}"', 1) if named else part[1]
         quoted = len(part[2]) > LONG
+        if quoted and "class=" not in opened:
+            opened = opened.replace("<td", '<td class="paper-long"', 1)
         return f"{opened}{part[2] if quoted else cell(part[2], name)}{part[3]}"
 
     return CELL.sub(told, row)

@@ -109,10 +109,10 @@ def matched(table: pd.DataFrame, margin: float) -> Figure:
     return fig
 
 
-def _not_reached(ax: Axes, place: float) -> None:
+def _not_reached(ax: Axes, place: float, words: str = "never so even") -> None:
     """Say in a row that its loss is never as even as what is compared."""
     look: dict[str, Any] = dict(ha="right", va="center", fontsize="x-small", color=DARK)
-    ax.text(0.98, place, "never so even", transform=ax.get_yaxis_transform(), **look)
+    ax.text(0.98, place, words, transform=ax.get_yaxis_transform(), **look)
 
 
 def surface(table: pd.DataFrame, margin: float) -> Figure:
@@ -140,7 +140,9 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
         ax.set_title(f"{row['metric']}\nlevel: {row['level']}", fontsize="small")
     for (metric, level, loss), own in table.groupby(["metric", "level", "loss"], sort=False):
         if not own.difference.notna().any():
-            _not_reached(axes[metrics.index(metric)][levels.index(level)], losses.index(loss))
+            _not_reached(
+                axes[metrics.index(metric)][levels.index(level)], losses.index(loss), "never"
+            )
     for ax in axes.flat:
         ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)
         ax.axvline(0, color=style("switch").colour, lw=1)

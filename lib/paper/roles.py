@@ -11,7 +11,15 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.util.docutils import SphinxRole
 
-from lib.paper import chapters, columns_about, compare, markup, markup_prose, markup_tables
+from lib.paper import (
+    chapters,
+    columns_about,
+    compare,
+    markup,
+    markup_prose,
+    markup_tables,
+    plots_style,
+)
 
 MISSING = "(not available in this run)"
 
@@ -111,7 +119,7 @@ def _whence(record: dict, name: str) -> list[str]:
     elif there == here:
         lines = [f"measured and computed on {here}"]
     else:
-        lines = [f"measured on {there}", f"computed on {here}"]
+        lines = [f"measured on {plots_style.machines(there)}", f"computed on {here}"]
     given = made["parameters_file"] or "defaults and command line"
     commit = f"{facts['commit'][:12]}{facts['commit'][40:]}"
     return [*lines, f"run: {made['name'] or 'by hand'}; parameters: {given}; commit {commit}"]

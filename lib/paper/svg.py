@@ -29,6 +29,7 @@ THEME = {
 DEEP = {
     "#882255": "plum",
     "#332288": "indigo",
+    "#414487": "indigo",
     "#8b1a1a": "maroon",
     "#1b4f72": "navy",
     "#6a3d9a": "violet",
