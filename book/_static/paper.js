@@ -105,9 +105,9 @@
     return select;
   }
 
-  // a table that is wider than its place says so
+  // a table or formula that is wider than its place says so
   function edges() {
-    const boxes = document.querySelectorAll(".paper-scroll, .pst-scrollable-table-container");
+    const boxes = document.querySelectorAll(".paper-scroll, .pst-scrollable-table-container, div.math");
     const seen = new ResizeObserver((all) => { for (const { target } of all) mark(target); });
     for (const box of boxes) { mark(box); seen.observe(box); }
     addEventListener("paper-table", (event) => { mark(event.target); seen.observe(event.target); }); // one made later

@@ -77,10 +77,10 @@ def execute(
 
 
 def _first(missing: list[str]) -> list[str]:
-    """What is begun first: two chapters to be read soon, and the longest, which else would run
-    alone at the end.
+    """What is begun first, no more than run at once: the chapter that is read first, and the
+    longest, which else would run alone at the end.
     """
-    return list(dict.fromkeys([*missing[:2], max(missing, key=chapters.budget_s)]))
+    return list(dict.fromkeys([missing[0], max(missing, key=chapters.budget_s)]))
 
 
 def _at_once() -> int:
