@@ -94,7 +94,8 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
         details.append(f"published run: {other['values'][name]['text']}")
     title = html.escape("\n".join(details)).replace("\n", "&#10;")
     target = html.escape(link) + (f"#cell-{value['cell']}" if value["cell"] else "")
-    attributes = f'class="paper-value paper-{value["kind"]}" href="{target}" title="{title}"'
+    words = " paper-words" * isinstance(value["value"], str)  # which may break at the end of a line
+    attributes = f'class="paper-value paper-{value["kind"]}{words}" href="{target}" title="{title}"'
     return f"<a {attributes}>{html.escape(text)}</a>"
 
 
