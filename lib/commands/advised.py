@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib.commands import advice, level
-from lib.commands.deciding import OFFERED, Rules
+from lib.commands.deciding import DOES, OFFERED, Rules
 from lib.commands.subject import Subject
 from lib.paper.plots_style import machines
 
@@ -79,7 +79,7 @@ def sentences(
     if place and not case.model.name:
         size += f" as in {level.MODEL}, as counts tell no sizes (--shape names others)"
     machine = machines(case.machine.origin)
-    moved = bool(place) and row.action not in ("nothing", "fewer", "larger")
+    moved = bool(place) and row.action in (*DOES.values(), "rebalance")
     return [
         row.advice,
         *[f"The placement, as the file that an engine loads: {place}"] * moved,

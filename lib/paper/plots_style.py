@@ -142,7 +142,6 @@ NAMES = {
     "reroute": "re-route",
     "drop_position": "drop by position",
     "biased": "frozen bias",
-    "held_out": "held out",
     "h4": "H4",
     "h6b": "H6b",
     "embedded": "Switch, the embedded pair",
