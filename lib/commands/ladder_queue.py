@@ -148,7 +148,7 @@ def _sizes(p: SimpleNamespace) -> list[Job]:
     found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, own, some)
     found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, own, some)
     large = shaped(64, 8, 768, 12, 384)
-    return found + _both("size-715m", p, large, 5e-4, own, p.LARGE_SEEDS)
+    return found + _both("size-715m", p, large, 5e-4, own, some)
 
 
 QUEUES = {
