@@ -10,7 +10,7 @@ import psutil
 import pytest
 import small
 
-from lib.paper import chapters, compare, runner, runs, settings
+from lib.paper import chapters, compare, order, runner, runs, settings
 
 CHAPTERS = ("00_first", "01_second")
 
@@ -319,7 +319,16 @@ def test_a_chapter_alone_has_all_cores(tmp_path, monkeypatch, wanted, cores):
     assert f"threads={cores}" in started[0]
 
 
-def test_the_first_and_the_longest_chapter_are_begun_first():
-    first = runner._first(chapters.names())
-    assert first[0] == chapters.names()[0] and len(first) == 2
-    assert chapters.budget_s(first[1]) == max(map(chapters.budget_s, chapters.names()))
+def test_chapters_are_begun_so_that_the_last_ends_soonest(monkeypatch):
+    """Of two places one goes on with what the shortest makes possible; the plain order and the
+    longest first both leave a place idle at the end.
+    """
+    seconds = dict(read=1, short=2, long=8, longer=9, after=6)
+    needs = {"after": ["short"]}
+    monkeypatch.setattr(chapters, "budget_s", seconds.get)
+    monkeypatch.setattr(chapters, "before", lambda chapter: needs.get(chapter, []))
+    found = order.soonest([*seconds], 2)
+    assert found[0] == "read" and order.end(found, 2) == 14
+    assert order.end(["read", "longer", "long", "short", "after"], 2) == 17
+    assert order.end([*seconds], 1) == sum(seconds.values())
+    assert order.soonest(["read"], 2) == ["read"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lib import provenance
-from lib.paper import chapters, compare, reuse, scheduler, stale
+from lib.paper import chapters, compare, order, reuse, scheduler, stale
 
 # what Snakemake ends every log with, whatever happened
 LOOK_ABOVE = ("Exiting because", "Complete log", "Shutting down", "At least one")
@@ -63,24 +63,13 @@ def execute(
     where = _profiled(profile, jobs) if profile else _local(jobs * threads)
     command = [*_snakemake(folder), *where, "--forcerun"]
     command += [f"{chapter}.ipynb" for chapter in missing]
-    command += [
-        "--config",
-        f"threads={threads}",
-        "--prioritize",
-        *(f"{chapter}.ipynb" for chapter in _first(missing)),
-    ]
+    begun = " ".join(order.soonest(missing, jobs))
+    command += ["--config", f"threads={threads}", f"order={begun}"]
     if profile:
         code = scheduler.run(folder, command, held, environment)
     else:
         code = _alone(command, environment, held)
     return _ended(folder, missing, code)
-
-
-def _first(missing: list[str]) -> list[str]:
-    """What is begun first, no more than run at once: the chapter that is read first, and the
-    longest, which else would run alone at the end.
-    """
-    return list(dict.fromkeys([missing[0], max(missing, key=chapters.budget_s)]))
 
 
 def _at_once() -> int:
