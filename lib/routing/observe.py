@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from lib import stats
-from lib.routing import adapter, declared
+from lib.routing import adapter, declared, scoring
 from lib.routing.trace import Trace
 
 FEW = 40  # documents that tell how decided a router is
@@ -45,12 +45,12 @@ def trace(
     size = max(1, batch_tokens // longest)
     owner: list[int] = []
     broken: list[int] = []
-    with adapter.record(model, indices=True) as rec:
+    with scoring.headless(model, 0, None) as states, adapter.record(model, indices=True) as rec:
         starts = range(0, len(order), size)
         for start in tqdm(starts, desc=f"routing {name}", mininterval=5.0, leave=False):
             batch = order[start : start + size]
             owner += batch
-            sound = _forward(model, [documents[i].token_ids for i in batch], device)
+            sound = _forward(model, [documents[i].token_ids for i in batch], device, states)
             broken += [i for i, whole in zip(batch, sound, strict=True) if not whole]
         if (place := rec.first_broken()) is not None:
             _not_finite([documents[i] for i in owner], *place)
@@ -84,16 +84,23 @@ def _name(doc: object, number: int) -> str:
     return f"document {getattr(doc, 'name', number)}"
 
 
-def _forward(model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device) -> list[bool]:
-    """Of each row whether the logits of all its tokens are finite numbers."""
+def _forward(
+    model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device, states: list
+) -> list[bool]:
+    """Of each row whether what the model's head gets of all its tokens, and the logits of the last
+    where no padding follows, are finite numbers; of a model without a body all its logits.  states: of `scoring.headless`.
+    """
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
     length = torch.tensor([len(row) for row in rows], device=device)
     mask = torch.arange(longest, device=device) < length[:, None]
     logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    # a row at a time: of all at once it would take three times the logits' memory
+    seen = states.pop()[0] if states else logits
+    whole = logits[:, -1].isfinite().all(-1) | (length < longest)
+    # a row at a time: of all at once it would take three times their memory
     return [
-        bool(row[:size].isfinite().all()) for row, size in zip(logits, length.tolist(), strict=True)
+        bool(end and row[:size].isfinite().all())
+        for row, size, end in zip(seen, length.tolist(), whole.tolist(), strict=True)
     ]
 
 
@@ -132,9 +139,10 @@ def entropies(
     device, tokens = next(model.parameters()).device, 0
     total = torch.zeros(len(layers), dtype=torch.float64, device=device)
     size = max(1, batch_tokens // max(len(doc.token_ids) for doc in chosen))
-    with torch.no_grad(), adapter.record(model, scores=True) as rec:
+    headless = scoring.headless(model, 0, None)
+    with torch.no_grad(), headless as states, adapter.record(model, scores=True) as rec:
         for start in range(0, len(chosen), size):
-            _forward(model, [doc.token_ids for doc in chosen[start : start + size]], device)
+            _forward(model, [doc.token_ids for doc in chosen[start : start + size]], device, states)
             parts = [torch.cat(part).float().log_softmax(-1) for part in rec.scores]
             total += torch.stack([-(part.exp() * part).sum().to(device) for part in parts]).double()
             tokens += len(parts[0])
