@@ -333,13 +333,18 @@ border-radius:3px;background:var(--pst-color-background,#fff);color:inherit}
       + "in which the load may fall off. Routes are the expected ones (synthetic), times "
       + "simulated, extrapolated beyond two devices and their node. Copies take "
       + `${copies.toFixed(2)} GB of a device in ${shape.layers} layers. Counts of the experts say `
-      + "more: python -m lib advise COUNTS.";
+      + "more: `python -m lib advise COUNTS`.";
+  }
+
+  // a text whose parts between backticks are code
+  function coded(text) {
+    return text.split("`").map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
   }
 
   function sentences(known, asked, rows) {
     const [first, ...more] = advised(known, rows), engines = more.pop();
     const strong = [first, ...more].map((text) => make("p", {}, make("strong", { textContent: text })));
-    const below = [engines, rests(known, asked)].map((text) => make("p", { className: "paper-caption", textContent: text }));
+    const below = [engines, rests(known, asked)].map((text) => make("p", { className: "paper-caption" }, ...coded(text)));
     return [...strong, table(known, rows), ...below];
   }
 

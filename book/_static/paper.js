@@ -111,9 +111,11 @@
     const seen = new ResizeObserver((all) => { for (const { target } of all) mark(target); });
     for (const box of boxes) { mark(box); seen.observe(box); }
     addEventListener("paper-table", (event) => { mark(event.target); seen.observe(event.target); }); // one made later
+    addEventListener("toggle", (event) => event.target.querySelectorAll(".paper-scroll").forEach(mark), true);
   }
 
   function mark(box) {
+    if (box.closest("details:not([open])")) return; // it has no width yet
     if (box.dataset.wide === `${box.clientWidth}`) return; // the mark itself changes the height
     box.dataset.wide = box.clientWidth;
     box.classList.remove("paper-tight", "paper-cut");

@@ -94,7 +94,7 @@ def from_start(quality: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
     unbalanced = models[models.name == "none"].max_violation.mean()
     own = quality[quality.loss == "switch"]
     ends = {"nats": -own.gain, "nats_low": -own.gain_high, "nats_high": -own.gain_low}
-    about = dict(group=GROUPS[1], way="switch from the start", causal=True)
+    about = dict(group=GROUPS[1], way="Switch from the start", causal=True)
     return pd.DataFrame(about | ends | {"left": own.max_violation / unbalanced})[COLUMNS]
 
 
@@ -144,7 +144,7 @@ def best(whole: pd.DataFrame) -> pd.Series:
 
 
 TOLD = {  # of which sentences tell: name of the values and way
-    "start": "switch from the start",
+    "start": "Switch from the start",
     "packed": "packed, other text",
     "copied": "replicated, other text",
     "reroute": "reroute 1.25",

@@ -23,5 +23,5 @@ def made(folder: Path, shape: str) -> int:
 
 
 if __name__ == "__main__":
-    size = made(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "olmoe-1b-7b")
+    size = made(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "OLMoE-1B-7B")
     print(f"{sys.argv[1]}: {size / 1e9:.1f} GB of weights")

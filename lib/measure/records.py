@@ -183,10 +183,10 @@ def described(facts: dict[str, dict]) -> pd.DataFrame:
             torch=own["versions"]["torch"],
             nccl=own["versions"]["nccl"],
             seconds=own["seconds"],
-            commit=own["commit"][:12],
+            commit=own["commit"][:7],
             experts=own["experts_path"],
             visits=own["fewest_visits"],
-            date=own["date"],
+            date=own["date"][:10],
         )
         for name, own in facts.items()
     ]

@@ -26,7 +26,7 @@ ARMS = ("without", "with")  # trained without, and with, a balance loss
 OURS = ("embedded", *ARMS)  # what a chapter's `model` calls both, or one of them
 VOCABULARY = vocabulary.SIZE
 SHAPES: dict[str, dict[str, Any]] = {
-    "olmoe-1b-7b": dict(
+    "OLMoE-1B-7B": dict(
         hidden_size=2048,
         intermediate_size=1024,
         num_hidden_layers=16,
@@ -215,7 +215,7 @@ def own_tokenizer(path: Path, source: str, options: dict) -> Tokenizer:
 
 def random(shape: str, *, device: torch.device) -> transformers.PreTrainedModel:
     """A model of a real shape with random weights in bfloat16, to measure cost on, never quality:
-    "olmoe-1b-7b".
+    "OLMoE-1B-7B".
     """
     settings = transformers.OlmoeConfig(**SHAPES[shape], output_router_logits=False)
     kind = torch.bfloat16

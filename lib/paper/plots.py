@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps, rc_file, rcParams
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
@@ -28,6 +30,7 @@ from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
 
 __all__ = ["NAMES", "Style", "label", "lines", "style"]
 
+ALIKE = 0.02  # of the height of a figure: lines no further apart are drawn as one
 rc_file(Path(__file__).with_name("paper.mplstyle"))
 
 
@@ -109,11 +112,25 @@ def line(ax: Axes, part: pd.DataFrame, x: str, y: str, look: Style, **options) -
     ax.plot(part[x], part[y], **(drawn | dict(markevery=every) | options))
 
 
-def nested(ax: Axes) -> None:
-    """Lines the thinner the later they were drawn, so that each is seen where they coincide."""
-    drawn = [line for line in ax.lines if np.size(line.get_xdata()) and line.get_marker() != "None"]
-    for after, line in enumerate(reversed(drawn)):
-        line.set(linewidth=1.3 + 1.7 * after, markersize=5 + 2 * after)
+def joined(
+    table: pd.DataFrame, x: str, y: str, *, by: str, panel: str | None = None
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """A table without the lines that lie on another, nowhere further from it than `ALIKE` of the
+    greatest |y|, and what the line that stands for all of them is called: "drop, re-route".  The
+    last of them stands; a line that lacks a point of another is not like it.
+    """
+    where = [panel, x] if panel else [x]
+    needs("plots.joined", table, y, names=[by, *where])
+    heights = table.pivot(index=where, columns=by, values=y)
+    groups: list[list[str]] = []
+    for name in dict.fromkeys(table[by]):
+        apart = [(heights[name] - heights[group[-1]]).abs() for group in groups]
+        like = (gap.max(skipna=False) <= ALIKE * heights.abs().max(axis=None) for gap in apart)
+        group = next((group for group, same in zip(groups, like, strict=True) if same), None)
+        groups = groups if group else [*groups, group := []]
+        group.append(name)
+    called = {group[-1]: ", ".join(map(label, group)) for group in groups}
+    return table[table[by].isin(list(called))], called
 
 
 def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
@@ -159,6 +176,11 @@ def key(words: str, look: Style, **options) -> Line2D:
     """An entry of a legend."""
     drawn = dict(color=look.colour, marker=look.mark, ls=look.dash) | options
     return Line2D([], [], label=words, **drawn)
+
+
+def shaded(words: str) -> Patch:
+    """An entry of a legend: what a band shows."""
+    return Patch(color=DARK, alpha=0.25, lw=0, label=words)
 
 
 def legend(fig: Figure, keys: Sequence, place: Any = "outside upper center") -> None:
@@ -222,12 +244,15 @@ def lines(
     ylim: tuple[float | None, float | None] | None = None,
     sharey: bool = True,
     height: float | None = None,
+    shade: str = "",
+    words: Mapping[str, str] | None = None,
 ) -> Figure:
     """A line of y against x per `by` (colour and mark; numbers from dark to light) and per `dash`
     (kind of line), a panel per `panel`, a band where there are columns <y>_low and <y>_high.
 
     log: which axes are logarithmic, "x", "y" or "xy".  reference: where a level line stands.
-    height: inches of a panel.  Rows of NaN are data that are absent: a panel of nothing else says
+    height: inches of a panel.  shade: what the bands show.  words: what names of `by` are called
+    otherwise than elsewhere.  Rows of NaN are data that are absent: a panel of nothing else says
     so.  Refused: a column that is missing, also one end of a band; a row that belongs to no line;
     two rows at one x of a line, which would go up and down there; what no log axis can show.
     """
@@ -247,9 +272,11 @@ def lines(
     if ylim:
         for ax in axes:
             ax.set_ylim(*ylim)
-    keys = [key(_words(name, by), look) for name, look in looks.items()]
+    keys: list[Artist] = [
+        key((words or {}).get(str(name)) or _words(name, by), look) for name, look in looks.items()
+    ]
     keys += [key(_words(name, dash), Style(DARK, "", ls)) for name, ls in strokes.items()]
-    legend(fig, keys)
+    legend(fig, [*keys, *([shaded(shade)] if shade else [])])
     return fig
 
 

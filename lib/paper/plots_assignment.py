@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import conditions, figure, key, legend, lines, needs, nested, plain
+from lib.paper.plots import conditions, figure, joined, key, legend, lines, needs, plain
 from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 # what models are trained or served with, which one figure names
@@ -91,12 +91,13 @@ def prices(table: pd.DataFrame) -> Figure:
 def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure:
     """Cost in nats per token with its band against a column `x` (columns arm, family, delta,
     delta_low, delta_high): of one strategy a line per checkpoint; of several a panel per
-    checkpoint, a line per strategy, the later thinner, so that each is seen where they coincide.
+    checkpoint, a line per strategy, one for those that lie on each other.
     """
     needs("plots_assignment.sweep", table, "delta", names=["arm", "family"])
     alone = table.family.nunique() == 1
-    fig = lines(
-        table,
+    shown, called = joined(table, x, "delta", by="family", panel="arm")
+    return lines(
+        shown,
         x,
         "delta",
         by="arm" if alone else "family",
@@ -105,7 +106,6 @@ def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure
         xlabel=xlabel,
         ylabel="added nats per token",
         reference=0,
+        shade="95 % interval" if "delta_low" in table else "",
+        words=called,
     )
-    for ax in fig.axes if not alone else []:
-        nested(ax)
-    return fig

@@ -14,19 +14,19 @@ from lib.paper.plots import (
     absent,
     conditions,
     figure,
+    joined,
     key,
     legend,
     line,
     lines,
     needs,
-    nested,
     panels,
     plain,
     rows,
     stacked,
     ticks,
 )
-from lib.paper.plots_style import GREY, STYLES, label, style
+from lib.paper.plots_style import BETA, GREY, STYLES, label, style
 
 OWN = ("same domain", "packed for")  # whose text a placement was made for, or of its kind
 
@@ -68,6 +68,7 @@ def slowdown_families(table: pd.DataFrame, predecessor: pd.DataFrame) -> Figure:
         xlabel="level (Gini of the router)",
         ylabel="slowdown over level 0",
         height=2.9,
+        shade="nine in ten runs",
     )
     fig.axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     return fig
@@ -86,6 +87,7 @@ def layer_times(table: pd.DataFrame) -> Figure:
         xlabel="layer",
         ylabel="time / even",
         reference=1,
+        shade="nine in ten batches",
     )
 
 
@@ -149,7 +151,7 @@ def betas(table: pd.DataFrame) -> Figure:
         panel="fabric",
         log="x",
         xlabel="tokens per device",
-        ylabel="elasticity β",
+        ylabel=BETA,
         reference=0,
         height=2.9,
     )
@@ -188,7 +190,7 @@ def anatomy(table: pd.DataFrame) -> Figure:
 def placements(table: pd.DataFrame, xlabel: str) -> Figure:
     """Mean ρ per placement, by the text it was made for (columns group, placement, where, rho, and
     where there is a band rho_low and rho_high), a panel per group, all to one scale; filled
-    where it was made for text of the same kind (`OWN`), else hollow.
+    where it was made for text of the same kind (`OWN`), else hollow, each a little below the last.
     """
     needs("plots_network.placements", table, "rho", names=["group", "placement", "where"])
     names, where = list(dict.fromkeys(table.placement)), list(dict.fromkeys(table["where"]))
@@ -196,10 +198,13 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
     fills = {n: looks[n].colour if n in OWN else "none" for n in where}
     ends = table[[name for name in ("rho", "rho_high") if name in table]].max().max()
     titles, parts = zip(*conditions(table, "group"), strict=True)
-    fig, axes = panels(titles, xlabel, "", 0.9 + 0.28 * len(names), across=2, sharey=True)
+    titles = tuple(title.replace(", ", ",\n") for title in titles)
+    fig, axes = panels(titles, "", "", 0.9 + 0.34 * len(names), sharey=True)
+    fig.supxlabel(xlabel, fontsize="medium")
     for ax, own in zip(axes, parts, strict=True):
         for place, part in own.groupby("where", sort=False):
-            look, heights = looks[place], part.placement.map(names.index)
+            look, beside = looks[place], 0.16 * (where.index(place) - (len(where) - 1) / 2)
+            heights = part.placement.map(names.index) + beside
             ax.plot(part.rho, heights, look.mark, color=look.colour, mfc=fills[place])
             if "rho_low" in part:
                 ax.hlines(heights, part.rho_low, part.rho_high, color=look.colour, lw=1)
@@ -212,18 +217,25 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
 
 def scaling(table: pd.DataFrame) -> Figure:
     """Time over that of even routes, and seconds of one call by the bound and exactly, against the
-    number of devices, a line per fabric.
+    number of devices, a line per fabric, at the left one for those that lie on each other.
 
     Columns: devices, fabric, slowdown, slowdown_low, slowdown_high, bound_s, exact_s.
     """
     needs("plots_network.scaling", table, "devices", "bound_s", "exact_s", names=["fabric"])
     fig, axes = figure(1, 2, height=3.2)
     left, right = axes[0]
+    over = _over_even(table)
+    left_lines, called = joined(
+        over.assign(height=np.log(over.time)), "devices", "height", by="fabric"
+    )
     looks = {fabric: style(fabric) for fabric in dict.fromkeys(table.fabric)}
     ways = {"bound_s": style("bound"), "exact_s": style("exact")}
-    for fabric, own in _over_even(table).groupby("fabric", sort=False):
-        look = replace(looks[fabric], dash="-")
+    alike = {fabric for fabric, words in called.items() if words != label(fabric)}
+    for fabric, own in left_lines.groupby("fabric", sort=False):
+        look = style("bound") if fabric in alike else replace(looks[fabric], dash="-")
         line(left, own, "devices", "time", look, ms=4)
+    for fabric, own in table.groupby("fabric", sort=False):
+        look = looks[fabric]
         for column, way in ways.items():
             line(right, own, "devices", column, replace(look, dash=way.dash), ms=4, lw=1)
     left.set(xlabel="devices", ylabel="time / even")
@@ -231,9 +243,9 @@ def scaling(table: pd.DataFrame) -> Figure:
     for ax in (left, right):
         ax.set(xscale="log", yscale="log")
         ticks(ax, table.devices)
-    nested(left)
     plain(left.yaxis, 2)
     keys = [key(label(fabric), replace(look, dash="-")) for fabric, look in looks.items()]
     right_keys = [key(f"right: {way}", ways[f"{way}_s"]) for way in ("bound", "exact")]
-    legend(fig, [*keys, *right_keys])
+    left_keys = [key("left: the others, alike", style("bound"))] if alike else []
+    legend(fig, [*keys, *left_keys, *right_keys])
     return fig

@@ -83,7 +83,15 @@ def layers_and_domains(table: pd.DataFrame) -> Figure:
     ends = "cluster_null_low", "cluster_null_high"
     needs("plots_profile.layers_and_domains", table, *ends)
     fig = lines(
-        table, "layer", "gini", by="arm", panel="domain", xlabel="layer", ylabel="Gini", ylim=(0, 1)
+        table,
+        "layer",
+        "gini",
+        by="arm",
+        panel="domain",
+        xlabel="layer",
+        ylabel="Gini",
+        ylim=(0, 1),
+        shade="the same, documents shuffled",
     )
     for ax, (_, own) in zip(fig.axes, conditions(table, "domain"), strict=True):
         for arm, part in own.groupby("arm"):
@@ -103,7 +111,7 @@ def batch_tail(samples: pd.DataFrame) -> Figure:
         if len(known := part.max_violation.dropna()):
             ax.ecdf(known, complementary=True, color=look.colour, ls=look.dash)
         keys.append(key(label(arm), Style(look.colour, "", look.dash)))
-    ax.set(xlabel="MaxVio = busiest expert / mean − 1", ylabel="share of batches above")
+    ax.set(xlabel="busiest expert / mean − 1 (MaxVio)", ylabel="share of batches with more")
     if (samples.max_violation > 0).any():  # else all are even, and there is nothing to stretch
         ax.set(xscale="log", yscale="log")
         plain(ax.xaxis)
@@ -124,6 +132,7 @@ def batch_size(table: pd.DataFrame) -> Figure:
         xlabel="tokens per batch",
         ylabel="Gini of the batch's load",
         ylim=(0, None),
+        shade="nine in ten batches",
     )
 
 
@@ -143,6 +152,7 @@ def sampling(table: pd.DataFrame) -> Figure:
         ylabel="as the sample tells",
         ylim=(0, None),
         sharey=False,
+        shade="nine in ten samples",
     )
 
 

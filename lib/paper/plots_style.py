@@ -12,6 +12,7 @@ from typing import Any
 
 GREY = "#7F7F7F"  # references and nulls
 DARK = "#444444"  # what is told by the line alone
+BETA = "β: % of time per\n% of the busiest's load"  # elasticity
 
 
 @dataclass(frozen=True)

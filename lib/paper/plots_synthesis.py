@@ -122,7 +122,7 @@ def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
         names = [_called(row) for row in near]
         text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
         va: Any = "bottom" if over else "center"
-        ax.text(x, y, text, fontsize="x-small", color=DARK, va=va)
+        ax.text(x, y, text, fontsize="small", color=DARK, va=va)
 
 
 def _called(row: dict) -> str:

@@ -23,7 +23,7 @@ from lib.paper.plots import (
     stacked,
     ticks,
 )
-from lib.paper.plots_style import DARK, GREY, Style, label, style
+from lib.paper.plots_style import BETA, DARK, GREY, Style, label, style
 
 
 def parity(table: pd.DataFrame) -> Figure:
@@ -105,7 +105,7 @@ def elasticities(table: pd.DataFrame) -> Figure:
         panel="shape",
         log="x",
         xlabel="tokens per device",
-        ylabel="elasticity β",
+        ylabel=BETA,
         reference=0,
     )
 

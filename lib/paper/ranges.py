@@ -241,7 +241,7 @@ RANGES: dict[str, Rule] = {
     "bootstrap_draws": whole(20, 100_000),
     "shuffles": whole(1, 100),
     # cost of recording
-    "cost_shape": choice("model", "olmoe-1b-7b"),
+    "cost_shape": choice("model", "OLMoE-1B-7B"),
     "cost_tokens": whole(16, 2**14),
     "cost_repeats": whole(5, 10_000),
     # strategies

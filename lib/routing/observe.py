@@ -88,7 +88,8 @@ def _forward(
     model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device, states: list
 ) -> list[bool]:
     """Of each row whether what the model's head gets of all its tokens, and the logits of the last
-    where no padding follows, are finite numbers; of a model without a body all its logits.  states: of `scoring.headless`.
+    where no padding follows, are finite numbers; of a model without a body all its logits.
+    states: of `scoring.headless`.
     """
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)

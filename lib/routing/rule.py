@@ -133,7 +133,7 @@ class Rule:
 
     def __str__(self) -> str:
         """In words, e.g. "sigmoid, renormalised, × 2.5, bias, 2 of 4 groups"."""
-        words = [self.score, "renormalised" if self.renormalised else "raw"]
+        words = [self.score, "renormalised" if self.renormalised else "not renormalised"]
         words += [f"× {self.scale:.4g}"] * (abs(self.scale - 1) > 1e-3)
         words += ["× per expert"] * (self.expert_scale is not None)
         words += ["shared in the sum"] * (self.shared > 0)
