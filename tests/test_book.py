@@ -67,6 +67,9 @@ def test_a_page_is_whole_offline_on_a_phone_a_desktop_and_paper(browser, html, n
         page.set_viewport_size({"width": width, "height": 844})
         page.wait_for_timeout(100)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
+    page.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    page.wait_for_timeout(100)
+    assert page.evaluate(f"{CUT}.every({SAID})")
     page.set_viewport_size({"width": 680, "height": 900})  # of A4 without its margins
     page.emulate_media(media="print")
     page.wait_for_timeout(200)

@@ -108,6 +108,34 @@ def test_lines_are_drawn_in_the_order_of_x_with_their_band():
     assert told(fig) == ["without balance loss", "with balance loss"]  # whatever the table's order
 
 
+def test_a_legend_says_what_the_bands_show():
+    words = dict(by="arm", xlabel="layer", ylabel="Gini")
+    fig = plots.lines(two_arms(), "layer", "gini", **words, shade="nine in ten")
+    assert told(fig)[-1] == "nine in ten" and len(told(fig)) == 3
+
+
+def test_lines_that_lie_on_each_other_are_one_that_names_them_all():
+    """Not those that lie on each other in one panel only, or that lack a point."""
+    heights = {
+        "drop": (1.0, 2.0),
+        "random": (1.5, 2.01),
+        "reroute": (1.01, 2.03),
+        "optimal": (1.0,),
+    }
+    rows = [
+        dict(arm=arm, family=name, x=x, y=y + (arm == "with" and name == "random"))
+        for arm in ("without", "with")
+        for name, own in heights.items()
+        for x, y in enumerate(own)
+    ]
+    table = pd.DataFrame(rows)
+    shown, called = plots.joined(table, "x", "y", by="family", panel="arm")
+    assert called == {"reroute": "drop, re-route", "random": "random", "optimal": "optimal"}
+    assert set(shown.family) == set(called) and len(shown) == 10
+    fig = plots.lines(shown, "x", "y", by="family", panel="arm", xlabel="", ylabel="", words=called)
+    assert sorted(told(fig)) == sorted(called.values())
+
+
 def test_without_columns_of_an_interval_there_is_no_band():
     table = two_arms().drop(columns=["gini_low", "gini_high"])
     fig = plots.lines(table, "layer", "gini", by="arm", xlabel="layer", ylabel="Gini")

@@ -111,11 +111,12 @@
     const seen = new ResizeObserver((all) => { for (const { target } of all) mark(target); });
     for (const box of boxes) { mark(box); seen.observe(box); }
     addEventListener("paper-table", (event) => { mark(event.target); seen.observe(event.target); }); // one made later
-    addEventListener("toggle", (event) => event.target.querySelectorAll(".paper-scroll").forEach(mark), true);
+    addEventListener("toggle", (event) => { // what was folded had not been laid out
+      for (const box of event.target.querySelectorAll(".paper-scroll")) { box.dataset.wide = ""; mark(box); }
+    }, true);
   }
 
   function mark(box) {
-    if (box.closest("details:not([open])")) return; // it has no width yet
     if (box.dataset.wide === `${box.clientWidth}`) return; // the mark itself changes the height
     box.dataset.wide = box.clientWidth;
     box.classList.remove("paper-tight", "paper-cut");

@@ -32,7 +32,8 @@ PLAIN: dict[tuple[str, str], str] = {
         "tail_repetition trace_ratio_most"
     ),
     (".2f", "µs"): "message_us",
-    (".3f", ""): "gain_least gain_most fair_free",
+    (".3f", ""): "fair_free",
+    (".4f", ""): "gain_least gain_most",
     (".4g", ""): "highest_level",
     ("g", ""): "scale_level step_level",
 }
