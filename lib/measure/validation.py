@@ -148,11 +148,11 @@ def worst(tests: pd.DataFrame, each: int) -> pd.DataFrame:
 
 def extremes(tests: pd.DataFrame) -> pd.DataFrame:
     """The worst prediction of large exchanges, experts and layers in words: columns name and value,
-    "what it is: measured µs, predicted µs"; NaN where nothing is predicted.
+    "what it is: … µs, predicted … µs"; NaN where nothing is predicted.
     """
     rows = worst(tests[tests.experiment != "small exchange"], 1)
     told = [
-        f"{r.case}: {r.measured_us:.0f} µs, predicted {r.predicted_us:.0f}"
+        f"{r.case}: {r.measured_us:.0f} µs, predicted {r.predicted_us:.0f} µs"
         for r in rows.itertuples()
     ]
     names = "worst_" + rows.experiment.str.split().str[-1]

@@ -27,12 +27,11 @@ PLAIN: dict[tuple[str, str], str] = {
     (".1f", "µs"): "start_skew_us",
     (".2f", ""): (
         "counts_copied counts_copied_mixed counts_copied_moved counts_mixed counts_moved "
-        "counts_order counts_packed counts_random counts_random_once fair_most "
+        "counts_order counts_packed counts_random counts_random_once fair_free fair_most "
         "p99_over_mean_top prompt prompt_p99 slowdown_trace tail_batch tail_placement "
         "tail_repetition trace_ratio_most"
     ),
     (".2f", "µs"): "message_us",
-    (".3f", ""): "fair_free",
     (".4f", ""): "gain_least gain_most",
     (".4g", ""): "highest_level",
     ("g", ""): "scale_level step_level",

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter
@@ -23,6 +24,7 @@ from lib.paper.plots import (
     panels,
     plain,
     rows,
+    shaded,
     stacked,
     ticks,
 )
@@ -49,6 +51,7 @@ def level_times(table: pd.DataFrame) -> Figure:
         ylabel="time of the exchange (µs)",
         ylim=(0, None),
         sharey=False,
+        shade="95 % interval",
     )
 
 
@@ -104,6 +107,7 @@ def carried(table: pd.DataFrame) -> Figure:
         xlabel="tokens per device",
         ylabel="slowdown",
         log="x",
+        shade="95 % interval",
     )
     for ax in fig.axes:
         ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -134,6 +138,7 @@ def step_levels(table: pd.DataFrame) -> Figure:
         xlabel="level (Gini)",
         ylabel="time / even",
         reference=1,
+        shade="95 % interval",
     )
 
 
@@ -154,6 +159,7 @@ def betas(table: pd.DataFrame) -> Figure:
         ylabel=BETA,
         reference=0,
         height=2.9,
+        shade="95 % interval",
     )
 
 
@@ -246,6 +252,7 @@ def scaling(table: pd.DataFrame) -> Figure:
     plain(left.yaxis, 2)
     keys = [key(label(fabric), replace(look, dash="-")) for fabric, look in looks.items()]
     right_keys = [key(f"right: {way}", ways[f"{way}_s"]) for way in ("bound", "exact")]
-    left_keys = [key("left: the others, alike", style("bound"))] if alike else []
+    left_keys: list[Artist] = [key("left: the others, alike", style("bound"))] if alike else []
+    left_keys.append(shaded("left: 95 % interval"))
     legend(fig, [*keys, *left_keys, *right_keys])
     return fig

@@ -91,7 +91,7 @@ def layers_and_domains(table: pd.DataFrame) -> Figure:
         xlabel="layer",
         ylabel="Gini",
         ylim=(0, 1),
-        shade="the same, documents shuffled",
+        shade="experts' labels permuted by cluster",
     )
     for ax, (_, own) in zip(fig.axes, conditions(table, "domain"), strict=True):
         for arm, part in own.groupby("arm"):

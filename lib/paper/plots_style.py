@@ -119,8 +119,13 @@ NAMES = {
     "qwen3": "Qwen3-30B-A3B",
     "of it arithmetic": "of β, the part that arithmetic makes",
     "repeated_model": "one prompt repeated",
-    "repeated_without": "one prompt repeated, without",
-    "repeated_with": "one prompt repeated, with",
+    "repeated_without": "one prompt repeated, without the loss",
+    "repeated_with": "one prompt repeated, with the loss",
+    "embedded_without": "the embedded one without the loss",
+    "embedded_with": "the embedded one with the loss",
+    "specific": "each alone",
+    "kept": "share of a placement's gain kept",
+    "change": "with less without the loss",
     "one_hot": "one hot expert",
     "sorted": "power law, hot experts side by side",
     "power": "power law",
@@ -182,7 +187,11 @@ def label(name: Hashable) -> str:
 
 def strategy(text: str) -> str:
     """The words of a strategy that is published as a text; any other text as it is."""
-    known = text in NUMBERS or (text.isidentifier() and "_" in text and text.islower())
+    known = (
+        text in NUMBERS
+        or SETTING.fullmatch(text)
+        or (text.isidentifier() and "_" in text and text.islower())
+    )
     return label(text) if known else text
 
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,12 +19,15 @@ WAYS = {
     "beaten in both": Style("#0072B2", "o", ""),
 }
 NEAR = (0.1, 0.06)  # parts of the axes within which marks share one label
+FAR = 2.0  # times what the frontier costs at most: what costs more is told in words
+LINE = 0.075  # part of an axis that a line of a label is high
 
 
 def pareto(table: pd.DataFrame) -> Figure:
     """Busiest device over the mean against nats per token lost, a panel per group, a mark per way
     with its interval and name; hollow marks are not causal; the grey line, the same in all panels,
     is the frontier: what no other way beats in both; in brackets the simulated slowdown of a layer.
+    What costs more than `FAR` times what the frontier does is counted at the edge.
 
     Columns: group, way, causal, nats, nats_low, nats_high, rho, slowdown, frontier.
     """
@@ -35,11 +39,14 @@ def pareto(table: pd.DataFrame) -> Figure:
     xlabel = "nats per token lost (in brackets: time of a layer over even)"
     fig, axes = panels(titles, xlabel, words, 2.5, 1, sharex=True, sharey=True)
     best = table[table.frontier.astype(bool)].sort_values("nats")
-    ends = table[["nats", "nats_low"]].min().min(), table[["nats", "nats_high"]].max().max()
+    far = FAR * best.nats.max() if best.nats.max() > 0 else table.nats.max()
+    near = table[table.nats <= far]
+    ends = near[["nats", "nats_low"]].min().min(), near[["nats", "nats_high"]].max().max()
     excess = table.rho.max() - 1
     for ax, (_, own) in zip(axes, parts, strict=True):
         ax.plot(best.nats, best.rho, color=GREY, lw=2, drawstyle="steps-post", zorder=0)
-        own = own.dropna(subset=["rho"])
+        _beyond(ax, own[own.nats > far])
+        own = own[own.nats <= far].dropna(subset=["rho"])
         for row in own.to_dict("records"):
             _mark(ax, row)
         if own.empty:
@@ -100,12 +107,21 @@ def _mark(ax: Axes, row: dict) -> None:
     )
 
 
+def _beyond(ax: Axes, rest: pd.DataFrame) -> None:
+    """What costs more than a panel shows, in words at its edge."""
+    if len(rest):
+        words = f"{len(rest)} more to the right, up to {rest.nats.max():.1f}"
+        place: dict[str, Any] = dict(transform=ax.transAxes, ha="right", va="top")
+        ax.text(0.99, 0.97, words, color=DARK, fontsize="small", **place)
+
+
 def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
     """The name of each mark at its right, above the line of the frontier where that goes on to
-    `end`; of marks close together one text.
+    `end`; of marks close together one text; each text above the one below it.
     """
     size = [high - low for low, high in (ax.get_xlim(), ax.get_ylim())]
     left = own.sort_values(["rho", "nats"]).to_dict("records")
+    texts: list[tuple[float, float, float, str]] = []
     while left:
         first = left[0]
         near = [
@@ -117,12 +133,17 @@ def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
         left = [row for row in left if row not in near]
         ends = [value for row in near for value in (row["nats"], row["nats_high"])]
         x = max(value for value in ends if value == value) + 0.015 * size[0]
-        over = any(row["frontier"] for row in near) and x < end
-        y = first["rho"] + 0.03 * size[1] if over else sum(row["rho"] for row in near) / len(near)
         names = [_called(row) for row in near]
-        text = "\n".join(", ".join(names[at : at + 2]) for at in range(0, len(names), 2))
-        va: Any = "bottom" if over else "center"
-        ax.text(x, y, text, fontsize="small", color=DARK, va=va)
+        lines = [", ".join(names[at : at + 2]) for at in range(0, len(names), 2)]
+        height = LINE * size[1] * len(lines)
+        over = any(row["frontier"] for row in near) and x < end
+        middle = sum(row["rho"] for row in near) / len(near)
+        bottom = first["rho"] + 0.03 * size[1] if over else middle - height / 2
+        texts.append((bottom, x, height, "\n".join(lines)))
+    free = -np.inf  # where the text below ends
+    for bottom, x, height, text in sorted(texts):
+        ax.text(x, max(free, bottom), text, fontsize="small", color=DARK, va="bottom")
+        free = max(free, bottom) + height
 
 
 def _called(row: dict) -> str:

@@ -107,6 +107,7 @@ def elasticities(table: pd.DataFrame) -> Figure:
         xlabel="tokens per device",
         ylabel=BETA,
         reference=0,
+        shade="95 % interval",
     )
 
 

@@ -77,7 +77,7 @@ def _claim(record: dict, claim: dict, published: str | None, value: Value) -> st
     return (
         f'<li class="{_named(verdict)}">'
         f"<strong>{verdict.capitalize()}:</strong> {markup.inline(claim['text'])} "
-        f'<span class="paper-because">{because}</span>'
+        + (f'<span class="paper-because">{because}</span>' if because else "")
         + (f" <em>The published run: {published}.</em>" if differs else "")
         + "</li>"
     )
