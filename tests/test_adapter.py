@@ -122,7 +122,7 @@ def test_a_strategy_sees_the_routers_scores_and_only_text(tiny_model):
         torch.testing.assert_close(scores, call.logits.softmax(-1))
         torch.testing.assert_close(call.rule.weights(call.logits, call.index), call.weights)
         assert torch.equal(call.rule.choice(call.logits).topk(2).indices, call.index)
-        assert str(call.rule) == "softmax, raw"
+        assert str(call.rule) == "softmax, not renormalised"
 
 
 def test_gradients_through_an_assignment_with_and_without_checkpointing(tiny_model):
@@ -170,7 +170,7 @@ def test_autocast_counts_and_assigns(tiny_model):
 
 def test_a_model_in_half_precision_is_calibrated(tiny_model):
     assert {str(layer.rule) for layer in adapter.layers(tiny_model.to(torch.bfloat16))} == {
-        "softmax, raw"
+        "softmax, not renormalised"
     }
 
 

@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from lib.balance import losses
-from lib.paper import plots, plots_style
+from lib.paper import plots, plots_style, plots_synthesis
 from lib.routing import table
 
 NEW = ("a new one", "another, also new")  # names that no table of the library lists
@@ -259,3 +259,22 @@ def test_columns_below_each_other():
         )
     )
     pd.testing.assert_frame_equal(found, wanted)
+
+
+def test_names_of_ways_stand_above_each_other_and_what_is_far_is_counted():
+    rows = [
+        dict(group="g", way=f"way{i}", nats=nats, rho=rho, frontier=i == 0, slowdown=0.1)
+        for i, (nats, rho) in enumerate(
+            [(0.1, 1.1), (0.15, 1.12), (0.02, 1.2), (0.1, 1.21), (0.19, 2.0), (0.21, 1.3)]
+        )
+    ]
+    table = pd.DataFrame(rows).assign(causal=True)
+    fig = plots_synthesis.pareto(table.assign(nats_low=table.nats, nats_high=table.nats))
+    (ax,) = fig.axes
+    texts = {text.get_text(): text.get_position()[1] for text in ax.texts}
+    assert "1 more to the right, up to 0.2" in texts
+    named = sorted((y, text) for text, y in texts.items() if "way" in text)
+    assert sum(text.count("way") for _, text in named) == 5
+    line = plots_synthesis.LINE * np.ptp(ax.get_ylim())
+    for (low, below), (high, _) in pairwise(named):
+        assert high - low >= line * (1 + below.count("\n")) - 1e-9

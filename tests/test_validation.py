@@ -92,9 +92,9 @@ def test_the_worst_stand_first_and_are_told():
     assert worst[worst.experiment == "layer"].error.tolist() == pytest.approx([0.3, 0.1])
     told = validation.extremes(TESTS).set_index("name").value
     assert told.to_dict() == {
-        "worst_experts": "case 0: 100 µs, predicted 150",
-        "worst_exchange": "case 2: 100 µs, predicted 190",
-        "worst_layer": "case 1: 100 µs, predicted 70",
+        "worst_experts": "case 0: 100 µs, predicted 150 µs",
+        "worst_exchange": "case 2: 100 µs, predicted 190 µs",
+        "worst_layer": "case 1: 100 µs, predicted 70 µs",
     }
 
 
@@ -146,7 +146,7 @@ def test_measured_tables_are_described():
         date="2026-01-01",
     )
     (row,) = records.described({"m/layer": facts}).to_dict("records")
-    assert row["configurations"] == "3 of 4" and row["commit"] == "0123456789ab"
+    assert row["configurations"] == "3 of 4" and row["commit"] == "0123456"
     assert (row["machine"], row["experiment"], row["visits"]) == ("m", "layer", 1)
     assert records.machines({"n/layer": facts, "m/layer": facts, "m/compute": facts}) == "m, n"
 
