@@ -57,6 +57,9 @@ def test_the_table_over_seeds_by_hand(tmp_path):
     assert found.value.tolist() == [2, 5] and found[sweep.OVER].tolist() == [2, 2]
     # Student's t at one degree of freedom: 12.706 · 1, as the standard error of 1 and 3 is 1
     assert found.value_high[0] == pytest.approx(2 + 12.7062, abs=1e-3)
+    assert found[["value_low", "value_high"]].isna().all(axis=1).tolist() == [False, True]
+    nearly = table.assign(value=[1, 1 + 1e-15, 5, 5])  # rounding is no difference over seeds
+    assert sweep.summary(nearly, ["num_experts", "seed"]).value_low.isna().all()
     assert sweep.told(places, given, ["04.same"]).value.tolist() == [7] * 4
     table["seeds"] = "20"  # a parameter of chapter 04
     both = sweep.summary(table, ["num_experts", "seeds", "seed"])
@@ -65,6 +68,11 @@ def test_the_table_over_seeds_by_hand(tmp_path):
     assert plain.columns.tolist() == ["name", "num_experts", "value"] and len(plain) == 4
     with pytest.raises(ValueError, match=r"--value 04.slower: no run has this value"):
         sweep.told(places, given, ["04.slower"])
+
+
+def test_values_may_be_named_together_or_one_by_one():
+    both = ["--params", "p", "--value", "04.a", "04.b", "--value", "04.c"]
+    assert sweep.parsed(both).value == ["04.a", "04.b", "04.c"]
 
 
 def test_a_value_is_read_with_its_interval_and_a_path_by_its_name():

@@ -303,7 +303,7 @@ border-radius:3px;background:var(--pst-color-background,#fff);color:inherit}
 
   function table(known, rows) {
     const band = (row, name, show) => `${show(row[name])} [${show(row[`${name}_low`])}, ${show(row[`${name}_high`])}]`;
-    const heads = ["load", "busiest device / mean [P5, P95]", "layer slower by [P5, P95]", "placed by load", "with copies", "ceiling"];
+    const heads = ["load", "busiest device / mean [P5, P95]", "layer slower by [P5, P95]", "slower if placed by load", "slower with copies", "ceiling (share of its time)"];
     const cells = rows.map((row) => [
       known.families[row.family], band(row, "rho", (n) => n.toFixed(2)), band(row, "slowdown", percent),
       percent(row.slowdown_packed), "slowdown_copied" in row ? percent(row.slowdown_copied) : "–", percent(row.ceiling)]);

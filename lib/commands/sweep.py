@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lib import provenance, stats
@@ -32,7 +33,8 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     line.add_argument("--params", required=True, help="YAML file: a list of values per parameter")
     line.add_argument("--name", default="sweep", help="what the runs are called, with a number")
     line.add_argument("--only", action="append", default=[], help="number of a chapter")
-    line.add_argument("--value", nargs="+", default=[], help="values told, e.g. 04.slowdown_top")
+    words = "values told, e.g. 04.slowdown_top"
+    line.add_argument("--value", nargs="+", action="extend", default=[], help=words)
     line.add_argument("--jobs", type=int, default=1, help="chapters computed at the same time")
     line.add_argument("--profile", help="a Snakemake profile: chapters as jobs of a scheduler")
     return line.parse_args(arguments)
@@ -97,7 +99,9 @@ def _lacking(folder: Path, wanted: Sequence[str]) -> list[str]:
 
 
 def summary(table: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
-    """Of told: a row per value and combination; over seeds, mean with interval and their number."""
+    """Of told: a row per value and combination; over seeds, mean with interval and their number; a
+    value that no seed moves has no interval.
+    """
     others = [name for name in along if name != "seed"]
     if "seed" not in along:
         return table[["name", *others, "value"]]
@@ -105,17 +109,16 @@ def summary(table: pd.DataFrame, along: Sequence[str]) -> pd.DataFrame:
     for key, own in table.groupby(["name", *others], sort=False):
         row = dict(zip(["name", *others], key, strict=True))
         numbers = pd.to_numeric(own.value, errors="coerce")
-        ends = (
-            stats.mean_interval(numbers) if len(own) > 1 and numbers.notna().all() else (None,) * 2
-        )
+        moved = numbers.notna().all() and not np.allclose(numbers, numbers.iloc[0], 1e-12, 0)
+        ends = stats.mean_interval(numbers) if moved else (np.nan, np.nan)
         row |= {"value": numbers.mean(), "value_low": ends[0], "value_high": ends[1]}
         rows.append(row | {OVER: len(own)})
     return pd.DataFrame(rows, columns=["name", *others, "value", "value_low", "value_high", OVER])
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `summary`, as people read it: a value with its interval in one cell, of a path its name;
-    what differs over nothing, as a value that no seed moves, has no interval.
+    """Of `summary`, as people read it: a value with its interval in one cell, of a path its
+    name.
     """
     ends = "value_low", "value_high"
     cells = []

@@ -124,11 +124,13 @@ def joined(
     heights = table.pivot(index=where, columns=by, values=y)
     groups: list[list[str]] = []
     for name in dict.fromkeys(table[by]):
-        apart = [(heights[name] - heights[group[-1]]).abs() for group in groups]
-        like = (gap.max(skipna=False) <= ALIKE * heights.abs().max(axis=None) for gap in apart)
-        group = next((group for group, same in zip(groups, like, strict=True) if same), None)
-        groups = groups if group else [*groups, group := []]
-        group.append(name)
+        for group in groups:
+            apart = (heights[name] - heights[group[-1]]).abs().max(skipna=False)
+            if apart <= ALIKE * heights.abs().max(axis=None):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
     called = {group[-1]: ", ".join(map(label, group)) for group in groups}
     return table[table[by].isin(list(called))], called
 
