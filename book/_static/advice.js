@@ -333,12 +333,13 @@ border-radius:3px;background:var(--pst-color-background,#fff);color:inherit}
       + "in which the load may fall off. Routes are the expected ones (synthetic), times "
       + "simulated, extrapolated beyond two devices and their node. Copies take "
       + `${copies.toFixed(2)} GB of a device in ${shape.layers} layers. Counts of the experts say `
-      + "more: `python -m lib advise COUNTS`.";
+      + "more: python -m lib advise COUNTS.";
   }
 
-  // a text whose parts between backticks are code
+  // a text in which commands are code
   function coded(text) {
-    return text.split("`").map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
+    const parts = text.split(/(python -m lib \w+ [A-Z]+)/);
+    return parts.map((part, at) => (at % 2 ? make("code", { textContent: part }) : part));
   }
 
   function sentences(known, asked, rows) {
