@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from lib.balance import losses
-from lib.paper import plots, plots_style, plots_synthesis
+from lib.paper import plots, plots_style, plots_synthesis, plots_tables
 from lib.routing import table
 
 NEW = ("a new one", "another, also new")  # names that no table of the library lists
@@ -129,7 +129,7 @@ def test_lines_that_lie_on_each_other_are_one_that_names_them_all():
         for x, y in enumerate(own)
     ]
     table = pd.DataFrame(rows)
-    shown, called = plots.joined(table, "x", "y", by="family", panel="arm")
+    shown, called = plots_tables.joined(table, "x", "y", by="family", panel="arm")
     assert called == {"reroute": "drop, re-route", "random": "random", "optimal": "optimal"}
     assert set(shown.family) == set(called) and len(shown) == 10
     fig = plots.lines(shown, "x", "y", by="family", panel="arm", xlabel="", ylabel="", words=called)
@@ -247,7 +247,7 @@ def test_what_is_written_has_room(x):
 
 def test_columns_below_each_other():
     table = pd.DataFrame(dict(level=[0, 1], a=[1, 2], a_low=[0, 1], a_high=[2, 3], b=[5, 6]))
-    found = plots.stacked(table, "us", {"a": "mean", "b": "P50"})
+    found = plots_tables.stacked(table, "us", {"a": "mean", "b": "P50"})
     nan = np.nan
     wanted = pd.DataFrame(
         dict(

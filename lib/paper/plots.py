@@ -30,7 +30,6 @@ from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
 
 __all__ = ["NAMES", "Style", "label", "lines", "style"]
 
-ALIKE = 0.02  # of the height of a figure: lines no further apart are drawn as one
 rc_file(Path(__file__).with_name("paper.mplstyle"))
 
 
@@ -112,29 +111,6 @@ def line(ax: Axes, part: pd.DataFrame, x: str, y: str, look: Style, **options) -
     ax.plot(part[x], part[y], **(drawn | dict(markevery=every) | options))
 
 
-def joined(
-    table: pd.DataFrame, x: str, y: str, *, by: str, panel: str | None = None
-) -> tuple[pd.DataFrame, dict[str, str]]:
-    """A table without the lines that lie on another, nowhere further from it than `ALIKE` of the
-    greatest |y|, and what the line that stands for all of them is called: "drop, re-route".  The
-    last of them stands; a line that lacks a point of another is not like it.
-    """
-    where = [panel, x] if panel else [x]
-    needs("plots.joined", table, y, names=[by, *where])
-    heights = table.pivot(index=where, columns=by, values=y)
-    groups: list[list[str]] = []
-    for name in dict.fromkeys(table[by]):
-        for group in groups:
-            apart = (heights[name] - heights[group[-1]]).abs().max(skipna=False)
-            if apart <= ALIKE * heights.abs().max(axis=None):
-                group.append(name)
-                break
-        else:
-            groups.append([name])
-    called = {group[-1]: ", ".join(map(label, group)) for group in groups}
-    return table[table[by].isin(list(called))], called
-
-
 def dots(ax: Axes, table: pd.DataFrame, x: str, by: str) -> None:
     """A mark per row of a table, the first on top, with its interval where it has one."""
     needs("plots.dots", table, x, f"{x}_low", f"{x}_high", names=[by])
@@ -154,24 +130,6 @@ def rows(ax: Axes, names: Sequence[Hashable] | pd.Series) -> None:
 def absent(ax: Axes) -> None:
     """Say in an empty panel that its data are missing."""
     ax.text(0.5, 0.5, "not available", transform=ax.transAxes, ha="center", color=GREY)
-
-
-def stacked(table: pd.DataFrame, y: str, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Columns of a table below each other, for `lines`: as `y`, each with its interval, and `of`,
-    what each is called.
-    """
-    ends = ("", "_low", "_high")
-    needs("plots.stacked", table, *columns)
-    rest = table.drop(columns=[f"{c}{e}" for c in columns for e in ends if f"{c}{e}" in table])
-    return pd.concat(
-        [
-            rest.assign(
-                of=words, **{f"{y}{e}": table[f"{c}{e}"] for e in ends if f"{c}{e}" in table}
-            )
-            for c, words in columns.items()
-        ],
-        ignore_index=True,
-    )
 
 
 def key(words: str, look: Style, **options) -> Line2D:

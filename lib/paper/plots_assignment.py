@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import conditions, figure, joined, key, legend, lines, needs, plain
+from lib.paper.plots import conditions, figure, key, legend, lines, needs, plain
 from lib.paper.plots_style import DARK, GREY, Style, label, style
+from lib.paper.plots_tables import joined
 
 # what models are trained or served with, which one figure names
 NAMED = ("native", "drop", "reroute", "biased", "expert_choice")

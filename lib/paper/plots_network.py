@@ -15,7 +15,6 @@ from lib.paper.plots import (
     absent,
     conditions,
     figure,
-    joined,
     key,
     legend,
     line,
@@ -25,10 +24,10 @@ from lib.paper.plots import (
     plain,
     rows,
     shaded,
-    stacked,
     ticks,
 )
 from lib.paper.plots_style import BETA, GREY, STYLES, label, style
+from lib.paper.plots_tables import joined, stacked
 
 OWN = ("same domain", "packed for")  # whose text a placement was made for, or of its kind
 

@@ -21,9 +21,9 @@ from lib.paper.plots import (
     needs,
     plain,
     rows,
-    stacked,
 )
 from lib.paper.plots_style import STYLES, Style, label, style
+from lib.paper.plots_tables import stacked
 
 
 def load_maps(loads: Mapping[str, np.ndarray]) -> Figure:

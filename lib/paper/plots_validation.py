@@ -20,10 +20,10 @@ from lib.paper.plots import (
     needs,
     panels,
     plain,
-    stacked,
     ticks,
 )
 from lib.paper.plots_style import BETA, DARK, GREY, Style, label, style
+from lib.paper.plots_tables import stacked
 
 
 def parity(table: pd.DataFrame) -> Figure:
