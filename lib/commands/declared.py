@@ -91,6 +91,7 @@ CHEAP_SEEDS = 4  # of `SEEDS`, the first
 
 # Other sizes: pairs of 4 and of 113 million parameters, and of .7 billion.
 SIZE_SEEDS = 3  # of `SEEDS`, the first
+FRESH_SEEDS = 5  # those after them, of 4 and of 113 million alone
 
 # H5: where the pairs' difference must be found again.
 PRICE_GAMMA = 1.25  # capacity factor at which the price of balancing is taken

@@ -145,8 +145,9 @@ def _shapes(p: SimpleNamespace) -> list[Job]:
 def _sizes(p: SimpleNamespace) -> list[Job]:
     """About 4, 113 and 715 million parameters; of all seeds but the first the gain alone."""
     some, own = p.SIZE_SEEDS, ("profile",)
-    found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, own, some)
-    found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, own, some)
+    more = some + p.FRESH_SEEDS
+    found = _both("size-4m", p, shaped(16, 2, 192, 4, 40), 0.0, own, more)
+    found += _both("size-113m", p, shaped(32, 4, 512, 8, 256), 1e-3, own, more)
     large = shaped(64, 8, 768, 12, 384)
     return found + _both("size-715m", p, large, 5e-4, own, some)
 
