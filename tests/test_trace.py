@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.routing import adapter, observe, profile, trace
+from lib.routing import adapter, observe, profile, scoring, trace
 
 DOCUMENTS = [
     SimpleNamespace(token_ids=tuple(range(3, 3 + n)), domain=domain, cluster=f"c{n}")
@@ -104,6 +104,37 @@ def test_numbers_too_large_for_their_type_are_refused(tiny_model):
     observe.trace(tiny_model, documents)
     with pytest.raises(ValueError, match="document t0: MoE layer 2: .* dtype too narrow"):
         observe.trace(tiny_model.half(), documents)
+
+
+def test_a_single_token_whose_logits_alone_overflow_is_refused(tiny_model):
+    """Neither the last token of its row nor a state of the body is broken."""
+    model, documents = tiny_model.half(), named((3, 4, 5), (8, 9, 10))
+    with torch.no_grad():
+        states = model.model(torch.tensor([documents[0].token_ids]))[0][0].float()
+        away = states[1] - states[1] @ states[2] / states[2].square().sum() * states[2]
+        model.lm_head.weight[6] = away / away.square().sum() * 7e4
+        logits = model(torch.tensor([documents[0].token_ids])).logits[0]
+    assert states.isfinite().all() and logits.isinf().any(1).tolist()[1:] == [True, False]
+    with pytest.raises(ValueError, match="document t0: its logits: must be finite numbers"):
+        observe.trace(model, documents)
+
+
+def test_no_logits_are_computed_where_none_can_overflow(tiny_model, monkeypatch):
+    monkeypatch.setattr(scoring, "_splits", lambda _model: True)
+    monkeypatch.setattr(scoring, "head", lambda *_: pytest.fail("computed"))
+    observe.trace(tiny_model, named((3, 4, 5), (3, 7)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_no_logit_exceeds_its_reach(bias):
+    head = torch.nn.Linear(8, 30, bias=bias)
+    states = torch.randn(50, 8)
+    most = scoring.reach(SimpleNamespace(get_output_embeddings=lambda: head))
+    longest = (states.square().sum(1) + bias).sqrt()
+    largest = head(states).abs().amax(1)
+    assert (largest <= longest * most).all() and largest.max() > (longest * most).min() / 4
+    assert scoring.reach(SimpleNamespace()) == float("inf")
+    assert scoring.within(states, most).all() and not scoring.within(states, float("nan")).any()
 
 
 def test_a_token_beyond_the_vocabulary_is_named(tiny_model):

@@ -42,7 +42,7 @@ def trace(
         raise ValueError(f"observe.trace: a document of {longest} tokens: {rule}")
     _within(documents, text.vocab_size)
     device = next(model.parameters()).device
-    size = max(1, batch_tokens // longest)
+    size, reach = max(1, batch_tokens // longest), scoring.reach(model)
     owner: list[int] = []
     broken: list[int] = []
     with scoring.headless(model, 0, None) as states, adapter.record(model, indices=True) as rec:
@@ -50,7 +50,8 @@ def trace(
         for start in tqdm(starts, desc=f"routing {name}", mininterval=5.0, leave=False):
             batch = order[start : start + size]
             owner += batch
-            sound = _forward(model, [documents[i].token_ids for i in batch], device, states)
+            rows = [documents[i].token_ids for i in batch]
+            sound = _forward(model, rows, device, reach, states)
             broken += [i for i, whole in zip(batch, sound, strict=True) if not whole]
         if (place := rec.first_broken()) is not None:
             _not_finite([documents[i] for i in owner], *place)
@@ -85,24 +86,29 @@ def _name(doc: object, number: int) -> str:
 
 
 def _forward(
-    model: torch.nn.Module, rows: list[Sequence[int]], device: torch.device, states: list
+    model: torch.nn.Module,
+    rows: list[Sequence[int]],
+    device: torch.device,
+    reach: float,
+    states: list,
 ) -> list[bool]:
-    """Of each row whether what the model's head gets of all its tokens, and the logits of the last
-    where no padding follows, are finite numbers; of a model without a body all its logits.
-    states: of `scoring.headless`.
+    """Of each row whether the logits of all its tokens are finite numbers.  They are computed only
+    of rows in which a state may lead to others.  reach: of `scoring`; states: of its `headless`.
     """
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
     length = torch.tensor([len(row) for row in rows], device=device)
     mask = torch.arange(longest, device=device) < length[:, None]
     logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits
-    seen = states.pop()[0] if states else logits
-    whole = logits[:, -1].isfinite().all(-1) | (length < longest)
+    kept = states.pop() if states else None
+    sound = torch.zeros_like(mask) if kept is None else scoring.within(kept[0], reach).to(device)
+    whole = (sound | ~mask).all(1).tolist()
     # a row at a time: of all at once it would take three times their memory
-    return [
-        bool(end and row[:size].isfinite().all())
-        for row, size, end in zip(seen, length.tolist(), whole.tolist(), strict=True)
-    ]
+    for row in (row for row, known in enumerate(whole) if not known):
+        own = slice(row, row + 1)
+        of = logits[own] if kept is None else scoring.head(model, kept, own, ids[own])
+        whole[row] = bool(of[0, : len(rows[row])].isfinite().all())
+    return whole
 
 
 def _assemble(index: np.ndarray, documents: list, experts: int, name: str) -> Trace:
@@ -143,7 +149,8 @@ def entropies(
     headless = scoring.headless(model, 0, None)
     with torch.no_grad(), headless as states, adapter.record(model, scores=True) as rec:
         for start in range(0, len(chosen), size):
-            _forward(model, [doc.token_ids for doc in chosen[start : start + size]], device, states)
+            rows = [doc.token_ids for doc in chosen[start : start + size]]
+            _forward(model, rows, device, 0.0, states)
             parts = [torch.cat(part).float().log_softmax(-1) for part in rec.scores]
             total += torch.stack([-(part.exp() * part).sum().to(device) for part in parts]).double()
             tokens += len(parts[0])

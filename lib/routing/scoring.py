@@ -7,8 +7,9 @@ then goes over them in batches that fit.
 
 from __future__ import annotations
 
+import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -72,26 +73,27 @@ def headless(
     A model that does not name its body computes everything, and nothing is appended.
     """
     outputs: list[Any] = []
+    body = _body(model)
+    if body is None:
+        yield outputs
+        return
+    whole = body.forward
 
-    def cut(_module: nn.Module, _args: tuple, output: Any) -> Any:
+    def cut(*args: Any, **named: Any) -> Any:
+        output = whole(*args, **named)
         if first is not None:
             outputs.append(_with_states(output, output[0][:, first:end].clone()))
         return _with_states(output, output[0][:, -1:])
 
-    body = _body(model)
-    handle = body.register_forward_hook(cut) if body is not None else None
-    try:
+    with _instead(body, cut):
         yield outputs
-    finally:
-        if handle is not None:
-            handle.remove()
 
 
 @contextmanager
-def _instead(body: nn.Module, output: Any) -> Iterator[None]:
-    """Inside, `body` answers `output` whatever it is called with."""
+def _instead(body: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a call of `body` is one of `forward`."""
     before = vars(body).get("forward")
-    cast(Any, body).forward = lambda *_args, **_named: output
+    cast(Any, body).forward = forward
     try:
         yield
     finally:
@@ -107,8 +109,32 @@ def head(model: nn.Module, output: Any, rows: slice, ids: Tensor) -> Tensor:
     body = _body(model)
     if body is None:
         raise ValueError(f"scoring.head: {type(model).__name__}: must name its body")
-    with _instead(body, _with_states(output, output[0][rows])):
+    own = _with_states(output, output[0][rows])
+    with _instead(body, lambda *_args, **_named: own):
         return model(input_ids=ids, use_cache=False).logits
+
+
+def reach(model: nn.Module) -> float:
+    """What no logit exceeds per length of a state [hidden] with a 1 behind it (Cauchy and Schwarz);
+    infinite where the head is not one matrix of numbers, NaN where these are not finite.
+    """
+    found = getattr(model, "get_output_embeddings", lambda: None)()
+    weight = getattr(found, "weight", None)
+    if type(found) is not nn.Linear or weight is None or not weight.is_floating_point():
+        return math.inf
+    if weight.is_meta:
+        return math.inf
+    length = torch.linalg.vector_norm(weight.detach(), dim=1, dtype=torch.float32)
+    bias = length.new_zeros(()) if found.bias is None else found.bias.detach().float()
+    return float(torch.hypot(length, bias).max())
+
+
+def within(states: Tensor, reach: float) -> Tensor:
+    """[rows, positions] whether the logits of states are finite for certain, a thousandth of what
+    their number type holds being left for what a model does to its logits.
+    """
+    length = torch.linalg.vector_norm(states, dim=-1, dtype=torch.float32)
+    return length.clamp(min=1) * math.sqrt(2) * reach < torch.finfo(states.dtype).max / 1000
 
 
 def rows_at_once(model: nn.Module, positions: int) -> int:
