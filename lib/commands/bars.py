@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import pandas as pd
@@ -36,7 +36,11 @@ def table(folder: Path) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    found = table(Path(sys.argv[1]))
-    if len(sys.argv) > 2:
-        found.to_csv(sys.argv[2], index=False)
+    line = argparse.ArgumentParser(prog="python -m lib.commands.bars", description=__doc__)
+    line.add_argument("folder", type=Path)
+    line.add_argument("csv", type=Path, nargs="?")
+    asked = line.parse_args()
+    found = table(asked.folder)
+    if asked.csv:
+        found.to_csv(asked.csv, index=False)
     print(found.drop(columns=[*SEEN]).to_string(index=False))

@@ -6,7 +6,7 @@ that of the embedded model, whose ids are below any real vocabulary.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from lib.model import load
@@ -23,5 +23,8 @@ def made(folder: Path, shape: str) -> int:
 
 
 if __name__ == "__main__":
-    size = made(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else "OLMoE-1B-7B")
-    print(f"{sys.argv[1]}: {size / 1e9:.1f} GB of weights")
+    line = argparse.ArgumentParser(prog="python -m lib.commands.random_model", description=__doc__)
+    line.add_argument("folder", type=Path)
+    line.add_argument("shape", nargs="?", choices=[*load.SHAPES], default="OLMoE-1B-7B")
+    asked = line.parse_args()
+    print(f"{asked.folder}: {made(asked.folder, asked.shape) / 1e9:.1f} GB of weights")

@@ -9,6 +9,7 @@ a module, one of *messages* the translations of a gettext catalogue; all others 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import importlib.metadata
@@ -23,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from lib import provenance
 
 MANIFEST = Path(__file__).parents[2] / "data" / "corpus.csv.xz"
 DIGITS = 32
@@ -138,7 +141,9 @@ def write_pack(rows: pd.DataFrame, path: Path) -> None:
     """Write the texts of `rows` into one xz file, for a machine whose installation differs."""
     texts = [doc.text.encode() for doc in read(rows)]
     head = "\n".join(f"{hashlib.sha256(text).hexdigest()} {len(text)}" for text in texts)
-    path.write_bytes(lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9))
+    packed = lzma.compress(head.encode() + b"\n\n" + b"".join(texts), preset=9)
+    with provenance.writing(path) as part:
+        part.write_bytes(packed)
 
 
 def read(
@@ -281,7 +286,15 @@ def pack(path: Path, strides: list[int]) -> None:
     write_pack(pd.concat(parts).drop_duplicates("sha256"), path)
 
 
-if __name__ == "__main__":  # python -m lib.model.corpus FILE [STRIDE …]
-    import sys
+def _stride(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, at least 1")
+    return int(text)
 
-    pack(Path(sys.argv[1]), [int(stride) for stride in sys.argv[2:] or ["1"]])
+
+if __name__ == "__main__":
+    line = argparse.ArgumentParser(prog="python -m lib.model.corpus", description=pack.__doc__)
+    line.add_argument("file", type=Path)
+    line.add_argument("strides", type=_stride, nargs="*", default=[1], metavar="stride")
+    asked = line.parse_args()
+    pack(asked.file, asked.strides)
