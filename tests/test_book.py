@@ -328,6 +328,8 @@ def test_markup_in_a_value_is_text():
     assert ">1.0 s [0.5, 1.5]</a>" in roles.value_html(chapter, "b", "x.html")
     chapter["values"]["b"] |= dict(value=None, interval=None, text="not available")
     assert ">not available</a>" in roles.value_html(chapter, "b", "x.html")
+    chapter["values"]["a"] |= dict(text="03_x/runs/1d/model")
+    assert "><code>03_x/runs/1d/model</code></a>" in roles.value_html(chapter, "a", "x.html")
 
 
 def test_scripts_stand_in_the_book_with_their_licences(html):

@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from lib.balance import losses
-from lib.paper import plots, plots_style, plots_synthesis, plots_tables
+from lib.paper import plots, plots_network, plots_style, plots_synthesis, plots_tables
 from lib.routing import table
 
 NEW = ("a new one", "another, also new")  # names that no table of the library lists
@@ -261,20 +261,47 @@ def test_columns_below_each_other():
     pd.testing.assert_frame_equal(found, wanted)
 
 
-def test_names_of_ways_stand_above_each_other_and_what_is_far_is_counted():
-    rows = [
-        dict(group="g", way=f"way{i}", nats=nats, rho=rho, frontier=i == 0, slowdown=0.1)
-        for i, (nats, rho) in enumerate(
-            [(0.1, 1.1), (0.15, 1.12), (0.02, 1.2), (0.1, 1.21), (0.19, 2.0), (0.21, 1.3)]
-        )
-    ]
-    table = pd.DataFrame(rows).assign(causal=True)
-    fig = plots_synthesis.pareto(table.assign(nats_low=table.nats, nats_high=table.nats))
-    (ax,) = fig.axes
-    texts = {text.get_text(): text.get_position()[1] for text in ax.texts}
-    assert "1 more to the right, up to 0.2" in texts
-    named = sorted((y, text) for text, y in texts.items() if "way" in text)
-    assert sum(text.count("way") for _, text in named) == 5
-    line = plots_synthesis.LINE * np.ptp(ax.get_ylim())
-    for (low, below), (high, _) in pairwise(named):
-        assert high - low >= line * (1 + below.count("\n")) - 1e-9
+FABRICS = ("a", 1.0, 1.0), ("b", 1.001, 2.0), ("c", 0.1, 3.0)
+
+
+def test_each_way_has_a_row_and_what_is_far_is_told_in_words():
+    rows = [("a 1", 0.1, 1.1, True, True), ("b", 0.02, 1.2, False, False), ("c", 0.3, 2.0, True, 0)]
+    table = pd.DataFrame(rows, columns=["way", "nats", "rho", "causal", "frontier"])
+    table = table.assign(group="g", slowdown=[0.1, 0.02, np.nan])
+    fig = plots_synthesis.pareto(table.assign(nats_low=table.nats - 0.01, nats_high=table.nats))
+    lost, left = fig.axes
+    assert [text.get_text() for text in lost.get_yticklabels()] == ["b", "a", "c"]
+    assert [text.get_text() for text in left.get_yticklabels()] == ["+2%", "+10%", ""]
+    assert [(text.get_text(), text.get_position()[1]) for text in lost.texts] == [("0.3 →", 2)]
+    marks = {ax: [m for m in ax.get_lines() if m.get_marker() in "oD"] for ax in (lost, left)}
+    seen = {ax: [(m.get_xdata()[0], m.get_ydata()[0]) for m in marks[ax]] for ax in marks}
+    assert seen == {lost: [(0.02, 0), (0.1, 1)], left: [(1.2, 0), (1.1, 1), (2.0, 2)]}
+    assert [m.get_mfc() == "white" for m in marks[lost]] == [True, False]
+    assert marks[lost][1].get_color() != marks[lost][0].get_color()
+
+
+def test_placements_stand_in_one_order_whatever_comes_first():
+    names = ["packed", "in order", "other", "random"]
+    table = pd.DataFrame(
+        dict(group="g", placement=names, where="no text", rho=[1.1, 1.4, 1.2, 1.5])
+    )
+    for own in (table, table[::-1]):
+        (ax,) = plots_network.placements(own, "rho").axes
+        told = [text.get_text() for text in ax.get_yticklabels()]
+        assert told == ["random", "in order", "packed", "other"]
+    banded = plots_network.placements(table.assign(rho_low=1, rho_high=2), "rho")
+    assert "nine in ten draws" in [text.get_text() for text in banded.legends[0].texts]
+
+
+def test_fabrics_that_are_alike_are_one_line_and_computing_is_one_over_fabrics():
+    rows = [(d, f, s * d, d * t, 9.0 * d) for d in (8, 64) for f, s, t in FABRICS]
+    columns = ["devices", "fabric", "slowdown", "bound_s", "exact_s"]
+    table = pd.DataFrame(rows, columns=columns)
+    table = table.assign(slowdown_low=table.slowdown, slowdown_high=table.slowdown)
+    left, right = plots_network.scaling(table).axes
+    told = [text.get_text() for text in left.get_legend().texts]
+    assert told == ["the others, alike", "c", "95 % interval"]
+    bound = next(line for line in right.get_lines() if line.get_linestyle() == "-")
+    assert bound.get_ydata().tolist() == [16.0, 128.0]
+    left, _ = plots_network.scaling(table[table.fabric != "c"]).axes
+    assert left.get_legend().texts[0].get_text() == "all fabrics"

@@ -138,6 +138,11 @@ def key(words: str, look: Style, **options) -> Line2D:
     return Line2D([], [], label=words, **drawn)
 
 
+def interval() -> Line2D:
+    """An entry of a legend: what a line with ends shows."""
+    return key("95 % interval", Style(DARK, "|", "-"), ms=7)
+
+
 def shaded(words: str) -> Patch:
     """An entry of a legend: what a band shows."""
     return Patch(color=DARK, alpha=0.25, lw=0, label=words)

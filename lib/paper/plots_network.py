@@ -26,9 +26,10 @@ from lib.paper.plots import (
     shaded,
     ticks,
 )
-from lib.paper.plots_style import BETA, GREY, STYLES, label, style
+from lib.paper.plots_style import BETA, DARK, GREY, STYLES, Style, label, style
 from lib.paper.plots_tables import joined, stacked
 
+ROWS = {"random": 0, "in order": 1, "packed": 2, "replicated": 3}
 OWN = ("same domain", "packed for")  # whose text a placement was made for, or of its kind
 
 
@@ -198,7 +199,8 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
     where it was made for text of the same kind (`OWN`), else hollow, each a little below the last.
     """
     needs("plots_network.placements", table, "rho", names=["group", "placement", "where"])
-    names, where = list(dict.fromkeys(table.placement)), list(dict.fromkeys(table["where"]))
+    names = sorted(dict.fromkeys(table.placement), key=lambda name: ROWS.get(name, len(ROWS)))
+    where = list(dict.fromkeys(table["where"]))
     looks = {place: replace(style(place), dash="") for place in where}
     fills = {n: looks[n].colour if n in OWN else "none" for n in where}
     ends = table[[name for name in ("rho", "rho_high") if name in table]].max().max()
@@ -216,13 +218,16 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
         ax.set_xlim(0.95, 1.04 * ends if ends == ends else None)
         ax.axvline(1, color=GREY, lw=1)
         rows(ax, names)
-    legend(fig, [key(label(n), look, mfc=fills[n]) for n, look in looks.items()])
+    keys = [key(label(n), look, mfc=fills[n]) for n, look in looks.items()]
+    bands = [key("nine in ten draws", Style(DARK, ""))] if "rho_low" in table else []
+    legend(fig, [*keys, *bands])
     return fig
 
 
 def scaling(table: pd.DataFrame) -> Figure:
-    """Time over that of even routes, and seconds of one call by the bound and exactly, against the
-    number of devices, a line per fabric, at the left one for those that lie on each other.
+    """Against the number of devices, at the left time over that of even routes, a line per fabric,
+    one for those that lie on each other; at the right seconds of one call by the bound and exactly,
+    median over fabrics with a band from the least to the most.
 
     Columns: devices, fabric, slowdown, slowdown_low, slowdown_high, bound_s, exact_s.
     """
@@ -230,28 +235,27 @@ def scaling(table: pd.DataFrame) -> Figure:
     fig, axes = figure(1, 2, height=3.2)
     left, right = axes[0]
     over = _over_even(table)
-    left_lines, called = joined(
-        over.assign(height=np.log(over.time)), "devices", "height", by="fabric"
-    )
-    looks = {fabric: style(fabric) for fabric in dict.fromkeys(table.fabric)}
-    ways = {"bound_s": style("bound"), "exact_s": style("exact")}
-    alike = {fabric for fabric, words in called.items() if words != label(fabric)}
-    for fabric, own in left_lines.groupby("fabric", sort=False):
-        look = style("bound") if fabric in alike else replace(looks[fabric], dash="-")
+    over = over.assign(height=np.log(over.time))
+    alike, called = joined(over, "devices", "height", by="fabric")
+    keys: list[Artist] = []
+    for fabric, own in alike.groupby("fabric", sort=False):
+        look = replace(style(fabric), dash="-")
         line(left, own, "devices", "time", look, ms=4)
-    for fabric, own in table.groupby("fabric", sort=False):
-        look = looks[fabric]
-        for column, way in ways.items():
-            line(right, own, "devices", column, replace(look, dash=way.dash), ms=4, lw=1)
-    left.set(xlabel="devices", ylabel="time / even")
-    right.set(xlabel="devices", ylabel="seconds to compute")
+        words = called[fabric]
+        if words != label(fabric):
+            words = "the others, alike" if len(called) > 1 else "all fabrics"
+        keys.append(key(words, look))
+    left.legend(handles=[*keys, shaded("95 % interval")], loc="upper left", fontsize="small")
+    for name in ("exact", "bound"):
+        both = table.groupby("devices")[f"{name}_s"].agg(["median", "min", "max"]).reset_index()
+        both = both.set_axis(["devices", name, f"{name}_low", f"{name}_high"], axis=1)
+        line(right, both, "devices", name, style(name), ms=4)
+    right_keys = [key(name, style(name)) for name in ("exact", "bound")]
+    right.legend(handles=[*right_keys, shaded("all fabrics")], loc="upper left", fontsize="small")
+    left.set(title="the exchange", xlabel="devices", ylabel="time / even")
+    right.set(title="computing it", xlabel="devices", ylabel="seconds")
     for ax in (left, right):
         ax.set(xscale="log", yscale="log")
         ticks(ax, table.devices)
     plain(left.yaxis, 2)
-    keys = [key(label(fabric), replace(look, dash="-")) for fabric, look in looks.items()]
-    right_keys = [key(f"right: {way}", ways[f"{way}_s"]) for way in ("bound", "exact")]
-    left_keys: list[Artist] = [key("left: the others, alike", style("bound"))] if alike else []
-    left_keys.append(shaded("left: 95 % interval"))
-    legend(fig, [*keys, *left_keys, *right_keys])
     return fig

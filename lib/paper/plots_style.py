@@ -87,6 +87,9 @@ STYLES = {  # of the names that this book uses most; every other name gets its o
     "same domain": Style("#0072B2", "o"),
     "packed for": Style("#0072B2", "o"),
     "another domain": Style("#D55E00", "s"),
+    "all domains": Style("#882255", "D"),
+    "all other domains": Style("#E69F00", "^"),
+    "no text": Style(DARK, "x"),
     "bound": Style(DARK, "", "-"),
     "exact": Style(DARK, "", "--"),
     # shapes of models, fabrics and experiments

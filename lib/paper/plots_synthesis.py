@@ -4,59 +4,72 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.paper.plots import absent, conditions, figure, in_order, key, legend, lines, needs, panels
+from lib.paper.plots import (
+    absent,
+    conditions,
+    figure,
+    in_order,
+    interval,
+    key,
+    legend,
+    lines,
+    needs,
+    rows,
+)
 from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 WAYS = {
-    "beaten by none": Style("#D55E00", "D", ""),
-    "beaten in both": Style("#0072B2", "o", ""),
+    "nothing beats it in both": Style("#D55E00", "D", ""),
+    "another beats it in both": Style("#0072B2", "o", ""),
 }
-NEAR = (0.1, 0.06)  # parts of the axes within which marks share one label
 FAR = 2.0  # times what the frontier costs at most: what costs more is told in words
-LINE = 0.075  # part of an axis that a line of a label is high
 
 
 def pareto(table: pd.DataFrame) -> Figure:
-    """Busiest device over the mean against nats per token lost, a panel per group, a mark per way
-    with its interval and name; hollow marks are not causal; the grey line, the same in all panels,
-    is the frontier: what no other way beats in both; in brackets the simulated slowdown of a layer.
-    What costs more than `FAR` times what the frontier does is counted at the edge.
+    """A row per way, those of a group in a panel: at the left nats per token lost with their
+    interval, at the right the busiest device over the mean, and beside it the simulated slowdown of
+    a layer; hollow marks are not causal.  What costs more than `FAR` times what the frontier (what
+    no other way beats in both) does is told in words.
 
     Columns: group, way, causal, nats, nats_low, nats_high, rho, slowdown, frontier.
     """
     numbers = ("nats", "nats_low", "nats_high", "rho", "slowdown", "causal", "frontier")
     needs("plots_synthesis.pareto", table, *numbers, names=["group", "way"])
-    parts = conditions(table, "group")
-    words = "busiest device / mean"
-    titles = [title for title, _ in parts]
-    xlabel = "nats per token lost (in brackets: time of a layer over even)"
-    fig, axes = panels(titles, xlabel, words, 2.5, 1, sharex=True, sharey=True)
-    best = table[table.frontier.astype(bool)].sort_values("nats")
-    far = FAR * best.nats.max() if best.nats.max() > 0 else table.nats.max()
-    near = table[table.nats <= far]
-    ends = near[["nats", "nats_low"]].min().min(), near[["nats", "nats_high"]].max().max()
-    excess = table.rho.max() - 1
-    for ax, (_, own) in zip(axes, parts, strict=True):
-        ax.plot(best.nats, best.rho, color=GREY, lw=2, drawstyle="steps-post", zorder=0)
-        _beyond(ax, own[own.nats > far])
-        own = own[own.nats <= far].dropna(subset=["rho"])
-        for row in own.to_dict("records"):
-            _mark(ax, row)
+    parts = conditions(table.sort_values(["nats", "rho"], kind="stable"), "group")
+    counts = [max(len(own), 1) for _, own in parts]
+    ratios = dict(height_ratios=[count + 0.6 for count in counts], width_ratios=[3, 2])
+    height = 0.21 * sum(counts) + 0.3 * len(counts) + 0.9
+    fig, axes = figure(len(parts), 2, height=height, sharex="col", gridspec_kw=ratios)
+    best = table.nats[table.frontier.astype(bool)].max()
+    far = FAR * best if best > 0 else table.nats.max()
+    for (title, own), (lost, left) in zip(parts, axes, strict=True):
+        lost.set_title(title, loc="left")
         if own.empty:
-            absent(ax)
-            continue
-        ax.set(ylim=(1 - 0.1 * excess, 1 + 1.1 * excess), xlim=_wider(*ends))
-        _names(ax, own, best.nats.max())
+            absent(lost)
+        for place, row in enumerate(own.to_dict("records")):
+            _mark(lost, place, row, far)
+            _mark(
+                left,
+                place,
+                dict(nats=row["rho"], frontier=row["frontier"], causal=row["causal"]),
+                np.inf,
+            )
+        lost.axvline(0, color=GREY, lw=1, zorder=0)
+        left.axvline(1, color=GREY, lw=1, zorder=0)
+        rows(lost, [re.sub(r" [\d.]+$", "", way) for way in own.way])
+        rows(left, [f"+{slow:.0%}" if slow >= 0 else "" for slow in own.slowdown])
+        left.yaxis.tick_right()
+    axes[0][1].set_title("layer slower by", loc="right", x=1.2)
+    axes[-1][0].set_xlabel("nats per token lost")
+    axes[-1][1].set_xlabel("busiest device / mean")
     marks = [key(words, look) for words, look in WAYS.items()]
-    hollow = key("hollow: not causal", Style(DARK, "o", ""), mfc="white")
-    legend(fig, [*marks, hollow, key("the best of all panels", Style(GREY, ""), lw=2)])
+    legend(fig, [*marks, key("hollow: not causal", Style(DARK, "o", ""), mfc="white"), interval()])
     return fig
 
 
@@ -86,67 +99,13 @@ def path(table: pd.DataFrame) -> Figure:
     )
 
 
-def _wider(low: float, high: float) -> tuple[float, float]:
-    """Ends of an axis with room for names."""
-    size = max(high - low, 1e-3)
-    return low - 0.05 * size, high + 1.15 * size
-
-
-def _mark(ax: Axes, row: dict) -> None:
-    """One way: its mark and interval."""
-    look = WAYS["beaten by none" if row["frontier"] else "beaten in both"]
-    ax.hlines(row["rho"], row["nats_low"], row["nats_high"], color=look.colour, lw=1)
+def _mark(ax: Axes, place: int, row: dict, far: float) -> None:
+    """One way: its mark, its interval where it has one, in words where it is far."""
+    if row["nats"] > far:
+        ax.text(far, place, f"{row['nats']:.1f} →", ha="right", va="center", color=DARK)
+        return
+    look = WAYS["nothing beats it in both" if row["frontier"] else "another beats it in both"]
+    if row.get("nats_low", np.nan) < row.get("nats_high", np.nan):
+        ax.plot([row["nats_low"], row["nats_high"]], [place] * 2, "|-", color=look.colour, ms=5)
     fill = look.colour if row["causal"] else "white"
-    ax.plot(
-        row["nats"],
-        row["rho"],
-        look.mark,
-        color=look.colour,
-        mfc=fill,
-        zorder=3 if row["frontier"] else 2,
-    )
-
-
-def _beyond(ax: Axes, rest: pd.DataFrame) -> None:
-    """What costs more than a panel shows, in words at its edge."""
-    if len(rest):
-        words = f"{len(rest)} more to the right, up to {rest.nats.max():.1f}"
-        place: dict[str, Any] = dict(transform=ax.transAxes, ha="right", va="top")
-        ax.text(0.99, 0.97, words, color=DARK, fontsize="small", **place)
-
-
-def _names(ax: Axes, own: pd.DataFrame, end: float) -> None:
-    """The name of each mark at its right, above the line of the frontier where that goes on to
-    `end`; of marks close together one text; each text above the one below it.
-    """
-    size = [high - low for low, high in (ax.get_xlim(), ax.get_ylim())]
-    left = own.sort_values(["rho", "nats"]).to_dict("records")
-    texts: list[tuple[float, float, float, str]] = []
-    while left:
-        first = left[0]
-        near = [
-            row
-            for row in left
-            if abs(row["nats"] - first["nats"]) < NEAR[0] * size[0]
-            and abs(row["rho"] - first["rho"]) < NEAR[1] * size[1]
-        ]
-        left = [row for row in left if row not in near]
-        ends = [value for row in near for value in (row["nats"], row["nats_high"])]
-        x = max(value for value in ends if value == value) + 0.015 * size[0]
-        names = [_called(row) for row in near]
-        lines = [", ".join(names[at : at + 2]) for at in range(0, len(names), 2)]
-        height = LINE * size[1] * len(lines)
-        over = any(row["frontier"] for row in near) and x < end
-        middle = sum(row["rho"] for row in near) / len(near)
-        bottom = first["rho"] + 0.03 * size[1] if over else middle - height / 2
-        texts.append((bottom, x, height, "\n".join(lines)))
-    free = -np.inf  # where the text below ends
-    for bottom, x, height, text in sorted(texts):
-        ax.text(x, max(free, bottom), text, fontsize="small", color=DARK, va="bottom")
-        free = max(free, bottom) + height
-
-
-def _called(row: dict) -> str:
-    """A way by its name, without its setting, and how much slower a layer is with it."""
-    slower, name = row["slowdown"], re.sub(r" [\d.]+$", "", row["way"])
-    return label(name) + (f" (+{slower:.0%})" if slower == slower and slower >= 0 else "")
+    ax.plot(row["nats"], place, look.mark, color=look.colour, mfc=fill, zorder=3)

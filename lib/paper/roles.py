@@ -5,6 +5,7 @@ sign calls for.
 from __future__ import annotations
 
 import html
+import re
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lib.paper import (
 )
 
 MISSING = "(not available in this run)"
+FILE = re.compile(r"(\S+/)+\S+|\S+\.[a-z]{2,}")  # what a word is that names a file
 
 
 @cache
@@ -96,7 +98,10 @@ def value_html(record: dict, name: str, link: str, other: dict | None = None) ->
     target = html.escape(link) + (f"#cell-{value['cell']}" if value["cell"] else "")
     words = " paper-words" * isinstance(value["value"], str)  # which may break at the end of a line
     attributes = f'class="paper-value paper-{value["kind"]}{words}" href="{target}" title="{title}"'
-    return f"<a {attributes}>{html.escape(text)}</a>"
+    shown = html.escape(text)
+    if isinstance(value["value"], str) and FILE.fullmatch(text):
+        shown = f"<code>{shown}</code>"
+    return f"<a {attributes}>{shown}</a>"
 
 
 def _what(record: dict, name: str) -> list[str]:
