@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.commands import repairing
+from lib.commands import declared, repairing
 
 
 def test_the_repair_of_like_balance_is_the_nearest():
@@ -64,7 +64,23 @@ def test_what_smaller_models_gain_more_by_hand():
     assert row["part"] == "8m" and row["more"] == pytest.approx(0.2, abs=1e-4)
     assert row["more_high"] == pytest.approx(0.2 + 12.7062 * 0.1, abs=1e-3)
     assert row["p"] == pytest.approx(np.arctan(0.5) / np.pi, abs=1e-3)
-    assert repairing.between({}).empty
+    assert repairing.between({}).empty and repairing.readable(repairing.between({})).empty
+
+
+def test_fresh_pairs_are_compared_alone():
+    even, results = [[[5, 5]], [[5, 5]]], {}
+    old, fresh = declared.SEEDS[0], declared.SEEDS[declared.SIZE_SEEDS :]
+    for size, step in {"size-4m-": 0.1, "size-113m-": 0.01}.items():
+        for seed in (old, *fresh):
+            gain = 9.0 if seed == old else step * (1 + 0.01 * seed)
+            for loss, nats in (("none", 20 + 10 * gain), ("switch", 20)):
+                name = f"{size}{loss}"
+                results[f"{name}_{seed}"] = pair(name, seed, [nats, nats], even, 1e6)
+    (row,) = repairing.between(results).to_dict("records")
+    mean = 1 + 0.01 * np.mean(fresh)
+    assert row["part"] == "fresh" and row["more"] == pytest.approx(0.09 * mean)
+    assert row["smaller_pairs"] == row["larger_pairs"] == len(fresh) and row["more_low"] > 0
+    assert repairing.readable(repairing.between(results)).pairs.tolist() == ["fresh alone"]
 
 
 def test_the_price_of_models_without_a_loss_varies_with_models_and_clusters(monkeypatch):

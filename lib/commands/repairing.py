@@ -4,6 +4,7 @@ the synthesis.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import pairwise
 
 import numpy as np
@@ -11,11 +12,12 @@ import pandas as pd
 import scipy
 
 from lib import stats
-from lib.commands import ladder_repairs, ladder_results
+from lib.commands import declared, ladder_repairs, ladder_results
 from lib.commands.ladder_results import Results
 
 REFERENCE = ("all", "switch", 0.1)  # the repair beside whose balance others are told
 LAST = ["max_violation", "memory_gb", "checkpoints"]
+FRESH = "4m", "113m"
 SIZES = {"4m": "size-4m-", "8m": "", "113m": "size-113m-", "715m": "size-715m-"}
 BETWEEN = [
     *("part", "smaller_m", "larger_m", "smaller_pairs", "larger_pairs", "gain_least", "gain_most"),
@@ -90,11 +92,13 @@ def between(results: Results) -> pd.DataFrame:
     larger one: part (the larger one's name), both sizes in million parameters and their pairs, what
     the larger ones gain at least and at most, more with its 95 % interval by Welch's t over pairs,
     p of the one-sided test that it is not above 0.  A part of fewer than two pairs of a size is
-    missing.
+    missing.  The last, "fresh": of `FRESH` sizes, of the seeds that were declared for it alone.
     """
     rows: list[dict] = []
-    for before, part in pairwise(SIZES):
-        smaller, larger = (_gains(results, SIZES[name]) for name in (before, part))
+    steps = [(before, part, part) for before, part in pairwise(SIZES)]
+    for before, after, part in [*steps, (*FRESH, "fresh")]:
+        own = declared.SEEDS[declared.SIZE_SEEDS :] if part == "fresh" else ()
+        smaller, larger = (_gains(results, SIZES[name], own) for name in (before, after))
         if min(len(smaller), len(larger)) < 2:
             continue
         test = scipy.stats.ttest_ind(smaller.gain, larger.gain, equal_var=False)
@@ -112,15 +116,17 @@ def between(results: Results) -> pd.DataFrame:
 
 
 def readable(between: pd.DataFrame) -> pd.DataFrame:
-    """The same for readers: sizes stand for the parts."""
-    return between.drop(columns="part")
+    """The same for readers: sizes stand for the parts, beside which pairs they were taken of."""
+    which = np.where(between.part == "fresh", "fresh alone", "all")
+    return between.drop(columns="part").assign(pairs=which)
 
 
-def _gains(results: Results, size: str) -> pd.DataFrame:
-    """Of each pair of a size, what a Switch loss from the start gains: gain (nats per token),
-    parameters_m.
+def _gains(results: Results, size: str, seeds: Collection[int] = ()) -> pd.DataFrame:
+    """Of each pair of a size, or of those of `seeds`, what a Switch loss from the start gains: gain
+    (nats per token), parameters_m.
     """
     found = ladder_results.pairs(results, f"{size}none", f"{size}switch", "gain")
+    found = [pair for pair in found if not seeds or pair[0]["job"]["seed"] in seeds]
     rows = [(ladder_results.gain(*pair)[0], pair[0]["parameters"] / 1e6) for pair in found]
     return pd.DataFrame(rows, columns=["gain", "parameters_m"])
 
