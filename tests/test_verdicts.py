@@ -32,6 +32,18 @@ def test_a_predicate_is_told_with_values_and_signs():
     assert told == "not ([a] ≤ 2 × [b_c]) and − [a] &gt; 1·10⁻³"
 
 
+def test_what_values_in_per_cent_are_compared_with_is_told_so():
+    record = {"values": {"a": {"fmt": ".0%"}, "b": {"fmt": "+.1%"}, "c": {"fmt": ".2f"}}}
+    for predicate, wanted in {
+        "a >= 0.5 and b > 0": "[a] ≥ 50% and [b] &gt; 0",
+        "b <= 0.055": "[b] ≤ 5.5%",
+        "a < 2 * b": "[a] &lt; 2 × [b]",
+        "a > b / 2": "[a] &gt; [b] / 2",
+        "a > 0.5 and c > 0.5": "[a] &gt; 0.5 and [c] &gt; 0.5",
+    }.items():
+        assert verdicts.decided(record, predicate, lambda _, n: f"[{n}]") == wanted
+
+
 def test_where_the_published_run_decided_otherwise_it_is_said():
     def run(verdict):
         claim = {"text": "It *holds*.", "predicate": "1 < 2", "verdict": verdict}

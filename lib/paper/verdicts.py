@@ -17,14 +17,22 @@ Value = Callable[[dict, str], str]  # (record of a chapter, name of a value) →
 
 
 def decided(record: dict, predicate: str, value: Value) -> str:
-    """A predicate with each name replaced by its value, and signs as people write them."""
+    """A predicate with each name replaced by its value, and signs as people write them; where all
+    values are told in per cent, so is what they are compared with.
+    """
+    parts = PART.findall(predicate)
+    own = [record["values"][part] for part in parts if part in record["values"]]
+    percent = bool(own) and all(str(known.get("fmt", "")).endswith("%") for known in own)
 
-    def told(part: str) -> str:
+    def told(place: int, part: str) -> str:
         if part in record["values"]:
             return value(record, part)
+        factor = {"*", "/"} & {*parts[max(place - 1, 0) : place + 2]}
+        if percent and not factor and part[0].isdigit() and float(part):
+            return f"{100 * float(part):.3g}%"
         return html.escape(SIGNS.get(part) or markup_tables.powers(part))
 
-    text = " ".join(told(part) for part in PART.findall(predicate))
+    text = " ".join(told(*placed) for placed in enumerate(parts))
     return text.replace("( ", "(").replace(" )", ")")
 
 
