@@ -341,7 +341,7 @@ def test_the_published_run_is_shown_not_computed():
 def test_a_bad_value_is_one_line_and_writes_nothing(tmp_path, given, message):
     with pytest.raises(SystemExit) as end:
         shown(tmp_path, settings.parse([given]))
-    assert end.value.code == 1
+    assert end.value.code.startswith("04_network failed: ") and message in end.value.code
     (tmp_path / "logs").mkdir()
     (tmp_path / "04_network.ipynb").rename(tmp_path / "logs/04_network.ipynb")
     reason = runner.failure(tmp_path, "04_network")

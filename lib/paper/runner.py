@@ -234,8 +234,9 @@ def papermill(source: str, target: str, given: str) -> None:
             request_save_on_cell_execute=False,
             extra_arguments=["--IPKernelApp.log_level=40"],
         )
-    except PapermillExecutionError:
-        sys.exit(1)
+    except PapermillExecutionError as problem:  # a run of several chapters tells it itself
+        told = f"{Path(source).stem} failed: {problem.ename}: {problem.evalue}"
+        sys.exit(1 if "PAPER_LEADER" in os.environ else told)
     except DeadKernelError:
         stopped(Path(target), Path(source), "its kernel died (memory?)")
         sys.exit(1)
