@@ -270,7 +270,7 @@ def test_hollow_marks_are_what_is_not_causal():
     marks = [line for line in fig.axes[0].get_lines() if line.get_marker() not in ("None", "")]
     assert [line.get_markerfacecolor() for line in marks] == [plots.style(NEW[0]).colour, "white"]
     fills = [key.get_markerfacecolor() for key in fig.legends[0].legend_handles]
-    assert fills == [plots.style(NEW[0]).colour, "white"]
+    assert fills == [plots.style(NEW[0]).colour, "white", "white"]  # the last says what hollow is
 
 
 def test_a_map_per_checkpoint_has_its_mean_white_and_layers_downward():

@@ -261,6 +261,15 @@ def test_columns_below_each_other():
     pd.testing.assert_frame_equal(found, wanted)
 
 
+def test_every_pair_of_every_size_and_their_means_are_drawn():
+    pairs = pd.DataFrame(dict(parameters_m=[3.7, 3.7, 113.4], gain=[0.05, 0.03, 0.01]))
+    sizes = pd.DataFrame(dict(parameters_m=[3.7, 113.4], gain=[0.04, 0.01]))
+    fig = plots_synthesis.gains(pairs, sizes.assign(gain_low=0, gain_high=0.06))
+    _, every, mean = fig.axes[0].get_lines()
+    assert every.get_ydata().tolist() == [0.05, 0.03, 0.01] and every.get_linestyle() != "-"
+    assert mean.get_xydata().tolist() == [[3.7, 0.04], [113.4, 0.01]]
+
+
 FABRICS = ("a", 1.0, 1.0), ("b", 1.001, 2.0), ("c", 0.1, 3.0)
 
 
@@ -300,7 +309,7 @@ def test_fabrics_that_are_alike_are_one_line_and_computing_is_one_over_fabrics()
     table = table.assign(slowdown_low=table.slowdown, slowdown_high=table.slowdown)
     left, right = plots_network.scaling(table).axes
     told = [text.get_text() for text in left.get_legend().texts]
-    assert told == ["the others, alike", "c", "95 % interval"]
+    assert told == ["the others, all alike", "c", "95 % interval"]
     bound = next(line for line in right.get_lines() if line.get_linestyle() == "-")
     assert bound.get_ydata().tolist() == [16.0, 128.0]
     left, _ = plots_network.scaling(table[table.fabric != "c"]).axes

@@ -131,6 +131,11 @@ def _gains(results: Results, size: str, seeds: Collection[int] = ()) -> pd.DataF
     return pd.DataFrame(rows, columns=["gain", "parameters_m"])
 
 
+def every(results: Results) -> pd.DataFrame:
+    """Every pair of every size: parameters_m, gain (nats per token)."""
+    return pd.concat([_gains(results, size) for size in SIZES.values()], ignore_index=True)
+
+
 def ends(table: pd.DataFrame) -> pd.DataFrame:
     """Of `sizes` the smallest and the largest model: end ("smallest", "largest")."""
     return table.iloc[[0, -1]].assign(end=["smallest", "largest"])

@@ -30,6 +30,8 @@ from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
 
 __all__ = ["NAMES", "Style", "label", "lines", "style"]
 
+LEAST_BAND = 0.02  # of the height of a panel: a narrower band cannot be told from its line
+
 rc_file(Path(__file__).with_name("paper.mplstyle"))
 
 
@@ -241,8 +243,18 @@ def lines(
         key((words or {}).get(str(name)) or _words(name, by), look) for name, look in looks.items()
     ]
     keys += [key(_words(name, dash), Style(DARK, "", ls)) for name, ls in strokes.items()]
-    legend(fig, [*keys, *([shaded(shade)] if shade else [])])
+    legend(fig, [*keys, *([shaded(shade)] if shade and _seen(axes, table, y, log) else [])])
     return fig
+
+
+def _seen(axes: Sequence[Axes], table: pd.DataFrame, y: str, log: str) -> bool:
+    """Whether a band is anywhere wider than a line."""
+    if f"{y}_low" not in table:
+        return False
+    scale = np.log if "y" in log else np.asarray
+    low, high = (scale(table[f"{y}_{end}"].to_numpy(float)) for end in ("low", "high"))
+    heights = [np.ptp(scale(np.array(ax.get_ylim()))) for ax in axes]
+    return bool(np.nanmax(high - low, initial=0) > LEAST_BAND * min(heights))
 
 
 def _refuse(table: pd.DataFrame, x: str, y: str, groups: list[str], log: str) -> None:

@@ -52,6 +52,8 @@ def trade_off(table: pd.DataFrame) -> Figure:
     ]
     if set(table.family) - set(named):
         keys.append(key("others", REST))
+    if not causal.all():
+        keys.append(key("hollow: not causal", Style(DARK, "o", ""), mfc="white"))
     legend(fig, keys)
     return fig
 
@@ -82,7 +84,7 @@ def prices(table: pd.DataFrame) -> Figure:
     """How well the fitted bias matches the prices of places at the experts, with their sign turned,
     in each layer (columns arm, layer, price_correlation), a line per checkpoint.
     """
-    words = "match of the learned bias with\nideal prices (correlation)"
+    words = "match of the learned bias with\nthe optimum's prices (correlation)"
     low = min(0, table.price_correlation.min())
     y = "price_correlation"
     shown: dict[str, Any] = dict(xlabel="layer", ylabel=words, ylim=(low, 1), height=2.4)
@@ -104,7 +106,7 @@ def sweep(table: pd.DataFrame, x: str, xlabel: str, log: bool = False) -> Figure
         by="arm" if alone else "family",
         panel=None if alone else "arm",
         log="x" if log else "",
-        xlabel=xlabel,
+        xlabel="the one layer that is re-routed" if x == "layer" else xlabel,
         ylabel="added nats per token",
         reference=0,
         shade="95 % interval" if "delta_low" in table else "",

@@ -30,6 +30,14 @@ from lib.paper.plots_style import BETA, DARK, GREY, STYLES, Style, label, style
 from lib.paper.plots_tables import joined, stacked
 
 ROWS = {"random": 0, "in order": 1, "packed": 2, "replicated": 3}
+TEXTS = {  # that placements were made for, as both figures of placements call them
+    "no text": "no text",
+    "same domain": "the domain served",
+    "packed for": "the domain served",
+    "another domain": "another domain",
+    "all other domains": "all other domains",
+    "all domains": "all domains",
+}
 OWN = ("same domain", "packed for")  # whose text a placement was made for, or of its kind
 
 
@@ -105,7 +113,7 @@ def carried(table: pd.DataFrame) -> Figure:
         by="shape",
         panel="arm",
         xlabel="tokens per device",
-        ylabel="slowdown",
+        ylabel="slowdown over even",
         log="x",
         shade="95 % interval",
     )
@@ -176,7 +184,7 @@ def anatomy(table: pd.DataFrame) -> Figure:
     names = ("start", "wire", "arithmetic", "order")
     needs("plots_network.anatomy", table, "tokens", *names, names=["shape"])
     titles, parts = zip(*conditions(table, "shape"), strict=True)
-    fig, axes = panels(titles, "tokens per device", "slowdown")
+    fig, axes = panels(titles, "tokens per device", "slowdown over even", sharey=True)
     for ax, own in zip(axes, parts, strict=True):
         up, down, places = np.zeros(len(own)), np.zeros(len(own)), range(len(own))
         for name in names:
@@ -200,7 +208,8 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
     """
     needs("plots_network.placements", table, "rho", names=["group", "placement", "where"])
     names = sorted(dict.fromkeys(table.placement), key=lambda name: ROWS.get(name, len(ROWS)))
-    where = list(dict.fromkeys(table["where"]))
+    where = [name for name in TEXTS if name in set(table["where"])]
+    where += [name for name in dict.fromkeys(table["where"]) if name not in where]
     looks = {place: replace(style(place), dash="") for place in where}
     fills = {n: looks[n].colour if n in OWN else "none" for n in where}
     ends = table[[name for name in ("rho", "rho_high") if name in table]].max().max()
@@ -218,7 +227,7 @@ def placements(table: pd.DataFrame, xlabel: str) -> Figure:
         ax.set_xlim(0.95, 1.04 * ends if ends == ends else None)
         ax.axvline(1, color=GREY, lw=1)
         rows(ax, names)
-    keys = [key(label(n), look, mfc=fills[n]) for n, look in looks.items()]
+    keys = [key(TEXTS.get(n) or label(n), look, mfc=fills[n]) for n, look in looks.items()]
     bands = [key("nine in ten draws", Style(DARK, ""))] if "rho_low" in table else []
     legend(fig, [*keys, *bands])
     return fig
@@ -243,19 +252,22 @@ def scaling(table: pd.DataFrame) -> Figure:
         line(left, own, "devices", "time", look, ms=4)
         words = called[fabric]
         if words != label(fabric):
-            words = "the others, alike" if len(called) > 1 else "all fabrics"
+            words = "the others, all alike" if len(called) > 1 else "all fabrics"
         keys.append(key(words, look))
     left.legend(handles=[*keys, shaded("95 % interval")], loc="upper left", fontsize="small")
     for name in ("exact", "bound"):
         both = table.groupby("devices")[f"{name}_s"].agg(["median", "min", "max"]).reset_index()
         both = both.set_axis(["devices", name, f"{name}_low", f"{name}_high"], axis=1)
         line(right, both, "devices", name, style(name), ms=4)
-    right_keys = [key(name, style(name)) for name in ("exact", "bound")]
+    most = table.devices[table.exact_s.notna()].max()
+    right_keys = [key(f"exact, to {most:,g}", style("exact")), key("bound", style("bound"))]
     right.legend(handles=[*right_keys, shaded("all fabrics")], loc="upper left", fontsize="small")
     left.set(title="the exchange", xlabel="devices", ylabel="time / even")
-    right.set(title="computing it", xlabel="devices", ylabel="seconds")
+    right.set(title="its simulation", xlabel="devices", ylabel="seconds to compute")
     for ax in (left, right):
         ax.set(xscale="log", yscale="log")
         ticks(ax, table.devices)
     plain(left.yaxis, 2)
+    for ax, room in ((left, 3), (right, 300)):  # for its legend
+        ax.set_ylim(None, room * ax.get_ylim()[1])
     return fig

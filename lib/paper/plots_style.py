@@ -68,7 +68,7 @@ STYLES = {  # of the names that this book uses most; every other name gets its o
     "token": Style("#D55E00", "o"),
     "position": Style(GREY, "s"),
     "domain": Style("#009E73", "D"),
-    "second": Style("#56B4E9", "^"),
+    "second": Style("#E69F00", "^"),
     "before": Style("#0072B2", "v"),
     # parts of a layer's time (its start: as the loss "start")
     "wire": Style("#0072B2"),
@@ -120,7 +120,7 @@ NAMES = {
     "olmoe": "OLMoE-1B-7B",
     "mixtral": "Mixtral-8x7B",
     "qwen3": "Qwen3-30B-A3B",
-    "of it arithmetic": "of β, the part that arithmetic makes",
+    "of it arithmetic": "β from arithmetic alone",
     "repeated_model": "one prompt repeated",
     "repeated_without": "one prompt repeated, without the loss",
     "repeated_with": "one prompt repeated, with the loss",

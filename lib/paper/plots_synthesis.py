@@ -18,15 +18,17 @@ from lib.paper.plots import (
     interval,
     key,
     legend,
-    lines,
+    line,
     needs,
+    plain,
     rows,
+    ticks,
 )
 from lib.paper.plots_style import DARK, GREY, Style, label, style
 
 WAYS = {
-    "nothing beats it in both": Style("#D55E00", "D", ""),
-    "another beats it in both": Style("#0072B2", "o", ""),
+    "nothing better in loss and load": Style("#D55E00", "D", ""),
+    "something better in both": Style("#0072B2", "o", ""),
 }
 FAR = 2.0  # times what the frontier costs at most: what costs more is told in words
 
@@ -90,13 +92,33 @@ def prices(table: pd.DataFrame) -> Figure:
     return fig
 
 
+def gains(pairs: pd.DataFrame, sizes: pd.DataFrame) -> Figure:
+    """What a loss from the start gains against size: a mark per pair (columns parameters_m, gain),
+    and of each size the mean with its interval (columns parameters_m, gain, gain_low, gain_high).
+    """
+    needs("plots_synthesis.gains", pairs, "parameters_m", "gain")
+    needs("plots_synthesis.gains", sizes, "parameters_m", "gain", "gain_low", "gain_high")
+    fig, axes = figure(height=2.9)
+    ax, mean, one = axes[0][0], Style("#0072B2", "D"), Style(GREY, "o", "")
+    ax.axhline(0, color=GREY, lw=1)
+    ax.plot(pairs.parameters_m, pairs.gain, one.mark, color=one.colour, mfc="none")
+    ax.vlines(sizes.parameters_m, sizes.gain_low, sizes.gain_high, color=mean.colour)
+    line(ax, sizes[["parameters_m", "gain"]], "parameters_m", "gain", mean)
+    ax.set(xscale="log", xlabel="million parameters", ylabel="nats per token gained")
+    ticks(ax, sizes.parameters_m.round(1))
+    legend(fig, [key("a pair", one, mfc="none"), key("mean, 95 % interval", mean)])
+    return fig
+
+
 def path(table: pd.DataFrame) -> Figure:
     """Gini against training of a model without a balance loss (columns tokens_m, gini)."""
-    words = "million tokens of training"
-    own = table.assign(arm="without")
-    return lines(
-        own, "tokens_m", "gini", by="arm", xlabel=words, ylabel="Gini", log="x", ylim=(0, 1)
-    )
+    needs("plots_synthesis.path", table, "tokens_m", "gini")
+    fig, axes = figure(height=2.6)
+    ax = axes[0][0]
+    line(ax, table, "tokens_m", "gini", style("without"))
+    ax.set(xscale="log", xlabel="million tokens of training", ylabel="Gini", ylim=(0, 1))
+    plain(ax.xaxis)
+    return fig
 
 
 def _mark(ax: Axes, place: int, row: dict, far: float) -> None:
@@ -104,7 +126,9 @@ def _mark(ax: Axes, place: int, row: dict, far: float) -> None:
     if row["nats"] > far:
         ax.text(far, place, f"{row['nats']:.1f} →", ha="right", va="center", color=DARK)
         return
-    look = WAYS["nothing beats it in both" if row["frontier"] else "another beats it in both"]
+    look = WAYS[
+        "nothing better in loss and load" if row["frontier"] else "something better in both"
+    ]
     if row.get("nats_low", np.nan) < row.get("nats_high", np.nan):
         ax.plot([row["nats_low"], row["nats_high"]], [place] * 2, "|-", color=look.colour, ms=5)
     fill = look.colour if row["causal"] else "white"

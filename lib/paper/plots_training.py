@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,7 @@ def training(curves: pd.DataFrame) -> Figure:
     looks = {arm: style(arm) for arm in in_order(table.arm)}
     for arm, part in table.groupby("arm", sort=False):
         look = looks[arm]
-        line(loss, part, "million", "nats", look, lw=0.8, alpha=0.7, marker="")
+        line(loss, part, "million", "nats", look, lw=1, alpha=0.8, marker="")
         done = part.dropna(subset="held_out")
         loss.plot(done.million, done.held_out, look.mark, color=look.colour, mfc="none")
         line(gini, part, "million", "gini", look, marker="")
@@ -31,8 +32,8 @@ def training(curves: pd.DataFrame) -> Figure:
     if len(table):
         loss.set_ylim(None, table.nats.quantile(0.97))  # the first steps would flatten the rest
     gini.set(xlabel="training tokens (million)", ylabel="Gini of the expert load", ylim=(0, 1))
-    keys = [key(label(arm), look) for arm, look in looks.items()]
-    legend(fig, [*keys, key("hollow: held-out text", Style(GREY, "o", "none"), mfc="none")])
+    keys = [key(label(arm), replace(look, mark="")) for arm, look in looks.items()]
+    legend(fig, [*keys, key("hollow: held-out text", Style(DARK, "o", ""), mfc="none")])
     return fig
 
 
@@ -105,11 +106,11 @@ def matched(table: pd.DataFrame, margin: float) -> Figure:
     for place, value in enumerate(table.difference):
         if value != value:
             _not_reached(ax, place)
-    ax.set_xlabel("nats per token above Switch (grey: counts as equal)")
+    ax.set_xlabel("nats per token above Switch at equal balance\n(grey: counts as equal)")
     return fig
 
 
-def _not_reached(ax: Axes, place: float, words: str = "never so even") -> None:
+def _not_reached(ax: Axes, place: float, words: str = "does not reach this balance") -> None:
     """Say in a row that its loss is never as even as what is compared."""
     look: dict[str, Any] = dict(ha="right", va="center", fontsize="x-small", color=DARK)
     ax.text(0.98, place, words, transform=ax.get_yaxis_transform(), **look)
@@ -141,7 +142,7 @@ def surface(table: pd.DataFrame, margin: float) -> Figure:
     for (metric, level, loss), own in table.groupby(["metric", "level", "loss"], sort=False):
         if not own.difference.notna().any():
             _not_reached(
-                axes[metrics.index(metric)][levels.index(level)], losses.index(loss), "never"
+                axes[metrics.index(metric)][levels.index(level)], losses.index(loss), "not reached"
             )
     for ax in axes.flat:
         ax.axvspan(-margin, margin, color=GREY, alpha=0.2, lw=0)

@@ -132,6 +132,7 @@ def published_times(table: pd.DataFrame) -> Figure:
         if not own.predicted_us.notna().any():
             absent(ax)
     dot = Style(colour, "o", "")
-    keys = [key("predicted, fit", dot), key("predicted, held out", dot, mfc="none")]
+    keys = [key("predicted, fit", replace(dot, dash="-"))]
+    keys.append(key("predicted, held out", dot, mfc="none"))
     legend(fig, [*keys, key("published", Style("#000000", "x", ""))])
     return fig
