@@ -122,8 +122,9 @@ def order(own: pd.DataFrame) -> pd.Series:
 
 
 def numbers(own: pd.DataFrame) -> pd.Series:
-    """models_…: how many models are in each of `apart_by_loss`."""
-    return pd.Series({f"models_{name}": len(part) for name, part in apart_by_loss(own).items()})
+    """models_…: how many models are in each of `apart_by_loss`; stage_devices: of `told`."""
+    found = {f"models_{name}": len(part) for name, part in apart_by_loss(own).items()}
+    return pd.Series(found | {"stage_devices": FEWEST})
 
 
 def stages() -> pd.DataFrame:

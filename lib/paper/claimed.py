@@ -17,13 +17,13 @@ CLAIMS = (
         "slowdown_claimed",
         "slowdown_58_104",
     ),
-    (f"imbalance slows it by up to {UP_TO}", "", ""),
+    (f"elsewhere in its text: imbalance slows it by up to {UP_TO}", "", ""),
     ("the tail, P99, grows with imbalance", "p99_growth_least", "p99"),
     ("balance takes about {claimed_gain} off the longest time", "gain_balanced", "balanced_40"),
 )
 HOLDS = {
-    "supported": "holds",
-    "not supported": "does not hold, its level read as a Gini",
+    "supported": "supported",
+    "not supported": "not supported, its level read as a Gini",
     "undecided": "undecided",
 }
 UNKNOWN = "cannot be known: the run behind it is not told"

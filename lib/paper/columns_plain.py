@@ -13,7 +13,7 @@ PLAIN: dict[tuple[str, str], str] = {
         "step_slow"
     ),
     (".0e", ""): "simgrid_approximate_error simgrid_flow_error simgrid_makespan_error",
-    (".0f", ""): "native_tokens_few native_tokens_many recorded_tokens",
+    (".0f", ""): "compared_documents native_tokens_few native_tokens_many recorded_tokens",
     (".0f", "KiB"): "launch_kib",
     (".0f", "MiB"): "launch_mib",
     (".3g", "times"): "call_over",

@@ -26,7 +26,7 @@ from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from lib.paper.plots_style import DARK, DASHES, GREY, NAMES, Style, label, style
+from lib.paper.plots_style import DARK, DASHES, GREY, MARKS, NAMES, Style, label, style
 
 __all__ = ["NAMES", "Style", "label", "lines", "style"]
 
@@ -277,7 +277,8 @@ def _looks(names: pd.Series) -> dict[Hashable, Style]:
         return {name: style(name) for name in in_order(names)}
     order = sorted(set(names))
     scale = [to_hex(colour) for colour in colormaps["viridis"](np.linspace(0.2, 0.85, len(order)))]
-    return {name: Style(colour, ".") for name, colour in zip(order, scale, strict=True)}
+    marks = (MARKS[i % len(MARKS)] for i in range(len(order)))  # as neighbours look alike
+    return {n: Style(c, mark) for n, c, mark in zip(order, scale, marks, strict=True)}
 
 
 def _strokes(names: pd.Series) -> dict[Hashable, object]:

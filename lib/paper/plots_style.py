@@ -128,7 +128,7 @@ NAMES = {
     "embedded_with": "the embedded one with the loss",
     "specific": "each alone",
     "kept": "share of a placement's gain kept",
-    "change": "with less without the loss",
+    "change": "difference: with − without",
     "one_hot": "one hot expert",
     "sorted": "power law, hot experts side by side",
     "power": "power law",

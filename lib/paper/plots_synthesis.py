@@ -30,6 +30,7 @@ WAYS = {
     "nothing better in loss and load": Style("#D55E00", "D", ""),
     "something better in both": Style("#0072B2", "o", ""),
 }
+COLUMNS = "nats per token\nlost", "busiest device\n/ mean", "layer\nslower"
 FAR = 2.0  # times what the frontier costs at most: what costs more is told in words
 
 
@@ -45,12 +46,12 @@ def pareto(table: pd.DataFrame) -> Figure:
     needs("plots_synthesis.pareto", table, *numbers, names=["group", "way"])
     parts = conditions(table.sort_values(["nats", "rho"], kind="stable"), "group")
     counts = [max(len(own), 1) for _, own in parts]
-    ratios = dict(height_ratios=[count + 0.6 for count in counts], width_ratios=[3, 2])
+    ratios = dict(height_ratios=[count + 0.6 for count in counts], width_ratios=[3, 2, 0.5])
     height = 0.21 * sum(counts) + 0.3 * len(counts) + 0.9
-    fig, axes = figure(len(parts), 2, height=height, sharex="col", gridspec_kw=ratios)
+    fig, axes = figure(len(parts), 3, height=height, sharex="col", gridspec_kw=ratios)
     best = table.nats[table.frontier.astype(bool)].max()
     far = FAR * best if best > 0 else table.nats.max()
-    for (title, own), (lost, left) in zip(parts, axes, strict=True):
+    for (title, own), (lost, left, slower) in zip(parts, axes, strict=True):
         lost.set_title(title, loc="left")
         if own.empty:
             absent(lost)
@@ -65,11 +66,16 @@ def pareto(table: pd.DataFrame) -> Figure:
         lost.axvline(0, color=GREY, lw=1, zorder=0)
         left.axvline(1, color=GREY, lw=1, zorder=0)
         rows(lost, [re.sub(r" [\d.]+$", "", way) for way in own.way])
-        rows(left, [f"+{slow:.0%}" if slow >= 0 else "" for slow in own.slowdown])
-        left.yaxis.tick_right()
-    axes[0][1].set_title("layer slower by", loc="right", x=1.2)
-    axes[-1][0].set_xlabel("nats per token lost")
-    axes[-1][1].set_xlabel("busiest device / mean")
+        for ax in (left, slower):
+            rows(ax, [""] * len(own))
+            ax.tick_params(left=False)
+        for place, slow in enumerate(own.slowdown):
+            words = f"{slow:+.0%}" if slow == slow else ""
+            slower.text(0.5, place, words, ha="center", va="center", color=DARK)
+        slower.spines[:].set_visible(False)
+        slower.set(xlim=(0, 1), xticks=[])
+    for ax, words in zip(axes[-1], COLUMNS, strict=True):
+        ax.set_xlabel(words)
     marks = [key(words, look) for words, look in WAYS.items()]
     legend(fig, [*marks, key("hollow: not causal", Style(DARK, "o", ""), mfc="white"), interval()])
     return fig
