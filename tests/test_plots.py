@@ -17,7 +17,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from lib.balance import losses
-from lib.paper import plots, plots_network, plots_style, plots_synthesis, plots_tables
+from lib.paper import plots, plots_network, plots_style, plots_synthesis, plots_tables, svg
 from lib.routing import table
 
 NEW = ("a new one", "another, also new")  # names that no table of the library lists
@@ -314,3 +314,15 @@ def test_fabrics_that_are_alike_are_one_line_and_computing_is_one_over_fabrics()
     assert bound.get_ydata().tolist() == [16.0, 128.0]
     left, _ = plots_network.scaling(table[table.fabric != "c"]).axes
     assert left.get_legend().texts[0].get_text() == "all fabrics"
+
+
+def test_a_drawing_does_not_hang_on_digits_that_it_does_not_show():
+    drawn = []
+    for nudge in (0, 1e-9):
+        fig, axes = plots.figure()
+        axes[0][0].plot([0, 1], [0, 1], "o-")
+        axes[0][0].set_position([0.1, 0.1, 0.8 + nudge, 0.8])
+        drawn.append(svg.drawn(fig, "x"))
+    assert drawn[0] == drawn[1] and 'clip-path="url(#x-h' in drawn[0]
+    ids = re.findall(r'id="([^"]*)"', drawn[0])
+    assert len(set(ids)) == len(ids) and {*re.findall(r"[#(]#?(x-[\w.-]+)", drawn[0])} <= {*ids}

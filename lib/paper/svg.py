@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # which takes the command line a second to import
 FRAME = re.compile(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", re.DOTALL)
 GROUND = re.compile(r'(<g id="patch_\d+">\s*<path d="[^"]*"[^>]*style="fill: )#ffffff')
 IDS = re.compile(r'(\bid="|href="#|url\(#)')
+HASHED = re.compile(r'(\bid="|href="#|url\(#)(\w*?[0-9a-f]{10})(?=["\)])')  # by every digit drawn
 LONG = re.compile(r"-?\d+\.\d{3,}")
 THEME = {
     "#000000": "currentColor",
@@ -46,6 +47,8 @@ def drawn(fig: Figure, name: str) -> str:
     body = GROUND.sub(r"\1none", body[body.index("<svg") :])
     for colour, themed in THEME.items():
         body = body.replace(colour, themed)
+    seen: dict[str, str] = {}
+    body = HASHED.sub(lambda found: found[1] + seen.setdefault(found[2], f"h{len(seen)}"), body)
     body = IDS.sub(lambda found: f"{found[1]}{html.escape(name)}-", body)
     _, _, rest = body.partition(">")
     width, height = 72 * fig.get_size_inches()  # in points, which are the drawing's units
