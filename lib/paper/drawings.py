@@ -93,11 +93,13 @@ def straggler() -> list[str]:
     parts.append(text(wait, top + 138, f"waits for device {BUSIEST + 1}"))
     even = left + first + (wire + arithmetic) * MEAN + wire * 3
     foot = top + 40 * len(RECEIVED)
+    row = top + 40 * (len(RECEIVED) - 1)  # whose words no line strikes through
     for x, words, anchor, y in (
         (back, "done", "end", foot + 14),
         (even, "done, were all even", "middle", foot + 14),
     ):
-        parts.append(path(f"M{x:g} {top - 6}V{foot}", more='stroke-dasharray="3 3"'))
+        line = f"M{x:g} {top - 6}V{row}M{x:g} {row + 26}V{foot}"
+        parts.append(path(line, more='stroke-dasharray="3 3"'))
         parts.append(text(x, y, words, anchor, 'font-weight="600"'))
     return [*parts, *keys(foot + 40, ((BLUE, "wire"), (RED, "experts"), (GREY, "waiting")))]
 
