@@ -30,7 +30,7 @@
 #   QUEUE        of `ladder`: pairs (default), losses, repairs, cheap, shapes, sizes; several are worked on one after the other
 #   ONLY         of `ladder`: names of single jobs, e.g. "none_1 switch_1"; default: all
 #   WORKERS      processes per GPU of `finetune` and `ladder`; default: 4 and 3, as one alone cannot fill a GPU with so small
-#                a model
+#                a model; of QUEUE=sizes each process takes up to 29 GiB, 48 while it captures a graph
 #   MOE_COMMIT   the commit, where the tree was copied without its history
 #   BUDGET_S     seconds for measure; default: 390; for ladder; default: 510
 #   SEED         of measure; another one than 0 draws other routes, and names its folder so; default: 0
