@@ -282,6 +282,9 @@ def test_each_way_has_a_row_and_what_is_far_is_told_in_words():
     assert [text.get_text() for text in lost.get_yticklabels()] == ["b", "a", "c"]
     assert [text.get_text() for text in slower.texts] == ["+2%", "+10%", ""]
     assert [(text.get_text(), text.get_position()[1]) for text in lost.texts] == [("0.3 →", 2)]
+    fig.draw_without_rendering()
+    edge = fig.bbox.x1
+    assert all(ax.xaxis.label.get_window_extent().x1 < edge for ax in fig.axes)
     marks = {ax: [m for m in ax.get_lines() if m.get_marker() in "oD"] for ax in (lost, left)}
     seen = {ax: [(m.get_xdata()[0], m.get_ydata()[0]) for m in marks[ax]] for ax in marks}
     assert seen == {lost: [(0.02, 0), (0.1, 1)], left: [(1.2, 0), (1.1, 1), (2.0, 2)]}

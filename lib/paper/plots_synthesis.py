@@ -46,7 +46,7 @@ def pareto(table: pd.DataFrame) -> Figure:
     needs("plots_synthesis.pareto", table, *numbers, names=["group", "way"])
     parts = conditions(table.sort_values(["nats", "rho"], kind="stable"), "group")
     counts = [max(len(own), 1) for _, own in parts]
-    ratios = dict(height_ratios=[count + 0.6 for count in counts], width_ratios=[3, 2, 0.5])
+    ratios = dict(height_ratios=[count + 0.6 for count in counts], width_ratios=[3, 2, 0.8])
     height = 0.21 * sum(counts) + 0.3 * len(counts) + 0.9
     fig, axes = figure(len(parts), 3, height=height, sharex="col", gridspec_kw=ratios)
     best = table.nats[table.frontier.astype(bool)].max()
@@ -130,7 +130,8 @@ def path(table: pd.DataFrame) -> Figure:
 def _mark(ax: Axes, place: int, row: dict, far: float) -> None:
     """One way: its mark, its interval where it has one, in words where it is far."""
     if row["nats"] > far:
-        ax.text(far, place, f"{row['nats']:.1f} →", ha="right", va="center", color=DARK)
+        at: dict = dict(transform=ax.get_yaxis_transform(), ha="right", va="center", color=DARK)
+        ax.text(0.98, place, f"{row['nats']:.1f} →", **at)
         return
     look = WAYS[
         "nothing better in loss and load" if row["frontier"] else "something better in both"
