@@ -17,7 +17,7 @@ CLAIMS = (
         "slowdown_claimed",
         "slowdown_58_104",
     ),
-    (f"elsewhere in its text: imbalance slows it by up to {UP_TO}", "", ""),
+    (f"in a run that it does not describe, imbalance slows it by up to {UP_TO}", "", ""),
     ("the tail, P99, grows with imbalance", "p99_growth_least", "p99"),
     ("balance takes about {claimed_gain} off the longest time", "gain_balanced", "balanced_40"),
 )
