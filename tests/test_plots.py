@@ -317,6 +317,12 @@ def test_fabrics_that_are_alike_are_one_line_and_computing_is_one_over_fabrics()
     assert bound.get_ydata().tolist() == [16.0, 128.0]
     left, _ = plots_network.scaling(table[table.fabric != "c"]).axes
     assert left.get_legend().texts[0].get_text() == "all fabrics"
+    each = [table[table.fabric == "a"], table[table.fabric == "c"]]
+    both = pd.concat([part.assign(fabric=n) for n, part in zip("abcd", each * 2, strict=True)])
+    left, right = plots_network.scaling(both.assign(exact_s=np.nan)).axes
+    told = [text.get_text() for text in left.get_legend().texts]
+    assert told == [f"{a}, {b}" for a, b in (("a", "c"), ("b", "d"))] + ["95 % interval"]
+    assert [text.get_text() for text in right.get_legend().texts] == ["bound", "all fabrics"]
 
 
 def test_a_drawing_does_not_hang_on_digits_that_it_does_not_show():

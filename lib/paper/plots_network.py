@@ -246,12 +246,13 @@ def scaling(table: pd.DataFrame) -> Figure:
     over = _over_even(table)
     over = over.assign(height=np.log(over.time))
     alike, called = joined(over, "devices", "height", by="fabric")
+    together = [fabric for fabric, words in called.items() if words != label(fabric)]
     keys: list[Artist] = []
     for fabric, own in alike.groupby("fabric", sort=False):
         look = replace(style(fabric), dash="-")
         line(left, own, "devices", "time", look, ms=4)
         words = called[fabric]
-        if words != label(fabric):
+        if together == [fabric]:
             words = "the others, all alike" if len(called) > 1 else "all fabrics"
         keys.append(key(words, look))
     left.legend(handles=[*keys, shaded("95 % interval")], loc="upper left", fontsize="small")
@@ -260,7 +261,9 @@ def scaling(table: pd.DataFrame) -> Figure:
         both = both.set_axis(["devices", name, f"{name}_low", f"{name}_high"], axis=1)
         line(right, both, "devices", name, style(name), ms=4)
     most = table.devices[table.exact_s.notna()].max()
-    right_keys = [key(f"exact, to {most:,g}", style("exact")), key("bound", style("bound"))]
+    right_keys = [key("bound", style("bound"))]
+    if most == most:  # else none was computed exactly
+        right_keys.insert(0, key(f"exact, to {most:,g}", style("exact")))
     right.legend(handles=[*right_keys, shaded("all fabrics")], loc="upper left", fontsize="small")
     left.set(title="the exchange", xlabel="devices", ylabel="time / even")
     right.set(title="its simulation", xlabel="devices", ylabel="seconds to compute")
